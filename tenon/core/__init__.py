@@ -1,0 +1,1 @@
+"""The nouns of the engine. Import no torch, no numpy at module level unless a type needs it."""

@@ -1,0 +1,101 @@
+"""Messages between a front end and the engine. The same in one process and over a socket (msgpack)."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from tenon.core.sampling import SamplingParams
+
+
+class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
+    """Run one choice of a request. `params.n` is 1 here: the front end fans out n choices.
+
+    `params.seed` is set (the front end draws one) and `choice` is the choice's index, so that the
+    sampler's key (seed, choice, position) does not depend on anything else.
+    """
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    choice: int = 0
+    priority: int = 0  # lower runs first, under the priority policy
+    cache_salt: str = ""
+    arrival_time: float = 0.0  # time.monotonic() of the front end
+
+
+class Abort(msgspec.Struct, tag="abort"):
+    request_ids: list[str]
+
+
+class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
+    pass
+
+
+class Shutdown(msgspec.Struct, tag="shutdown"):
+    pass
+
+
+ToEngine = Union[AddRequest, Abort, ResetPrefixCache, Shutdown]
+
+
+class TokenLogprob(msgspec.Struct, array_like=True):
+    """Logprob of the chosen token and of the top ones, as ids and values (nats)."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    top_ids: list[int]
+    top_logprobs: list[float]
+
+
+class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What one step produced for one request: the delta since the last output."""
+
+    request_id: str
+    new_token_ids: list[int] = []
+    new_logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt positions 1.., sent once, complete
+    finish_reason: str | None = None
+    stop_reason: int | None = None
+    num_cached_tokens: int = 0
+    error: str | None = None  # with finish_reason "error"
+
+
+class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Gauges and counters of the engine, sent with outputs (counters are totals since start)."""
+
+    num_requests_running: int = 0
+    num_requests_waiting: int = 0
+    kv_blocks_total: int = 0
+    kv_blocks_used: int = 0
+    prefix_cache_queries: int = 0  # tokens looked up
+    prefix_cache_hits: int = 0  # tokens found
+    num_preemptions: int = 0
+    num_steps: int = 0
+
+
+class Ready(msgspec.Struct, tag="ready", kw_only=True):
+    """Sent once, when the engine can take requests."""
+
+    max_model_len: int
+    num_kv_blocks: int
+    block_size: int
+    load_seconds: float
+    info: dict[str, str] = {}  # for logs and `collect-env`: isa, threads, dtype, weight bytes ...
+
+
+class Failed(msgspec.Struct, tag="failed"):
+    """Sent once, when start-up failed; `kind` is the class name of a `tenon.errors` type."""
+
+    kind: str
+    message: str
+
+
+class Outputs(msgspec.Struct, tag="outputs", kw_only=True):
+    outputs: list[EngineOutput] = []
+    stats: EngineStats | None = None
+
+
+FromEngine = Union[Ready, Failed, Outputs]

@@ -1,0 +1,39 @@
+"""Every environment variable that tenon reads, in one place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cpu_isa() -> str | None:
+    """TENON_CPU_ISA: force an instruction set: amx, avx512, avx2 or baseline."""
+    return os.environ.get("TENON_CPU_ISA") or None
+
+
+def num_threads() -> int | None:
+    """TENON_NUM_THREADS: worker threads of the native pool (default: usable cores)."""
+    value = os.environ.get("TENON_NUM_THREADS")
+    return int(value) if value else None
+
+
+def backend() -> str | None:
+    """TENON_BACKEND: force one op backend (`cpu` or `reference`) for every op."""
+    return os.environ.get("TENON_BACKEND") or None
+
+
+def cache_dir() -> Path:
+    """TENON_HOME: where pulled models are kept (default: XDG cache, `~/.cache/tenon`)."""
+    if home := os.environ.get("TENON_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tenon"
+
+
+def log_level() -> str:
+    """TENON_LOG_LEVEL: debug, info, warning or error."""
+    return os.environ.get("TENON_LOG_LEVEL", "info")
+
+
+def api_key() -> str | None:
+    """TENON_API_KEY: the key `tenon serve` asks of clients, and `tenon chat --url` sends."""
+    return os.environ.get("TENON_API_KEY") or None
