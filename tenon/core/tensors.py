@@ -1,0 +1,38 @@
+"""A weight as it lies in a model file, before any backend has packed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenon.core import ggml
+
+
+@dataclass(frozen=True, slots=True)
+class RawTensor:
+    """Bytes of one weight matrix (or vector) and how to read them.
+
+    `shape` is in torch order: (rows N, columns K), or (N,) for a vector. `data` is 1-D uint8, row after row,
+    usually a slice of a memory map; quantized rows are whole ggml blocks. Row i of the weight is row
+    `row_order[i]` of `data` when `row_order` (int32 [N]) is given: GGUF files of the llama family store the
+    rows of q and k permuted, and this undoes it without copying.
+    """
+
+    name: str
+    dtype: str  # a key of tenon.core.ggml.BLOCKS
+    shape: tuple[int, ...]
+    data: np.ndarray
+    row_order: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        expected = ggml.num_bytes(self.dtype, self.shape)
+        if self.data.nbytes != expected:
+            raise ValueError(
+                f"{self.name}: {self.dtype} {self.shape} takes {expected} bytes, not {self.data.nbytes}"
+            )
+
+    def dequantize(self) -> np.ndarray:
+        """The exact values as float32, in `shape`, rows in the weight's order."""
+        values = ggml.dequantize(self.dtype, self.data, self.shape)
+        return values if self.row_order is None else values[self.row_order]
