@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import msgspec
 
 from tenon.core.sampling import SamplingParams
@@ -37,7 +35,7 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     pass
 
 
-ToEngine = Union[AddRequest, Abort, ResetPrefixCache, Shutdown]
+ToEngine = AddRequest | Abort | ResetPrefixCache | Shutdown
 
 
 class TokenLogprob(msgspec.Struct, array_like=True):
@@ -98,4 +96,4 @@ class Outputs(msgspec.Struct, tag="outputs", kw_only=True):
     stats: EngineStats | None = None
 
 
-FromEngine = Union[Ready, Failed, Outputs]
+FromEngine = Ready | Failed | Outputs

@@ -1,0 +1,88 @@
+# `make` lists the targets. Every step leaves a stamp in the virtual environment, so repeated calls are instant.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Left to the user: a model (default: SmolLM2-135M-Instruct), more options of the command, an index for torch.
+MODEL  ?=
+ARGS   ?=
+TORCH_INDEX ?=
+
+NATIVE := $(wildcard CMakeLists.txt) $(shell find tenon/kernels -name '*.cpp' -o -name '*.h' -o -name '*.txt' -o -name '*.cmake')
+
+.PHONY: help serve chat test check format coverage native docs clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+serve: $(VENV)/.tenon ## serve a model on 127.0.0.1:8000 (MODEL=..., ARGS='--port 9000')
+	@$(if $(MODEL),,$(BIN)/tenon pull smollm2 &&) exec $(BIN)/tenon serve $(MODEL) $(ARGS)
+
+chat: $(VENV)/.tenon ## talk to a model in the terminal (MODEL=...)
+	@exec $(BIN)/tenon chat $(MODEL) $(ARGS)
+
+test: $(VENV)/.tenon $(VENV)/.test ## run the tests (ARGS='-k engine')
+	@$(BIN)/tenon pull smollm2
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(VENV)/.tenon $(VENV)/.test $(VENV)/.dev ## format, lint, types and architecture, in under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	find tenon/kernels -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.dev ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+	find tenon/kernels -name '*.cpp' -o -name '*.h' | xargs -r $(BIN)/clang-format -i
+
+coverage: $(VENV)/.tenon $(VENV)/.test ## line coverage of every file of tenon/; fails when one is under 80 %
+	@$(BIN)/tenon pull smollm2
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -q $(ARGS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+	$(BIN)/python scripts/coverage_floor.py 80
+
+native: ## rebuild the native kernels now (`make serve` and `make test` do it when their sources changed)
+	@rm -f $(VENV)/.tenon
+	@$(MAKE) --no-print-directory $(VENV)/.tenon
+
+docs: $(VENV)/.tenon ## regenerate docs/reference from the code
+	$(BIN)/python scripts/cli_reference.py
+
+clean: ## remove build products and caches
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	find tenon tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find tenon -name '*.so' -delete
+	rm -f $(VENV)/.tenon
+
+distclean: clean ## also remove the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/.base:
+	@scripts/preflight.sh $(PYTHON)
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Editable: Python files run from the working tree, the native module from the environment.
+$(VENV)/.tenon: $(VENV)/.base pyproject.toml $(NATIVE)
+	@echo "installing tenon and building its native kernels (about a minute)"
+	@$(PIP) install -c constraints.txt -e '.[server,hub]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
+	@echo "installing what the tests need"
+	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  -r <($(BIN)/python scripts/extra_requirements.py test)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
+	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/extra_requirements.py dev)
+	@touch $@
+
+SHELL := /bin/bash
