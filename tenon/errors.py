@@ -39,5 +39,9 @@ class EngineDead(TenonError):
     """The engine process is gone; requests in flight end with this."""
 
 
+class RequestFailed(TenonError):
+    """An internal error ended this one request; the engine and every other request go on."""
+
+
 class UnsupportedOp(TenonError):
     """No backend can run an op as asked; lists each backend's reason."""

@@ -59,6 +59,7 @@ class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop_reason: int | None = None
     num_cached_tokens: int = 0
     error: str | None = None  # with finish_reason "error"
+    error_kind: str | None = None  # class name of a `tenon.errors` type; None: an internal error
 
 
 class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -80,6 +81,7 @@ class Ready(msgspec.Struct, tag="ready", kw_only=True):
     max_model_len: int
     num_kv_blocks: int
     block_size: int
+    vocab_size: int
     load_seconds: float
     info: dict[str, str] = {}  # for logs and `collect-env`: isa, threads, dtype, weight bytes ...
 

@@ -1,0 +1,201 @@
+"""The engine as the server sees it: requests in, streams of `RequestOutput` out, on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from tenon.config import EngineConfig
+from tenon.core.messages import Abort, EngineStats, Ready, ResetPrefixCache
+from tenon.core.outputs import RequestOutput
+from tenon.core.sampling import SamplingParams
+from tenon.engine.client import EngineClient
+from tenon.engine.frontend import Frontend, Generation, Prompt
+from tenon.errors import EngineDead, TenonError
+
+log = logging.getLogger(__name__)
+
+
+class AsyncEngine:
+    """One engine, by default in a process of its own, shared by every task of this event loop.
+
+    `start()` before use, `stop()` after. `generate()` checks a request at once and raises InvalidRequest;
+    the stream that it returns raises EngineDead when the engine dies, and RequestFailed when an internal
+    error ended this one request. A stream that is closed or whose reader is cancelled aborts its request.
+    """
+
+    def __init__(self, config: EngineConfig, client: EngineClient | None = None) -> None:
+        if client is None:
+            from tenon.engine.process import ProcessClient
+
+            client = ProcessClient(config)
+        self.config = config
+        self.tokenizer = None  # tenon.text.tokenizer.Tokenizer, once started
+        self.info: Ready | None = None  # what the engine said when it became ready
+        self.stats = EngineStats()  # the latest
+        self._client = client
+        self._frontend: Frontend | None = None
+        self._reader: asyncio.Task | None = None
+        self._dead: TenonError | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The name the API answers to; the first of `served_model_names`."""
+        return self.config.served_model_name[0]
+
+    @property
+    def served_model_names(self) -> tuple[str, ...]:
+        return self.config.served_model_name
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus output, in tokens. Known once ready."""
+        assert self.info is not None, "not started"
+        return self.info.max_model_len
+
+    @property
+    def ready(self) -> bool:
+        """Can take requests now."""
+        return self.info is not None and self._dead is None
+
+    @property
+    def errored(self) -> bool:
+        """Died; it does not come back."""
+        return self._dead is not None
+
+    @property
+    def num_in_flight(self) -> int:
+        """Requests that are waiting or running, as the front end counts them."""
+        return len(self._frontend.generations) if self._frontend else 0
+
+    async def start(self) -> None:
+        """Load tokenizer and model, at the same time. Raises what either of them raised (a TenonError)."""
+        from tenon.engine.loader import load_tokenizer_for
+
+        tokenizer = asyncio.create_task(asyncio.to_thread(load_tokenizer_for, self.config))
+        try:
+            info = await self._client.start()
+            self.tokenizer = await tokenizer
+        except BaseException:
+            tokenizer.cancel()
+            await self._client.stop()
+            raise
+        self._frontend = Frontend(self.tokenizer, info, self.config)
+        self._reader = asyncio.create_task(self._read(), name="tenon-outputs")
+        self.info = info
+
+    async def stop(self) -> None:
+        """End the engine; requests in flight end with EngineDead. May be called twice."""
+        if self._reader:
+            self._reader.cancel()
+        self._die(EngineDead("the engine was stopped"))
+        await self._client.stop()
+
+    def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> RequestStream:
+        """Start a request. `prompt` is text, a list of token ids, or `{"prompt_token_ids": [...]}`.
+
+        The items of the stream are cumulative; one that a slow reader missed is not kept for it. The last
+        one has `finished` set. Raises InvalidRequest or EngineDead before anything is sent.
+        """
+        if self._dead or self._frontend is None:
+            raise self._dead or EngineDead("the engine is not ready yet")
+        generation, adds = self._frontend.add(
+            prompt, params, request_id=request_id, priority=priority, cache_salt=cache_salt
+        )
+        stream = RequestStream(self, generation)
+        self._client.send(adds)
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        """End a request, whatever its state; its stream ends with "abort". Unknown ids are ignored."""
+        if self._frontend and (ids := self._frontend.abort(request_id)) and not self._dead:
+            self._client.send([Abort(ids)])
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no request holds."""
+        self._client.send([ResetPrefixCache()])
+
+    async def _read(self) -> None:
+        assert self._frontend is not None
+        try:
+            while True:
+                outputs = await self._client.receive()
+                if outputs.stats:
+                    self.stats = outputs.stats
+                if aborts := self._frontend.apply(outputs):
+                    self._client.send([Abort(aborts)])
+        except EngineDead as error:
+            self._die(error)
+        except Exception as error:
+            log.exception("the reader of engine outputs failed")
+            self._die(EngineDead(f"internal error: {type(error).__name__}"))
+
+    def _die(self, error: TenonError) -> None:
+        self._dead = self._dead or error
+        if self._frontend:
+            self._frontend.fail_all(self._dead)
+
+
+class RequestStream(AsyncIterator[RequestOutput]):
+    """The outputs of one request. For one reader."""
+
+    def __init__(self, engine: AsyncEngine, generation: Generation) -> None:
+        self._engine = engine
+        self._generation = generation
+        self._changed = asyncio.Event()
+        self._done = False
+        generation.on_change = self._changed.set
+
+    @property
+    def request_id(self) -> str:
+        return self._generation.request_id
+
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        return self._generation.prompt_token_ids
+
+    @property
+    def seed(self) -> int:
+        """The seed in force: the request's own, or the one that was drawn for it."""
+        return self._generation.seed
+
+    async def __anext__(self) -> RequestOutput:
+        if self._done:
+            raise StopAsyncIteration
+        try:
+            await self._changed.wait()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        self._changed.clear()
+        generation = self._generation
+        if generation.error:
+            self._done = True
+            raise generation.error
+        self._done = generation.finished
+        return generation.snapshot()
+
+    async def aclose(self) -> None:
+        """Abort the request unless it has finished."""
+        self._done = True
+        if not self._generation.finished:
+            self._engine.abort(self._generation.request_id)
+
+    async def __aenter__(self) -> RequestStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not self._done and not self._generation.finished:
+            self._engine.abort(self._generation.request_id)

@@ -1,0 +1,79 @@
+"""How a front end reaches an engine: one protocol, whether the engine is in this process or in another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from tenon.config import EngineConfig
+from tenon.core.messages import Outputs, Ready, ToEngine
+
+if TYPE_CHECKING:
+    from tenon.engine.engine import Engine
+
+
+class EngineClient(Protocol):
+    """What `AsyncEngine` needs of an engine. Messages are those of `tenon.core.messages`."""
+
+    async def start(self) -> Ready:
+        """Load the model. Raises the typed error that the engine's start-up ended in."""
+
+    def send(self, messages: Sequence[ToEngine]) -> None:
+        """Queue messages; never blocks. Raises EngineDead once the engine is gone."""
+
+    async def receive(self) -> Outputs:
+        """The next outputs. Raises EngineDead, at once, when the engine is gone."""
+
+    async def stop(self) -> None:
+        """End the engine and free what it holds. May be called at any time, and twice."""
+
+
+class InProcessClient:
+    """An engine in this process: `LLM` calls `step`; `AsyncEngine` awaits `receive` (steps in a thread)."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self._engine: Engine | None = None
+        self._inbox: list[ToEngine] = []
+        self._wake = asyncio.Event()
+        self._alive = True
+
+    def load(self) -> Ready:
+        """Load the model in this thread."""
+        from tenon.engine.loader import load_engine
+
+        self._engine = load_engine(self.config)
+        return self._engine.ready
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None, "not loaded"
+        return self._engine
+
+    def send(self, messages: Sequence[ToEngine]) -> None:
+        self._inbox.extend(messages)
+        self._wake.set()
+
+    def step(self) -> Outputs:
+        """Hand over what was sent, and run one step."""
+        inbox, self._inbox = self._inbox, []
+        for message in inbox:
+            self.engine.handle(message)
+        return self.engine.step()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._inbox) or self.engine.has_work
+
+    async def start(self) -> Ready:
+        return await asyncio.to_thread(self.load)
+
+    async def receive(self) -> Outputs:
+        while not self.has_work:
+            self._wake.clear()
+            await self._wake.wait()
+        return await asyncio.to_thread(self.step)
+
+    async def stop(self) -> None:
+        self._engine = None

@@ -1,0 +1,304 @@
+"""The user's side of an engine: requests become engine messages, engine outputs become `RequestOutput`.
+
+Shared by `LLM` (synchronous) and `AsyncEngine`. A request with n choices becomes n engine requests that
+differ in `choice` only. Text is made here, token by token, so that stop strings cut at exactly one place.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import msgspec
+
+from tenon.config import EngineConfig
+from tenon.core.messages import AddRequest, EngineOutput, Outputs, Ready, TokenLogprob
+from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput, TokenLogprobs
+from tenon.core.sampling import MAX_SEED, SamplingParams
+from tenon.errors import InvalidRequest, RequestFailed, TenonError
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
+
+
+class TokensPrompt(TypedDict):
+    prompt_token_ids: list[int]
+
+
+Prompt = str | Sequence[int] | TokensPrompt
+
+
+class Choice:
+    """One of the n choices: its output so far."""
+
+    def __init__(self, index: int, detokenizer: Any, params: SamplingParams) -> None:
+        self.index = index
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
+        self.cumulative_logprob = 0.0
+        self.text = ""
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self._detokenizer = detokenizer
+
+    def extend(self, output: EngineOutput, top_logprobs: Callable[[TokenLogprob], TokenLogprobs]) -> bool:
+        """Take one engine output. Returns whether a stop string ended the choice before the engine did."""
+        for i, token in enumerate(output.new_token_ids):
+            self.token_ids.append(token)
+            if self.logprobs is not None and output.new_logprobs:
+                entry = output.new_logprobs[i]
+                self.cumulative_logprob += entry.logprob
+                self.logprobs.append(top_logprobs(entry))
+            if self._detokenizer is None:
+                continue
+            self.text += self._detokenizer.push([token])
+            if self._detokenizer.stopped:
+                self.finish_reason, self.stop_reason = "stop", self._detokenizer.stop_reason
+                return output.finish_reason is None
+        if output.finish_reason:
+            self.finish(output.finish_reason, output.stop_reason)
+        return False
+
+    def finish(self, reason: str, stop_reason: int | str | None = None) -> None:
+        """End the choice; text that was held back (half a stop string, half a character) comes out."""
+        if self.finish_reason is None:
+            self.finish_reason, self.stop_reason = reason, stop_reason
+            if self._detokenizer is not None:
+                self.text += self._detokenizer.flush()
+
+    def snapshot(self) -> CompletionOutput:
+        return CompletionOutput(
+            index=self.index,
+            text=self.text,
+            token_ids=self.token_ids.copy(),
+            cumulative_logprob=None if self.logprobs is None else self.cumulative_logprob,
+            logprobs=None if self.logprobs is None else self.logprobs.copy(),
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+        )
+
+
+class Generation:
+    """One request in flight, as the front end sees it: all of its choices."""
+
+    def __init__(
+        self, request_id: str, prompt: str | None, ids: list[int], seed: int, choices: list[Choice]
+    ) -> None:
+        self.request_id = request_id
+        self.prompt = prompt
+        self.prompt_token_ids = ids
+        self.prompt_logprobs: list[TokenLogprobs | None] | None = None
+        self.seed = seed
+        self.choices = choices
+        self.num_unfinished = len(choices)
+        self.num_cached_tokens = 0
+        self.error: TenonError | None = None
+        self.on_change: Callable[[], None] = _nothing
+
+    @property
+    def finished(self) -> bool:
+        return self.num_unfinished == 0 or self.error is not None
+
+    def snapshot(self) -> RequestOutput:
+        """The state of now. Owns its lists."""
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            prompt_logprobs=self.prompt_logprobs,
+            outputs=[choice.snapshot() for choice in self.choices],
+            finished=self.finished,
+            num_cached_tokens=self.num_cached_tokens,
+            seed=self.seed,
+        )
+
+
+class Frontend:
+    """Requests in flight, by id. Not thread-safe: one loop or one thread uses it."""
+
+    def __init__(self, tokenizer: Tokenizer | None, info: Ready, config: EngineConfig) -> None:
+        self.tokenizer = tokenizer
+        self.info = info
+        self.config = config
+        self.generations: dict[str, Generation] = {}
+        self._children: dict[str, tuple[Generation, Choice]] = {}  # by the engine's request id
+        self._seeds = random.Random(config.seed)
+        self._token_texts: dict[int, str] = {}
+
+    def add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> tuple[Generation, list[AddRequest]]:
+        """Check a request and fan it out. Raises InvalidRequest."""
+        text, ids = self._encode(prompt)
+        self._check(ids, params)
+        request_id = request_id or uuid.uuid4().hex
+        if request_id in self.generations:
+            raise InvalidRequest(f"a request with the id {request_id!r} is in flight already", "request_id")
+        seed = self._seeds.randint(0, MAX_SEED) if params.seed is None else params.seed
+        choices = [Choice(i, self._detokenizer(ids, params), params) for i in range(params.n)]
+        generation = Generation(request_id, text, ids, seed, choices)
+        shared = msgspec.structs.replace(params, n=1, seed=seed)
+        adds = []
+        for choice in choices:
+            # Prompt logprobs are the same for every choice: the first one's are enough.
+            own = shared
+            if choice.index and params.prompt_logprobs is not None:
+                own = msgspec.structs.replace(shared, prompt_logprobs=None)
+            child = f"{request_id}/{choice.index}"
+            self._children[child] = (generation, choice)
+            adds.append(
+                AddRequest(
+                    request_id=child,
+                    prompt_token_ids=ids,
+                    params=own,
+                    choice=choice.index,
+                    priority=priority,
+                    cache_salt=cache_salt,
+                )
+            )
+        self.generations[request_id] = generation
+        return generation, adds
+
+    def apply(self, outputs: Outputs) -> list[str]:
+        """Take one step's outputs. Returns the engine requests to abort: those that a stop string ended."""
+        aborts: list[str] = []
+        changed: dict[str, Generation] = {}
+        for output in outputs.outputs:
+            # An abort and an output may cross: outputs of what is gone are dropped.
+            if (child := self._children.get(output.request_id)) is None:
+                continue
+            generation, choice = child
+            changed[generation.request_id] = generation
+            try:
+                self._apply_one(generation, choice, output, aborts)
+            except Exception as error:  # one request's text must not stop the others
+                self._fail(generation, RequestFailed(f"internal error: {type(error).__name__}"), aborts)
+        for generation in changed.values():
+            generation.on_change()
+        return aborts
+
+    def abort(self, request_id: str) -> list[str]:
+        """End a request here and now. Returns the engine requests to abort."""
+        if (generation := self.generations.get(request_id)) is None:
+            return []
+        aborts = []
+        for choice in generation.choices:
+            if choice.finish_reason is None:
+                choice.finish("abort")
+                aborts.append(self._drop(generation, choice))
+        generation.on_change()
+        return aborts
+
+    def fail_all(self, error: TenonError) -> None:
+        """End every request with `error`: the engine is gone."""
+        for generation in list(self.generations.values()):
+            self._fail(generation, error, [])
+            generation.on_change()
+
+    def _apply_one(
+        self, generation: Generation, choice: Choice, output: EngineOutput, aborts: list[str]
+    ) -> None:
+        if output.error is not None:
+            self._fail(generation, _typed_error(output), aborts, skip=output.request_id)
+            return
+        generation.num_cached_tokens = max(generation.num_cached_tokens, output.num_cached_tokens)
+        if output.prompt_logprobs is not None:
+            generation.prompt_logprobs = [None, *map(self._top_logprobs, output.prompt_logprobs)]
+        stopped = choice.extend(output, self._top_logprobs)
+        if choice.finish_reason:
+            child = self._drop(generation, choice)
+            if stopped:
+                aborts.append(child)
+
+    def _fail(self, generation: Generation, error: TenonError, aborts: list[str], skip: str = "") -> None:
+        generation.error = error
+        for choice in generation.choices:
+            if choice.finish_reason is None:
+                choice.finish_reason = "error"
+                child = self._drop(generation, choice)
+                if child != skip:
+                    aborts.append(child)
+
+    def _drop(self, generation: Generation, choice: Choice) -> str:
+        child = f"{generation.request_id}/{choice.index}"
+        del self._children[child]
+        generation.num_unfinished -= 1
+        if generation.num_unfinished == 0:
+            del self.generations[generation.request_id]
+        return child
+
+    def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise InvalidRequest("this engine has no tokenizer: give token ids", "prompt")
+            return prompt, self.tokenizer.encode(prompt, True)
+        if isinstance(prompt, dict):
+            if not isinstance(prompt.get("prompt_token_ids"), list):
+                raise InvalidRequest('a prompt given as a dict needs the list "prompt_token_ids"', "prompt")
+            prompt = prompt["prompt_token_ids"]
+        return None, list(prompt)
+
+    def _check(self, ids: list[int], params: SamplingParams) -> None:
+        if not ids:
+            raise InvalidRequest("the prompt is empty", "prompt")
+        if any(type(token) is not int for token in ids):
+            raise InvalidRequest("token ids of the prompt must be whole numbers", "prompt")
+        vocab = self.info.vocab_size
+        if min(ids) < 0 or max(ids) >= vocab:
+            raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
+        if len(ids) >= self.info.max_model_len:
+            raise InvalidRequest(
+                f"the prompt has {len(ids)} tokens; with at least one to generate, this model's context "
+                f"holds {self.info.max_model_len}",
+                "prompt",
+                "context_length_exceeded",
+            )
+        for name in ("logprobs", "prompt_logprobs"):
+            if (getattr(params, name) or 0) > self.config.max_logprobs:
+                raise InvalidRequest(f"{name} must be at most {self.config.max_logprobs}", name)
+        if params.logit_bias and max(params.logit_bias) >= vocab:
+            raise InvalidRequest(f"token ids of logit_bias must be below {vocab}", "logit_bias")
+        if params.stop and self.tokenizer is None:
+            raise InvalidRequest("this engine has no tokenizer: stop strings need one", "stop")
+
+    def _detokenizer(self, ids: list[int], params: SamplingParams) -> Any:
+        if self.tokenizer is None or not params.detokenize:
+            return None
+        from tenon.text.detokenize import Detokenizer
+
+        return Detokenizer(self.tokenizer, ids, params)
+
+    def _top_logprobs(self, entry: TokenLogprob) -> TokenLogprobs:
+        """The chosen token first, then the most likely ones from the top."""
+        chosen = Logprob(
+            logprob=entry.logprob, rank=entry.rank, decoded_token=self._token_text(entry.token_id)
+        )
+        result = {entry.token_id: chosen}
+        for i, (token, value) in enumerate(zip(entry.top_ids, entry.top_logprobs, strict=True)):
+            if token not in result:
+                result[token] = Logprob(logprob=value, rank=i + 1, decoded_token=self._token_text(token))
+        return result
+
+    def _token_text(self, token: int) -> str | None:
+        if self.tokenizer is None:
+            return None
+        if (text := self._token_texts.get(token)) is None:
+            text = self._token_texts[token] = self.tokenizer.token_text(token)
+        return text
+
+
+def _typed_error(output: EngineOutput) -> TenonError:
+    message = output.error or "unknown error"
+    return InvalidRequest(message) if output.error_kind == "InvalidRequest" else RequestFailed(message)
+
+
+def _nothing() -> None:
+    pass
