@@ -1,10 +1,11 @@
 """The block formats of ggml, read with numpy. A model file's weights in GGUF are rows of such blocks.
 
 Every quantized format here says the same thing: a weight is `code * scale + offset`, where codes are small
-unsigned integers and scale and offset belong to a group of 16 or 32 neighbours in a row. `unpack` returns these
-three, so that whoever needs the numbers (a dequantizer, a kernel's packer) need not know ten layouts.
-Products code * scale are exact in float32 for all formats, hence so is every weight but for one rounding of the
-final sum. Source of the layouts: the ggml block structures, as documented with the GGUF format.
+unsigned integers and scale and offset belong to a group of 16 or 32 neighbours in a row. `unpack` returns
+these three, so
+that whoever needs the numbers (a dequantizer, a kernel's packer) need not know ten layouts.
+Products code * scale are exact in float32 for all formats, hence so is every weight but for one rounding
+of the final sum. Source of the layouts: the ggml block structures, as documented with the GGUF format.
 
 Shape letters: N rows, K columns, G groups in a row, B blocks in a row.
 """
@@ -138,8 +139,8 @@ def _q8_0(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _scales_and_mins(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 12 bytes [P, 12] of a K-quant: eight 6-bit scales and eight 6-bit minima, float32 [P, 8] each.
 
-    The first four of each lie in the low six bits of bytes 0-3 and 4-7; the last four have their low four bits in
-    the nibbles of bytes 8-11 and their top two in the top bits of bytes 0-3 and 4-7.
+    The first four of each lie in the low six bits of bytes 0-3 and 4-7; the last four have their low four
+    bits in the nibbles of bytes 8-11 and their top two in the top bits of bytes 0-3 and 4-7.
     """
     a, b, c = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
     scales = np.concatenate([a & 63, (c & 15) | (a >> 6 << 4)], axis=1)
@@ -164,9 +165,10 @@ def _q5_k(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Per 128 elements: 64 bytes of low nibbles (low halves: elements 0-63, high: 64-127), 32 bytes of top bits.
-    low = blocks[:, :128].reshape(-1, 2, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
+    # Per 128 elements: 64 bytes of low nibbles (low halves: elements 0-63, high: 64-127), 32 bytes of top
+    # bits.
+    ql = blocks[:, :128].reshape(-1, 2, 64)
+    low = np.concatenate([ql & 15, ql >> 4], axis=2).reshape(-1, 2, 4, 32)
     shift = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
     high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shift & 3) << 4
     scale = _half(blocks, 208) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8).astype(np.float32)

@@ -1,0 +1,37 @@
+"""Ops: what a forward pass is made of. Each family's file says what its ops mean and defines them in torch or
+numpy; `tenon.kernels` runs them fast; `tenon.ops.select` chooses. Importing this imports no torch.
+"""
+
+from tenon.ops.activation import silu_mul
+from tenon.ops.arrays import act_dtype
+from tenon.ops.attention import attention
+from tenon.ops.embedding import embedding
+from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
+from tenon.ops.linear import PackedLinear, linear, pack_linear
+from tenon.ops.logprobs import logprobs
+from tenon.ops.norm import rms_norm
+from tenon.ops.rope import rope_kv_write
+from tenon.ops.rows import gather_rows
+from tenon.ops.sampling import sample
+from tenon.ops.select import explain
+from tenon.ops.workspace import empty
+
+__all__ = [
+    "LayerKV",
+    "PackedLinear",
+    "act_dtype",
+    "attention",
+    "embedding",
+    "empty",
+    "explain",
+    "gather_rows",
+    "kv_bytes_per_block",
+    "kv_cache",
+    "linear",
+    "logprobs",
+    "pack_linear",
+    "rms_norm",
+    "rope_kv_write",
+    "sample",
+    "silu_mul",
+]

@@ -1,4 +1,6 @@
-"""Block formats against the `gguf` package's dequantizers, on random bytes (every bit pattern of codes and scales)."""
+"""Block formats against the `gguf` package's dequantizers, on random bytes (every bit pattern of codes
+and scales).
+"""
 
 import gguf
 import numpy as np

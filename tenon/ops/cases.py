@@ -1,0 +1,106 @@
+"""What a case of an op is: inputs, and how close a backend must come to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.ops.arrays import BFLOAT16
+
+
+class Tolerance(NamedTuple):
+    """|got - expected| <= atol + rtol * |expected|, elementwise."""
+
+    rtol: float
+    atol: float
+
+
+EXACT = Tolerance(0.0, 0.0)
+
+
+def tolerance(dtype: np.dtype[Any], factor: float = 1.0) -> Tolerance:
+    """Room for another order of summation, and in bfloat16 for one step of the output's rounding."""
+    if dtype == BFLOAT16:
+        return Tolerance(2.0**-7 * factor, 1e-6 * factor)
+    return Tolerance(2e-6 * factor, 1e-6 * factor)
+
+
+Args = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+def _returned(result: Any, args: Args) -> Arrays:
+    parts = result if isinstance(result, tuple) else (result,)
+    return {f"out{i}": part for i, part in enumerate(parts)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an op.
+
+    `build()` returns its keyword arguments, anew for each backend; what is opaque (packed weights, a KV
+    cache) it makes by calling ops, so that each backend gets its own. `observe` picks what is compared:
+    the results, and state that the call wrote. `check(args, expected, got)`, when given, replaces the
+    elementwise comparison; it
+    returns what is wrong, or None. `num_bytes` and `flops` say what the call must move and compute at least.
+    """
+
+    label: str
+    build: Callable[[], Args]
+    tolerance: Tolerance
+    observe: Callable[[Any, Args], Arrays] = _returned
+    check: Callable[[Args, Arrays, Arrays], str | None] | None = None
+    bench: bool = False  # sized for timing, not for finding errors
+    num_bytes: int = 0
+    flops: int = 0
+
+
+class Span(NamedTuple):
+    """One request of a batch: `new` tokens of this step end at `context` (the K/V length after the step)."""
+
+    context: int
+    new: int
+
+
+def ragged_batch(
+    rng: np.random.Generator, spans: list[Span], block_size: int, spare_blocks: int = 3
+) -> tuple[Batch, int]:
+    """A batch whose requests own random blocks of a pool, and the number of blocks in that pool."""
+    needed = [-(-span.context // block_size) for span in spans]
+    num_blocks = sum(needed) + spare_blocks
+    free = rng.permutation(num_blocks)
+    # Entries past a request's end are unspecified: something no one may follow.
+    table_RB = np.full((len(spans), max(needed) + 1), np.iinfo(np.int32).max, np.int32)
+    used = 0
+    for row, count in enumerate(needed):
+        table_RB[row, :count] = free[used : used + count]
+        used += count
+    positions = [np.arange(span.context - span.new, span.context) for span in spans]
+    slots = [table_RB[row, p // block_size] * block_size + p % block_size for row, p in enumerate(positions)]
+    starts = np.cumsum([0, *(span.new for span in spans)])
+    total = int(starts[-1])
+    batch = Batch(
+        token_ids_T=rng.integers(0, 1000, total).astype(np.int32),
+        positions_T=np.concatenate(positions).astype(np.int32),
+        slots_T=np.concatenate(slots).astype(np.int32),
+        query_start_R1=starts.astype(np.int32),
+        context_len_R=np.array([span.context for span in spans], np.int32),
+        block_table_RB=table_RB,
+        logit_rows_S=(starts[1:] - 1).astype(np.int32),
+    )
+    return batch, num_blocks
+
+
+def history(batch: Batch, block_size: int) -> np.ndarray:
+    """Slots of all positions of each request, those before this step included, one request after the
+    other.
+    """
+    slots = []
+    for row, length in enumerate(batch.context_len_R):
+        p = np.arange(length)
+        slots.append(batch.block_table_RB[row, p // block_size] * block_size + p % block_size)
+    return np.concatenate(slots).astype(np.int32)

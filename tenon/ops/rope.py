@@ -1,0 +1,141 @@
+"""Between the QKV projection and attention: optional head norms, rotary embedding, the KV cache write.
+
+Shape letters: T tokens, P positions, H query heads, G key/value heads, E head width, X = H * E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.ops.arrays import BFLOAT16, FLOAT32, to_numpy, to_torch
+from tenon.ops.cases import Arrays, Case, Span, ragged_batch, tolerance
+from tenon.ops.kv import LayerKV, kv_cache
+from tenon.ops.select import op
+
+if TYPE_CHECKING:
+    import torch
+
+
+@op(shares="KV layout")
+def rope_kv_write(
+    qkv_TN: np.ndarray,
+    cos_sin_PE: np.ndarray,
+    kv: LayerKV,
+    batch: Batch,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    rot_dim: int,
+    q_norm_E: np.ndarray | None,
+    k_norm_E: np.ndarray | None,
+    eps: float,
+) -> np.ndarray:
+    """q_TX act, ready for `attention`; K and V go, rounded to act, into the slots of `batch`.
+
+    Each row of qkv (float32) is [q (H*E) | k (G*E) | v (G*E)]. With `q_norm_E`, `k_norm_E` (float32) each
+    head of q, k is first RMS-normalised. Then the first `rot_dim` elements of each head are rotated (Su
+    et al. 2021), halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a sin) with a in the
+    first half, b in the second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of them) then sin of
+    each position; its scaling, if any, is in the table already. `rot_dim` 0 rotates nothing.
+
+    Writing offset 0 of a block also zeroes the rest of that block, so what a freed block held never shows.
+    """
+    tokens = qkv_TN.shape[0]
+    q_THE, k_TGE, v_TGE = (
+        to_torch(part).reshape(tokens, -1, head_dim)
+        for part in np.split(qkv_TN, [num_heads * head_dim, (num_heads + num_kv_heads) * head_dim], axis=1)
+    )
+    if q_norm_E is not None:
+        q_THE = _head_norm(q_THE, q_norm_E, eps)
+    if k_norm_E is not None:
+        k_TGE = _head_norm(k_TGE, k_norm_E, eps)
+    if rot_dim:
+        cos_sin_TR = to_torch(cos_sin_PE)[to_torch(batch.positions_T).long()]
+        q_THE, k_TGE = _rotate(q_THE, cos_sin_TR, rot_dim), _rotate(k_TGE, cos_sin_TR, rot_dim)
+    _zero_begun_blocks(kv, batch.slots_T, num_kv_heads, head_dim)
+    kv.write(batch.slots_T, to_numpy(k_TGE, kv.act), to_numpy(v_TGE, kv.act))
+    return to_numpy(q_THE.reshape(tokens, -1), kv.act)
+
+
+def _head_norm(x_THE: torch.Tensor, weight_E: np.ndarray, eps: float) -> torch.Tensor:
+    return x_THE * (x_THE.square().mean(-1, keepdim=True) + eps).rsqrt() * to_torch(weight_E)
+
+
+def _rotate(x_THE: torch.Tensor, cos_sin_TR: torch.Tensor, rot_dim: int) -> torch.Tensor:
+    import torch
+
+    half = rot_dim // 2
+    cos_T1h, sin_T1h = cos_sin_TR[:, None, :half], cos_sin_TR[:, None, half:rot_dim]
+    a, b, rest = x_THE[..., :half], x_THE[..., half:rot_dim], x_THE[..., rot_dim:]
+    return torch.cat([a * cos_T1h - b * sin_T1h, b * cos_T1h + a * sin_T1h, rest], dim=-1)
+
+
+def _zero_begun_blocks(kv: LayerKV, slots_T: np.ndarray, num_kv_heads: int, head_dim: int) -> None:
+    begun = slots_T[slots_T % kv.block_size == 0]
+    slots = (begun[:, None] + np.arange(kv.block_size)).reshape(-1)
+    zeros = np.zeros((len(slots), num_kv_heads, head_dim), kv.act)
+    kv.write(slots, zeros, zeros)
+
+
+# (heads, kv heads, head width, rotated width, head norms, activation dtype)
+_SHAPES: list[tuple[int, int, int, int, bool, np.dtype[Any]]] = [
+    (9, 3, 64, 64, False, BFLOAT16),
+    (2, 1, 16, 16, False, BFLOAT16),
+    (4, 2, 128, 128, True, BFLOAT16),
+    (3, 3, 32, 16, True, FLOAT32),
+    (4, 4, 80, 32, False, BFLOAT16),
+    (2, 1, 96, 96, True, FLOAT32),
+    (2, 2, 48, 0, False, BFLOAT16),
+]
+
+
+@rope_kv_write.with_cases
+def cases(rng: np.random.Generator) -> Iterator[Case]:
+    for shape in _SHAPES:
+        spans = [Span(1, 1), Span(40, 40), Span(77, 5), Span(64, 33), Span(33, 1)]
+        yield _case(rng, shape, [spans[i] for i in rng.permutation(len(spans))])
+    yield _case(rng, _SHAPES[0], [Span(100, 1)], bench=True)
+    yield _case(rng, _SHAPES[0], [Span(512, 512)], bench=True)
+
+
+def _case(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int, int, bool, np.dtype[Any]],
+    spans: list[Span],
+    bench: bool = False,
+) -> Case:
+    heads, kv_heads, head_dim, rot_dim, norms, act = shape
+    block_size = 32
+    batch, num_blocks = ragged_batch(rng, spans, block_size)
+    qkv_TN = rng.standard_normal((batch.num_tokens, (heads + 2 * kv_heads) * head_dim)).astype(np.float32)
+    angle_Pr = rng.uniform(0, 2 * np.pi, (max(span.context for span in spans), rot_dim // 2))
+    cos_sin_PE = np.concatenate([np.cos(angle_Pr), np.sin(angle_Pr)], axis=1).astype(np.float32)
+    norm_E = rng.uniform(0.5, 2, head_dim).astype(np.float32) if norms else None
+
+    def build() -> dict[str, Any]:
+        return {
+            "qkv_TN": qkv_TN,
+            "cos_sin_PE": cos_sin_PE,
+            "kv": kv_cache(num_blocks, block_size, kv_heads, head_dim, act),
+            "batch": batch,
+            "num_heads": heads,
+            "num_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "rot_dim": rot_dim,
+            "q_norm_E": norm_E,
+            "k_norm_E": norm_E,
+            "eps": 1e-6,
+        }
+
+    def observe(q_TX: np.ndarray, args: dict[str, Any]) -> Arrays:
+        k, v = args["kv"].read(np.arange(num_blocks * block_size, dtype=np.int32))
+        return {"q": q_TX, "k": k, "v": v}
+
+    label = f"T{batch.num_tokens} H{heads} G{kv_heads} E{head_dim} rot{rot_dim} norms={norms} {act}"
+    num_bytes = qkv_TN.nbytes + qkv_TN.size * act.itemsize
+    return Case(label, build, tolerance(act, 2), observe, bench=bench, num_bytes=num_bytes)

@@ -1,0 +1,58 @@
+"""Every op on every backend, and every variant of it, against its reference."""
+
+import numpy as np
+import pytest
+
+from tenon import ops
+from tenon.ops import harness, select
+
+JUDGED = sorted(name for name, op in select.OPS.items() if op.cases)
+TARGETS = [(name, target) for name in JUDGED for target in harness.targets(name)]
+
+
+@pytest.mark.parametrize(("name", "target"), TARGETS, ids=lambda x: str(x))
+def test_backend_agrees_with_the_reference(name, target, seed):
+    for case in harness.cases(name, seed):
+        expected = harness.expected(name, case)
+        wrong = harness.judge(case, expected, harness.observe(name, case, target))
+        assert wrong is None, f"{name} {case.label} on {target}: {wrong}"
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_every_kernel_op_has_cases_that_its_reference_passes(name, seed):
+    for case in harness.cases(name, seed):
+        got = harness.expected(name, case)
+        assert harness.judge(case, harness.expected(name, case), got) is None, case.label
+
+
+def test_every_kernel_op_is_judged():
+    assert {name for name, op in select.OPS.items() if op.kernel} - set(JUDGED) <= {"linear", "embedding"}
+
+
+def test_judge_sees_errors(seed):
+    case = harness.cases("rms_norm", seed)[0]
+    right = harness.expected("rms_norm", case)
+    for wrong_value in (np.nan, np.inf, 1e4):
+        wrong = {"out0": right["out0"].copy()}
+        wrong["out0"][0, 3] = wrong_value
+        assert "at (0, 3)" in (harness.judge(case, right, wrong) or "")
+    assert "float64" in (harness.judge(case, right, {"out0": right["out0"].astype(np.float64)}) or "")
+
+
+def test_sample_check_sees_errors(seed):
+    case = harness.cases("sample", seed)[2]
+    right = harness.expected("sample", case)
+    wrong = {"out0": (right["out0"] + 7) % 1000}
+    assert "is not what" in (harness.judge(case, right, wrong) or "")
+
+
+def test_timing_counts_bytes(seed):
+    case = harness.cases("rms_norm", seed, bench=True)[0]
+    timing = harness.time_case("rms_norm", case, harness.Target(select.REFERENCE), seconds=0.01)
+    assert timing.seconds > 0
+    assert timing.gigabytes_per_s == pytest.approx(case.num_bytes / timing.seconds * 1e-9)
+
+
+def test_references_need_no_bench_size_surprises():
+    assert all(op.__doc__ for op in select.OPS.values())
+    assert {choice.op for choice in ops.explain()} == set(select.OPS)
