@@ -1,0 +1,190 @@
+"""Builds a `tokenizers.Tokenizer` from the vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`).
+
+Two kinds are known: `gpt2`, byte-level BPE with explicit merges, and `llama`, SentencePiece BPE, whose merges
+follow from the scores of its pieces. Key names and token types are those of the GGUF specification.
+Building the 49,152 tokens and 48,900 merges of SmolLM2 takes about 60 ms, so nothing is cached on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.text.pretokenize import pre_tokenizer
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
+SPACE = "\u2581"  # what SentencePiece writes for a space
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer as read from metadata, with what `tokenizers` does not keep."""
+
+    tokenizer: Tokenizer
+    add_bos: bool
+    add_eos: bool
+    special_ids: frozenset[int]
+
+
+def build(metadata: Mapping[str, Any]) -> Vocabulary:
+    """Raises UnsupportedModel (unknown tokenizer kind or rule, named) or ModelFileError (malformed metadata)."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise UnsupportedModel(f"tokenizer.ggml.model {kind!r} is not supported; known are 'gpt2' and 'llama'")
+    tokens = _tokens(metadata)
+    types = _types(metadata, len(tokens))
+    return _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentence_piece(metadata, tokens, types)
+
+
+def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
+    rule = pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
+    tokenizer = Tokenizer(_bpe(tokens, _merges(metadata), ignore_merges=rule.ignore_merges))
+    tokenizer.pre_tokenizer = rule.splitter
+    tokenizer.decoder = decoders.ByteLevel()
+    special = _add_tokens(tokenizer, tokens, types)
+    return Vocabulary(
+        tokenizer,
+        add_bos=_flag(metadata, "tokenizer.ggml.add_bos_token", rule.add_bos),
+        add_eos=_flag(metadata, "tokenizer.ggml.add_eos_token", False),
+        special_ids=special,
+    )
+
+
+def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
+    scores = metadata.get("tokenizer.ggml.scores")
+    if scores is None or len(scores) != len(tokens):
+        raise ModelFileError(
+            f"tokenizer.ggml.scores must hold one number per token ({len(tokens)}), "
+            f"not {'none' if scores is None else len(scores)}"
+        )
+    prefix = _flag(metadata, "tokenizer.ggml.add_space_prefix", True)
+    unknown = next((text for text, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
+    tokenizer = Tokenizer(
+        _bpe(
+            tokens,
+            merges_from_scores(tokens, scores, types),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=BYTE in types,
+        )
+    )
+    tokenizer.normalizer = _normalizer(metadata, prefix)
+    tokenizer.decoder = _piece_decoder(prefix)
+    special = _add_tokens(tokenizer, tokens, types)
+    return Vocabulary(
+        tokenizer,
+        add_bos=_flag(metadata, "tokenizer.ggml.add_bos_token", True),
+        add_eos=_flag(metadata, "tokenizer.ggml.add_eos_token", False),
+        special_ids=special,
+    )
+
+
+def _normalizer(metadata: Mapping[str, Any], prefix: bool) -> normalizers.Normalizer:
+    """SentencePiece's order: character map, whitespace collapsed, dummy prefix, spaces escaped."""
+    steps: list[normalizers.Normalizer] = []
+    if charsmap := metadata.get("tokenizer.ggml.precompiled_charsmap"):
+        steps.append(normalizers.Precompiled(bytes(byte & 0xFF for byte in charsmap)))
+    if _flag(metadata, "tokenizer.ggml.remove_extra_whitespaces", False):
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+
+
+def _piece_decoder(prefix: bool) -> decoders.Decoder:
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if prefix:
+        steps.append(decoders.Strip(" ", 1, 0))
+    return decoders.Sequence(steps)
+
+
+def merges_from_scores(
+    tokens: Sequence[str], scores: Iterable[float], types: Sequence[int]
+) -> list[tuple[str, str]]:
+    """Merge rules that make BPE do what SentencePiece does: join the neighbours whose piece scores highest.
+
+    Every way to cut a piece into two pieces is a rule; rules rank as the piece they make (ties: lower id).
+    """
+    ids = {
+        text: token
+        for token, (text, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind in (NORMAL, USER_DEFINED, UNUSED)
+    }
+    value = list(scores)
+    merges: list[tuple[str, str]] = []
+    for text in sorted(ids, key=lambda text: (-value[ids[text]], ids[text])):
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in ids and right in ids:
+                merges.append((left, right))
+    return merges
+
+
+def _bpe(tokens: list[str], merges: list[tuple[str, str]], **options: Any) -> models.BPE:
+    vocab = {text: token for token, text in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        seen: set[str] = set()
+        twice = next(text for text in tokens if text in seen or seen.add(text))  # type: ignore[func-returns-value]
+        raise ModelFileError(f"tokenizer.ggml.tokens holds {twice!r} twice")
+    try:
+        return models.BPE(vocab=vocab, merges=merges, **options)
+    except Exception as error:  # `tokenizers` raises plain Exception, e.g. for a merge of unknown tokens
+        raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}") from error
+
+
+def _add_tokens(tokenizer: Tokenizer, tokens: list[str], types: Sequence[int]) -> frozenset[int]:
+    """Registers what is matched in text before BPE sees it; returns the ids that are special (not text)."""
+    special = [token for token, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)]
+    tokenizer.add_special_tokens(
+        [AddedToken(tokens[token], special=True, normalized=False) for token in special if tokens[token]]
+    )
+    tokenizer.add_tokens(
+        [
+            AddedToken(text, special=False, normalized=False)
+            for text, kind in zip(tokens, types, strict=True)
+            if kind == USER_DEFINED and text and SPACE not in text
+        ]
+    )
+    return frozenset(special)
+
+
+def _tokens(metadata: Mapping[str, Any]) -> list[str]:
+    tokens = _strings(metadata, "tokenizer.ggml.tokens")
+    if not tokens:
+        raise ModelFileError("tokenizer.ggml.tokens is missing or empty: the file has no vocabulary")
+    return tokens
+
+
+def _types(metadata: Mapping[str, Any], count: int) -> list[int]:
+    types = metadata.get("tokenizer.ggml.token_type")
+    if types is None:
+        return [NORMAL] * count
+    if len(types) != count:
+        raise ModelFileError(f"tokenizer.ggml.token_type holds {len(types)} entries for {count} tokens")
+    return types if isinstance(types, list) else [int(kind) for kind in types]
+
+
+def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
+    value = metadata.get(key, [])
+    if not isinstance(value, list) or not set(map(type, value)) <= {str}:
+        raise ModelFileError(f"{key} must be a list of strings")
+    return value
+
+
+def _merges(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Merges in order of rank; the file writes each as two tokens with a space between."""
+    merges = [tuple(text.split(" ")) for text in _strings(metadata, "tokenizer.ggml.merges")]
+    if wrong := [merge for merge in merges if len(merge) != 2]:
+        raise ModelFileError(f"tokenizer.ggml.merges holds {' '.join(wrong[0])!r}: not two tokens")
+    return cast("list[tuple[str, str]]", merges)
+
+
+def _flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = metadata.get(key, default)
+    if not isinstance(value, bool):
+        raise ModelFileError(f"{key} must be true or false, not {value!r}")
+    return value

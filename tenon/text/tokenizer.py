@@ -1,0 +1,149 @@
+"""Text to token ids and back, whatever the vocabulary comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from tenon.core.files import ModelFiles
+from tenon.errors import InvalidRequest, UnsupportedModel
+from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces
+
+
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer of a model. Raises ModelFileError when its files are malformed or lack one."""
+    if files.kind == "gguf":
+        from tenon.formats.gguf import open_gguf
+        from tenon.text.from_gguf import from_metadata
+
+        return from_metadata(open_gguf(files.paths).metadata)
+    from tenon.text.from_hf import from_directory
+
+    return from_directory(files.directory)
+
+
+class Tokenizer:
+    """A vocabulary with its special tokens and chat template. Safe to share between threads.
+
+    `chat_templates` maps names to Jinja sources; the usual one is called "default".
+    """
+
+    def __init__(
+        self,
+        fast: FastTokenizer,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_ids: Iterable[int] = (),
+        add_bos: bool | None = None,
+        add_eos: bool | None = None,
+        special_ids: frozenset[int] | None = None,
+        chat_templates: Mapping[str, str] | None = None,
+    ) -> None:
+        """`add_bos`/`add_eos` None: the vocabulary's own post-processor decides."""
+        self._fast = fast
+        self._pieces = _pieces_of(fast)
+        self._added = {token: added.content for token, added in fast.get_added_tokens_decoder().items()}
+        self._bytes: dict[int, bytes] = {}
+        self._add_bos = add_bos
+        self._add_eos = add_eos
+        self.bos_token_id = bos_token_id
+        self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
+        self.special_ids = special_ids if special_ids is not None else _special_ids(fast)
+        self.vocab_size = max([fast.get_vocab_size(), *(token + 1 for token in self._added)])
+        self.chat_templates = dict(chat_templates or {})
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.chat_templates.get("default")
+
+    @property
+    def bos_token(self) -> str | None:
+        return None if self.bos_token_id is None else self._fast.id_to_token(self.bos_token_id)
+
+    @property
+    def eos_token(self) -> str | None:
+        return self._fast.id_to_token(self.eos_token_ids[0]) if self.eos_token_ids else None
+
+    @property
+    def strip_first_space(self) -> bool:
+        """Whether a text's first space is the encoder's own (SentencePiece's dummy prefix)."""
+        return self._pieces.strip_first_space
+
+    def encode(self, text: str, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids of `text`, with BOS/EOS as the model wants them when `add_special_tokens`.
+
+        With `parse_special` the strings of special tokens in the text become these tokens, as chat templates
+        need; without, they are plain text, as untrusted text needs. Raises InvalidRequest for text that is
+        not valid Unicode (lone surrogates).
+        """
+        fast = self._fast if parse_special else self._plain
+        own = add_special_tokens and self._add_bos is None and self._add_eos is None
+        try:
+            ids: list[int] = fast.encode(text, add_special_tokens=own).ids
+        except TypeError as error:
+            raise InvalidRequest(f"text is not valid Unicode: {text[:40]!a}", "prompt") from error
+        return self._with_ends(ids) if add_special_tokens and not own else ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of the ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
+        skip = self.special_ids if skip_special_tokens else frozenset()
+        data = b"".join([self.token_bytes(token) for token in ids if token not in skip])
+        if self.strip_first_space and data.startswith(b" "):
+            data = data[1:]
+        return data.decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token adds to the text; nothing for an id outside the vocabulary."""
+        data = self._bytes.get(token)
+        if data is None:
+            data = self._bytes[token] = self._spell(token)
+        return data
+
+    def token_text(self, token: int) -> str:
+        """A token alone, for people; part of a character shows as U+FFFD."""
+        return self.token_bytes(token).decode("utf-8", "replace")
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token as the vocabulary spells it, such as `<|im_end|>`."""
+        return self._fast.token_to_id(token)
+
+    def _spell(self, token: int) -> bytes:
+        if (added := self._added.get(token)) is not None:
+            return added.encode()
+        text = self._fast.id_to_token(token) if 0 <= token < self.vocab_size else None
+        return b"" if text is None else self._pieces.to_bytes(text)
+
+    def _with_ends(self, ids: list[int]) -> list[int]:
+        if self._add_bos and self.bos_token_id is not None:
+            ids = [self.bos_token_id, *ids]
+        if self._add_eos and self.eos_token_ids:
+            ids = [*ids, self.eos_token_ids[0]]
+        return ids
+
+    @cached_property
+    def _plain(self) -> FastTokenizer:
+        """The same vocabulary, blind to special tokens. Made when first asked for: it takes as long as loading."""
+        plain = FastTokenizer.from_str(self._fast.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
+
+def _special_ids(fast: FastTokenizer) -> frozenset[int]:
+    return frozenset(token for token, added in fast.get_added_tokens_decoder().items() if added.special)
+
+
+def _pieces_of(fast: FastTokenizer) -> Pieces:
+    """How tokens are spelled, read from the decoder. Raises UnsupportedModel for a kind that is not known."""
+    decoder = json.loads(fast.decoder.__getstate__()) if fast.decoder is not None else {"type": "none"}
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return ByteLetters()
+    if kinds == ["Metaspace"]:
+        return SpacedPieces(steps[0].get("prepend_scheme", "always") != "never")
+    if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
+        return SpacedPieces("Strip" in kinds)
+    raise UnsupportedModel(f"the tokenizer's decoder {'+'.join(kinds)} is not supported")
