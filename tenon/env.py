@@ -37,3 +37,8 @@ def log_level() -> str:
 def api_key() -> str | None:
     """TENON_API_KEY: the key `tenon serve` asks of clients, and `tenon chat --url` sends."""
     return os.environ.get("TENON_API_KEY") or None
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The whole environment, with changes, for a process that tenon starts."""
+    return {**os.environ, **changes}

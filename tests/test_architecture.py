@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "tenon"
 COLUMNS = (
     {"util", "errors", "env"},
     {"core"},
-    {"ops", "dist", "text", "parse", "grammar", "config", "resolve"},
+    {"ops", "dist", "text", "parse", "grammar", "config", "resolve", "pull", "hub", "formats"},
     {"kernels", "layers", "cache"},
     {"quant", "mm", "sample"},
     {"models", "spec"},

@@ -23,7 +23,7 @@ _END_TOKENS = (
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Raises UnsupportedModel (a kind of tokenizer that is not known) or ModelFileError (malformed metadata)."""
+    """Raises UnsupportedModel (a kind of tokenizer not known) or ModelFileError (malformed metadata)."""
     vocabulary = ggml_vocab.build(metadata)
     size = vocabulary.tokenizer.get_vocab_size()
     eos = [

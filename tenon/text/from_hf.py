@@ -15,7 +15,7 @@ from tenon.text.tokenizer import Tokenizer
 
 
 def from_directory(directory: Path) -> Tokenizer:
-    """From `tokenizer.json`, or from a SentencePiece `tokenizer.model`. Raises ModelFileError when neither works."""
+    """From tokenizer.json or a SentencePiece `tokenizer.model`. Raises ModelFileError when neither does."""
     config = _json(directory / "tokenizer_config.json")
     if (path := directory / "tokenizer.json").is_file():
         fast = _fast(path)
@@ -25,7 +25,9 @@ def from_directory(directory: Path) -> Tokenizer:
         fast, special_ids = vocabulary.tokenizer, vocabulary.special_ids
         config.setdefault("add_bos_token", True)
     else:
-        raise ModelFileError(f"{directory} has no tokenizer.json and no tokenizer.model; name one with --tokenizer")
+        raise ModelFileError(
+            f"{directory} has no tokenizer.json and no tokenizer.model; name one with --tokenizer"
+        )
     return Tokenizer(
         fast,
         bos_token_id=_token_id(fast, config.get("bos_token")),
@@ -76,7 +78,9 @@ def _eos_token_ids(fast: FastTokenizer, directory: Path, config: Mapping[str, An
             continue
         listed = value if isinstance(value, list) else [value]
         if not all(isinstance(token, int) and not isinstance(token, bool) for token in listed):
-            raise ModelFileError(f"{directory / name}: eos_token_id must be an id or a list of ids, not {value!r}")
+            raise ModelFileError(
+                f"{directory / name}: eos_token_id must be an id or a list of ids, not {value!r}"
+            )
         return ids + listed
     return ids
 
@@ -88,7 +92,7 @@ def _ends(config: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _chat_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Templates by name: `chat_template.jinja` and `chat_templates/*.jinja`, else those of tokenizer_config.json."""
+    """Templates by name: those of tokenizer_config.json, under those of `*.jinja` files."""
     listed = config.get("chat_template") or _json(directory / "chat_template.json").get("chat_template") or {}
     if isinstance(listed, str):
         listed = {"default": listed}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.text.pretokenize import pre_tokenizer
@@ -31,13 +31,17 @@ class Vocabulary:
 
 
 def build(metadata: Mapping[str, Any]) -> Vocabulary:
-    """Raises UnsupportedModel (unknown tokenizer kind or rule, named) or ModelFileError (malformed metadata)."""
+    """Raises UnsupportedModel (unknown kind or rule, named) or ModelFileError (malformed metadata)."""
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise UnsupportedModel(f"tokenizer.ggml.model {kind!r} is not supported; known are 'gpt2' and 'llama'")
+        raise UnsupportedModel(
+            f"tokenizer.ggml.model {kind!r} is not supported; known are 'gpt2' and 'llama'"
+        )
     tokens = _tokens(metadata)
     types = _types(metadata, len(tokens))
-    return _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentence_piece(metadata, tokens, types)
+    return (
+        _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentence_piece(metadata, tokens, types)
+    )
 
 
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:

@@ -20,7 +20,7 @@ class Pieces(Protocol):
 
 
 def _byte_letters() -> dict[str, int]:
-    """Byte-level BPE writes bytes as letters: printable Latin-1 as itself, the rest from U+0100 up (GPT-2)."""
+    """Byte-level BPE (GPT-2) writes bytes as letters: printable Latin-1 as is, the rest from U+0100 up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     letters = {chr(byte): byte for byte in printable}

@@ -1,9 +1,9 @@
 """How text is cut into words before byte-level BPE, by the name a GGUF file gives in `tokenizer.ggml.pre`.
 
-Each family of models was trained with its own splitting rule; the rule is part of the vocabulary, as another one
-gives other ids. The expressions are those of the models' published `tokenizer.json` files; names are the ones
-that GGUF converters write. A rule is a list of expressions applied one after the other: each cuts the
-pieces that the one before it left into matches and what lies between matches.
+Each family of models was trained with its own splitting rule; the rule is part of the vocabulary, as
+another one gives other ids. The expressions are those of the models' published `tokenizer.json` files; names
+are the ones that GGUF converters write. A rule is a list of expressions applied one after the other:
+each cuts the pieces that the one before it left into matches and what lies between matches.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from tenon.errors import UnsupportedModel
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_TIKTOKEN = (
-    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
-)
+_TIKTOKEN = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
 _UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = (
@@ -32,6 +30,7 @@ _RULES: dict[str, tuple[str, ...]] = {
     "gpt2": (_GPT2,),
     "digits": (r"\p{N}", _GPT2),
     "llama3": (_TIKTOKEN % "{1,3}",),
+    "llama3 with merges": (_TIKTOKEN % "{1,3}",),
     "qwen2": (_TIKTOKEN % "",),
     "qwen35": (
         _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + _SPACES,
@@ -58,7 +57,8 @@ _RULES: dict[str, tuple[str, ...]] = {
 _NAMES: dict[str, str] = {
     "gpt2": "gpt-2 phi-2 mpt olmo jais exaone4 trillion granite-docling mellum gigachat a.x-4.0 modern-bert",
     "digits": "smollm starcoder refact command-r codeshell exaone minerva-7b",
-    "llama3": "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 dbrx smaug-bpe glm4 chatglm-bpe",
+    "llama3": "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+    "llama3 with merges": "dbrx smaug-bpe glm4 chatglm-bpe",
     "qwen2": "qwen2 deepseek-r1-qwen megrez stablelm2 hunyuan kormo grok-2 solar-open",
     "qwen35": "qwen35",
     "gpt4o": "gpt-4o llama4 kanana2 minimax-m2",
@@ -70,8 +70,9 @@ _NAMES: dict[str, str] = {
 }
 _RULE_OF = {name: rule for rule, names in _NAMES.items() for name in names.split()}
 
-# Whole words that are in the vocabulary are taken as they are, whatever the merges say.
-_IGNORE_MERGES = frozenset("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 tekken".split())
+# Rules with which whole words that are in the vocabulary are taken as they are, whatever the merges say;
+# these vocabularies also start with BOS unless the file says otherwise.
+_WHOLE_WORDS = {"llama3", "tekken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +89,19 @@ def pre_tokenizer(name: str) -> PreTokenizer:
         raise UnsupportedModel(
             f"tokenizer.ggml.pre {name!r} is not supported; known are {', '.join(sorted(_RULE_OF))}"
         )
-    return PreTokenizer(_splitter(rule), name in _IGNORE_MERGES, name in _IGNORE_MERGES)
+    whole_words = rule in _WHOLE_WORDS
+    return PreTokenizer(_splitter(_RULES[rule]), ignore_merges=whole_words, add_bos=whole_words)
 
 
-def _splitter(rule: str) -> pre_tokenizers.PreTokenizer:
-    steps: list[pre_tokenizers.PreTokenizer] = []
-    for pattern in _RULES[rule]:
-        if pattern == r"\p{N}":
-            steps.append(pre_tokenizers.Digits(individual_digits=True))
-        elif pattern != _GPT2:
-            steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
-        else:
-            # ByteLevel has this expression built in; it also maps bytes to letters, so what follows it
-            # could not see digits: a rule that goes on after it gets the plain expression.
-            last = pattern is _RULES[rule][-1]
-            steps.append(
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-                if last
-                else pre_tokenizers.Split(Regex(pattern), "isolated")
-            )
-    if _RULES[rule][-1] != _GPT2:
-        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+def _splitter(patterns: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
+    # ByteLevel writes bytes as letters, so it comes last; it has GPT-2's expression built in.
+    *before, last = patterns
+    steps = [_step(pattern) for pattern in (before if last == _GPT2 else patterns)]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=last == _GPT2))
     return steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+
+
+def _step(pattern: str) -> pre_tokenizers.PreTokenizer:
+    if pattern == r"\p{N}":
+        return pre_tokenizers.Digits(individual_digits=True)  # the same, without a regex
+    return pre_tokenizers.Split(Regex(pattern), "isolated")

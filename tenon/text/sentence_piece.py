@@ -55,7 +55,9 @@ def parse(data: bytes) -> dict[str, Any]:
         raise ValueError("it has no pieces")
     if model_type != BPE:
         kind = _MODEL_TYPES.get(model_type, model_type)
-        raise UnsupportedModel(f"SentencePiece model type {kind} is not supported: add a tokenizer.json to the model")
+        raise UnsupportedModel(
+            f"SentencePiece model type {kind} is not supported: add a tokenizer.json to the model"
+        )
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
@@ -68,7 +70,7 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of a message: int for varints, bytes for the fixed-size and length-delimited kinds."""
+    """(field number, value) of a message: int for varints, bytes for the fixed-size and delimited kinds."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

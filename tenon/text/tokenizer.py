@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
@@ -125,7 +126,7 @@ class Tokenizer:
 
     @cached_property
     def _plain(self) -> FastTokenizer:
-        """The same vocabulary, blind to special tokens. Made when first asked for: it takes as long as loading."""
+        """The same vocabulary, blind to special tokens. Made when asked for: it takes as long as loading."""
         plain = FastTokenizer.from_str(self._fast.to_str())
         plain.encode_special_tokens = True
         return plain
@@ -137,7 +138,8 @@ def _special_ids(fast: FastTokenizer) -> frozenset[int]:
 
 def _pieces_of(fast: FastTokenizer) -> Pieces:
     """How tokens are spelled, read from the decoder. Raises UnsupportedModel for a kind that is not known."""
-    decoder = json.loads(fast.decoder.__getstate__()) if fast.decoder is not None else {"type": "none"}
+    state: Any = b'{"type": "none"}' if fast.decoder is None else fast.decoder.__getstate__()
+    decoder = json.loads(state)
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:

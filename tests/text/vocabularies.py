@@ -1,4 +1,4 @@
-"""Small vocabularies trained on the spot, as the metadata a GGUF file would hold, with their makers' own encoders."""
+"""Small vocabularies trained on the spot, as metadata of a GGUF file, with their makers' own encoders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 import sentencepiece
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-WORDS = (
-    "the a model token cache block engine of to and in is that for it was on are as with they be at one have this "
-    "from by hot word but what some we can out other were all there when up use your how said an each she which do "
-    "Zürich naïve Ελλάδα привет мир 世界 こんにちは 안녕하세요 don't I'll we've 3.14 2048 int x = y[i]; // end\n\tdef f():"
-).split(" ")
+_TEXT = """the a model token cache block engine of to and in is that for it was on are as with they be at this
+from by hot word but what some we can out other were all there when use your Zürich naïve Ελλάδα привет
+мир 世界 こんにちは 안녕하세요 don't I'll we've 3.14 2048 int x y[i];"""
+WORDS = [*_TEXT.split(), "// end\n\t", "def f():"]
 LETTERS = "abcdefghij ABC 0123456789 \n\t'’éßñ世界😀👍🏽\u0301\u200d\u00a0.,;:!?()[]{}<>|_-+*/\\\"#$%&@^~`"
 
 
@@ -40,11 +39,18 @@ def random_text(rng: random.Random, length: int | None = None) -> str:
 def sentence_piece(rng: random.Random, **options) -> tuple[sentencepiece.SentencePieceProcessor, bytes]:
     """A BPE model with Llama's settings, and its file."""
     file = io.BytesIO()
-    settings = dict(
-        model_type="bpe", vocab_size=700, byte_fallback=True, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, character_coverage=0.999, split_digits=True,
-        allow_whitespace_only_pieces=True, minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
+    settings = {
+        "model_type": "bpe",
+        "vocab_size": 700,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "character_coverage": 0.999,
+        "split_digits": True,
+        "allow_whitespace_only_pieces": True,
+        "minloglevel": 2,
+        "hard_vocab_limit": False,
+    }
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus(rng)), model_writer=file, **settings | options
     )
