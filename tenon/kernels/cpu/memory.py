@@ -1,0 +1,17 @@
+"""Addresses of numpy arrays, which is how they reach the native kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def address(array: np.ndarray) -> int:
+    """Where the first element lies. The caller keeps the array alive while the address is in use."""
+    return int(array.__array_interface__["data"][0])
+
+
+def row_stride(array: np.ndarray) -> int:
+    """Elements from one row of a matrix to the next. Raises ValueError if the elements of a row are not adjacent."""
+    if array.ndim != 2 or (array.strides[1] != array.itemsize and array.shape[1] > 1):
+        raise ValueError(f"need a matrix with adjacent elements in each row, not strides {array.strides}")
+    return array.strides[0] // array.itemsize

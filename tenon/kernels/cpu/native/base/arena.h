@@ -1,0 +1,45 @@
+// Memory for the outputs of ops: reused within a step, kept between steps.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace tenon {
+
+// Blocks out of large zero-initialised mappings (with huge pages where the system has them), first fit by
+// address, aligned to 64 bytes. Grows when needed; pages cost memory once they are touched.
+class Arena : public std::enable_shared_from_this<Arena> {
+  public:
+    explicit Arena(size_t chunk_bytes = size_t(64) << 20) : chunk_bytes_(chunk_bytes) {}
+    ~Arena();
+    Arena(const Arena&) = delete;
+
+    void* allocate(size_t bytes);  // throws std::bad_alloc
+    void release(void* block);
+
+    size_t bytes_reserved() const;
+    size_t bytes_used() const;
+
+  private:
+    struct Chunk {
+        char* base;
+        size_t size;
+        std::map<size_t, size_t> free;  // offset -> size
+    };
+    void* take(Chunk& chunk, size_t bytes);
+
+    mutable std::mutex mutex_;
+    size_t chunk_bytes_;
+    std::vector<Chunk> chunks_;
+    std::map<char*, size_t> used_;
+};
+
+// Anonymous zeroed pages, backed by huge pages where possible; throws std::bad_alloc. Unmap with the same
+// size.
+void* map_pages(size_t bytes);
+void unmap_pages(void* base, size_t bytes);
+
+}  // namespace tenon

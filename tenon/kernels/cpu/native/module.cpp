@@ -1,0 +1,7 @@
+#include "bind.h"
+
+NB_MODULE(_native, m) {
+    m.doc() = "Native kernels of tenon for CPUs.";
+    tenon::bind_base(m);
+    tenon::bind_simd(m);
+}

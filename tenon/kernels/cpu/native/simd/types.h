@@ -1,0 +1,58 @@
+// Storage types of tensors that are not plain C types, and scalar conversions between them.
+#pragma once
+
+#include <cstdint>
+
+#define TENON_INLINE static inline __attribute__((always_inline))
+
+namespace tenon {
+
+// Brain float 16: the upper half of a float32.
+struct bf16 {
+    uint16_t bits;
+};
+
+// IEEE binary16.
+struct f16 {
+    uint16_t bits;
+};
+
+TENON_INLINE float bits_to_f32(uint32_t bits) {
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+
+TENON_INLINE uint32_t f32_to_bits(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    return bits;
+}
+
+TENON_INLINE float to_f32(float value) {
+    return value;
+}
+
+TENON_INLINE float to_f32(bf16 value) {
+    return bits_to_f32(uint32_t(value.bits) << 16);
+}
+
+// Exact, subnormal halves included, and independent of the denormal mode: integers only.
+TENON_INLINE float to_f32(f16 value) {
+    const uint32_t sign = uint32_t(value.bits & 0x8000) << 16;
+    const uint32_t magnitude = value.bits & 0x7fff;
+    if (magnitude >= 0x7c00) return bits_to_f32(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
+    if (magnitude >= 0x0400) return bits_to_f32(sign | ((magnitude << 13) + (112u << 23)));
+    if (magnitude == 0) return bits_to_f32(sign);
+    const int top = 31 - __builtin_clz(magnitude);  // 0..9: value is magnitude * 2^-24
+    return bits_to_f32(sign | uint32_t(top + 103) << 23 | ((magnitude << (23 - top)) & 0x7fffff));
+}
+
+// Round to nearest even; NaN stays NaN.
+TENON_INLINE bf16 to_bf16(float value) {
+    const uint32_t bits = f32_to_bits(value);
+    if ((bits & 0x7fffffff) > 0x7f800000) return {uint16_t(bits >> 16 | 0x40)};
+    return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+}  // namespace tenon
