@@ -1,0 +1,160 @@
+"""safetensors files, one or sharded.
+
+Source: the format section of the safetensors repository. Layout: header length u64 (little-endian), header
+JSON {name: {dtype, shape, data_offsets: [begin, end)}}, then the bytes. The tensors cover the bytes without holes or
+overlaps; this is checked, as the reference implementation does. Sharded: `model.safetensors.index.json` has
+{"weight_map": {name: file}}, files in the same directory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tenon.errors import ModelFileError
+from tenon.formats.mapped import MappedFile, TensorInfo, merge
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
+MAX_INDEX_BYTES = 100_000_000
+MAX_DIMENSIONS = 8
+
+# Type in the file -> name in tenon, bytes per element. Those not in ggml.BLOCKS load only if they are not needed.
+_TYPES = {
+    "F64": ("f64", 8), "F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2),
+    "I64": ("i64", 8), "I32": ("i32", 4), "I16": ("i16", 2), "I8": ("i8", 1),
+    "U64": ("u64", 8), "U32": ("u32", 4), "U16": ("u16", 2), "U8": ("u8", 1), "BOOL": ("bool", 1),
+    "F8_E4M3": ("f8_e4m3", 1), "F8_E5M2": ("f8_e5m2", 1), "F8_E8M0": ("f8_e8m0", 1),
+}  # fmt: skip
+
+
+class _Tensor(msgspec.Struct):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+class SafetensorsFile:
+    """One safetensors file. Raises ModelFileError when it is malformed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = MappedFile(path)
+        header, data_start = _read_header(file)
+        self.tensors: Mapping[str, TensorInfo] = _read_tensors(file, header, data_start)
+
+
+class SafetensorsShards:
+    """The safetensors files of one directory."""
+
+    def __init__(self, directory: Path, paths: tuple[Path, ...]) -> None:
+        self.path = directory
+        files = {path.name: SafetensorsFile(path) for path in paths}
+        self.tensors: Mapping[str, TensorInfo] = merge(directory, [f.tensors for f in files.values()])
+
+
+def open_safetensors(directory: Path) -> SafetensorsShards:
+    """The safetensors checkpoint in `directory`: sharded by its index, or the one file `model.safetensors`.
+
+    Raises ModelFileError: neither is there, or a shard is missing, or lacks what the index says it holds.
+    """
+    index = directory / INDEX_NAME
+    if index.is_file():
+        return _open_index(index)
+    single = directory / SINGLE_NAME
+    if single.is_file():
+        return SafetensorsShards(directory, (single,))
+    if pickles := sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
+        raise ModelFileError(
+            f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads safetensors "
+            "or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
+        )
+    raise ModelFileError(f"{directory}: neither {SINGLE_NAME} nor {INDEX_NAME} is there")
+
+
+def _open_index(path: Path) -> SafetensorsShards:
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise ModelFileError(f"{path}: larger than {MAX_INDEX_BYTES} bytes")
+    try:
+        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: malformed: {error}") from None
+    for name in set(weight_map.values()):
+        if name != Path(name).name or not name.endswith(".safetensors") or "\\" in name:
+            raise ModelFileError(f"{path}: {name!r} is not the name of a safetensors file in this directory")
+    shards = SafetensorsShards(path.parent, tuple(path.parent / n for n in sorted(set(weight_map.values()))))
+    for name, file_name in weight_map.items():
+        info = shards.tensors.get(name)
+        if info is None or info.file.path.name != file_name:
+            raise ModelFileError(f"{path}: the index puts tensor {name!r} into {file_name}, where it is not")
+    return shards
+
+
+def _read_header(file: MappedFile) -> tuple[dict[str, _Tensor], int]:
+    """The parsed header, and where the data starts."""
+    if file.size < 8:
+        raise _malformed(file, "it is shorter than its header")
+    (length,) = struct.unpack_from("<Q", file.buffer)
+    if length > min(file.size - 8, MAX_HEADER_BYTES):
+        raise _malformed(file, f"its header claims {length} bytes, and the file has {file.size}")
+    text = file.buffer[8 : 8 + length]
+    try:
+        header = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        num_names = len(header)
+        msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
+        tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in header.items()}
+        _check_no_name_twice(file, text, num_names)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(file, f"its header is no valid JSON of tensors: {error}") from None
+    return tensors, 8 + length
+
+
+def _check_no_name_twice(file: MappedFile, text: bytes, num_names: int) -> None:
+    """JSON parsers keep the last of two equal names; a file that has them says two things at once."""
+    pairs = json.loads(text, object_pairs_hook=_Pairs)
+    if len(pairs) != num_names:
+        raise _malformed(file, "a tensor's name appears twice")
+
+
+class _Pairs(list):
+    """The members of a JSON object, repeated names included."""
+
+
+def _read_tensors(file: MappedFile, header: dict[str, _Tensor], data_start: int) -> dict[str, TensorInfo]:
+    tensors, end = {}, 0
+    for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
+        begin, stop = tensor.data_offsets
+        if begin != end or stop < begin:
+            raise _malformed(file, f"tensor {name!r} has bytes {begin} to {stop}, after a tensor that ends at {end}")
+        if stop > file.size - data_start:
+            raise _malformed(file, f"tensor {name!r} ends at byte {stop} of {file.size - data_start}")
+        dtype, itemsize = _dtype(file, name, tensor)
+        if math.prod(tensor.shape) * itemsize != stop - begin:
+            raise _malformed(file, f"tensor {name!r} is {tensor.dtype} {tensor.shape} but has {stop - begin} bytes")
+        tensors[name] = TensorInfo(name, dtype, tuple(tensor.shape), file, data_start + begin, stop - begin)
+        end = stop
+    if end != file.size - data_start:
+        raise _malformed(file, f"its tensors end at byte {end} of {file.size - data_start}: is the download complete?")
+    return tensors
+
+
+def _dtype(file: MappedFile, name: str, tensor: _Tensor) -> tuple[str, int]:
+    if tensor.dtype not in _TYPES:
+        raise _malformed(file, f"tensor {name!r} has the unknown type {tensor.dtype!r}")
+    if len(tensor.shape) > MAX_DIMENSIONS or any(not 0 <= size < 1 << 62 for size in tensor.shape):
+        raise _malformed(file, f"tensor {name!r} has shape {tensor.shape}")
+    return _TYPES[tensor.dtype]
+
+
+def _malformed(file: MappedFile, what: str) -> ModelFileError:
+    return ModelFileError(f"{file.path}: malformed safetensors file: {what}")
