@@ -1,0 +1,32 @@
+"""A linear layer, or several that share their input, stacked into one (q|k|v, gate|up).
+
+Shape letters: T tokens, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon.layers.weights import Weights
+
+
+class Linear:
+    """y = x W^T (+ b). `rows` are the outputs of each layer in `names`; `columns` their common input."""
+
+    def __init__(
+        self, weights: Weights, names: list[str], rows: list[int], columns: int, *, bias: bool = False
+    ) -> None:
+        self.weight = weights.scheme.load(weights, names, rows, columns)
+        self.bias_N = _stack_biases(weights, names, rows) if bias else None
+
+    def __call__(self, x_TK: np.ndarray) -> np.ndarray:
+        """float32 [T, N] of activations [T, K]."""
+        return self.weight.apply(x_TK, self.bias_N, None)
+
+    def add_to(self, residual_TN: np.ndarray, x_TK: np.ndarray) -> np.ndarray:
+        """The residual stream (float32) plus this layer's output, in place."""
+        return self.weight.apply(x_TK, self.bias_N, residual_TN)
+
+
+def _stack_biases(weights: Weights, names: list[str], rows: list[int]) -> np.ndarray:
+    return np.concatenate([weights.vector(f"{name}.bias", n) for name, n in zip(names, rows, strict=True)])

@@ -1,0 +1,34 @@
+"""Linear weights that a backend packs from raw tensors, one per layer. Base of the simple quantization schemes.
+
+Shape letters: T tokens, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon import ops
+from tenon.layers.weights import Weights
+
+
+class PackedWeights:
+    """Weights in the backend's own layout."""
+
+    def __init__(self, packed_NK: ops.PackedLinear) -> None:
+        self.packed_NK = packed_NK
+        self.nbytes = packed_NK.nbytes
+
+    def apply(
+        self, x_TK: np.ndarray, bias_N: np.ndarray | None, accumulate_into_TN: np.ndarray | None
+    ) -> np.ndarray:
+        return ops.linear(x_TK, self.packed_NK, bias_N, accumulate_into_TN=accumulate_into_TN)
+
+
+class PackedScheme:
+    """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]."""
+
+    def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> PackedWeights:
+        raws = [weights.raw(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
+        packed = PackedWeights(ops.pack_linear(raws, weights.act))
+        weights.done_with(raws)
+        return packed

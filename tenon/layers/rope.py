@@ -1,0 +1,133 @@
+"""Rotary position embedding (Su et al. 2021) and the ways to stretch it over a longer context.
+
+A pair of elements turns by position * frequency; frequencies are theta^(-2i/R) for pair i. A scaling changes the
+frequencies, and for yarn also multiplies cos and sin by a constant. It all ends in one table.
+Shape letters: P positions, R rotated elements of a head, h = R / 2 pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RopeConfig:
+    """Names of the fields are those of HF's `rope_parameters`; unused ones keep their defaults."""
+
+    rot_dim: int
+    theta: float
+    scaling: str = "default"  # one of SCALINGS
+    factor: float = 1.0
+    original_max_position: int = 0  # context length before scaling
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+    mscale: float = 0.0
+    mscale_all_dim: float = 0.0
+    divisors_h: np.ndarray | None = None  # frequencies are divided by these (GGUF's rope_freqs: llama3, precomputed)
+
+
+class Rope:
+    """The table of all positions below `num_positions`, made when it is first needed."""
+
+    def __init__(self, config: RopeConfig, num_positions: int) -> None:
+        self.config = config
+        self.num_positions = num_positions
+
+    @cached_property
+    def cos_sin_PE(self) -> np.ndarray:
+        """float32 [P, R]: cos of the R / 2 pairs, then sin; the attention factor is multiplied in."""
+        frequency_h = frequencies(self.config, self.num_positions)
+        table_Ph = _turns(frequency_h, self.num_positions) * attention_factor(self.config)
+        return np.concatenate([table_Ph.real, table_Ph.imag], axis=1, dtype=np.float32, casting="same_kind")
+
+
+def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
+    """Radians per position of each pair, float64 [h]."""
+    theta = config.theta
+    if config.scaling == "dynamic":
+        theta = _dynamic_theta(config, num_positions)
+    frequency_h = theta ** (-np.arange(0, config.rot_dim, 2) / config.rot_dim)
+    if config.divisors_h is not None:
+        frequency_h = frequency_h / config.divisors_h
+    if config.scaling == "linear":  # position interpolation (Chen et al. 2023)
+        return frequency_h / config.factor
+    if config.scaling == "llama3":
+        return _llama3(config, frequency_h)
+    if config.scaling == "yarn":
+        return _yarn(config, frequency_h)
+    return frequency_h
+
+
+def attention_factor(config: RopeConfig) -> float:
+    """What cos and sin are multiplied by: 1, but for yarn (Peng et al. 2023, section 3.4)."""
+    if config.scaling != "yarn":
+        return 1.0
+    if config.attention_factor is not None:
+        return config.attention_factor
+    if config.mscale and config.mscale_all_dim:
+        return _yarn_mscale(config.factor, config.mscale) / _yarn_mscale(config.factor, config.mscale_all_dim)
+    return _yarn_mscale(config.factor, 1.0)
+
+
+def _turns(frequency_h: np.ndarray, num_positions: int) -> np.ndarray:
+    """exp(i * position * frequency), complex128 [P, h], exact to 1e-15.
+
+    Position = coarse * step + fine, so it is a product of two small tables: cos and sin of every entry would
+    take a tenth of a second for a context of 131072.
+    """
+    step = 256
+    coarse_c = np.arange(-(-num_positions // step)) * float(step)
+    coarse_ch = np.exp(1j * np.outer(coarse_c, frequency_h))
+    fine_fh = np.exp(1j * np.outer(np.arange(step), frequency_h))
+    return (coarse_ch[:, None] * fine_fh).reshape(-1, len(frequency_h))[:num_positions]
+
+
+def _dynamic_theta(config: RopeConfig, num_positions: int) -> float:
+    """NTK-aware scaling for a context of `num_positions`.
+
+    The original recomputes it as a sequence grows, which would change what is in the cache already; the
+    longest sequence the engine admits decides here, once. Up to the original context it changes nothing.
+    """
+    ratio = max(num_positions / config.original_max_position, 1.0)
+    stretch = config.factor * ratio - (config.factor - 1)
+    return config.theta * stretch ** (config.rot_dim / (config.rot_dim - 2))
+
+
+def _llama3(config: RopeConfig, frequency_h: np.ndarray) -> np.ndarray:
+    """Llama 3.1: long wavelengths are stretched, short ones kept, those between interpolated."""
+    turns_h = config.original_max_position * frequency_h / (2 * math.pi)  # in the original context
+    low, high = config.low_freq_factor, config.high_freq_factor
+    keep_h = np.clip((turns_h - low) / (high - low), 0, 1)
+    return frequency_h * (keep_h + (1 - keep_h) / config.factor)
+
+
+def _yarn(config: RopeConfig, frequency_h: np.ndarray) -> np.ndarray:
+    """YaRN (Peng et al. 2023), "NTK by parts": like llama3, but the ramp is linear in the pair's index."""
+
+    def pair_with(turns: float) -> float:
+        """The index of the pair that turns so often in the original context."""
+        wavelength = config.original_max_position / turns
+        return config.rot_dim * math.log(wavelength / (2 * math.pi)) / (2 * math.log(config.theta))
+
+    low, high = pair_with(config.beta_fast), pair_with(config.beta_slow)
+    if config.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.rot_dim - 1)
+    if low == high:
+        high += 0.001
+    stretch_h = np.clip((np.arange(len(frequency_h)) - low) / (high - low), 0, 1)
+    return frequency_h * (1 - stretch_h + stretch_h / config.factor)
+
+
+def _yarn_mscale(factor: float, scale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0

@@ -1,0 +1,157 @@
+"""A checkpoint as a model's constructors see it: tensors under the names of the published (HF) layout.
+
+A model pulls every tensor it needs, with the shape it must have; what is missing, misshaped or left over is an
+error that names the tensor as the file does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+import numpy as np
+
+from tenon import ops
+from tenon.core.tensors import RawTensor
+from tenon.errors import ModelFileError
+from tenon.formats.mapped import TensorFile, TensorInfo
+
+Progress = Callable[[int, int], None]  # bytes of weights loaded so far, bytes in all
+
+_LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+class LinearScheme(Protocol):
+    """How a quantization method stores a linear layer. `tenon/quant/<method>.py` has one, named `SCHEME`."""
+
+    def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> LinearWeights:
+        """The layers `names` (HF names, no suffix), stacked: [rows[0] + rows[1] + ..., columns]."""
+        ...
+
+
+class LinearWeights(Protocol):
+    """Weights [N, K] ready to be multiplied with."""
+
+    nbytes: int
+
+    def apply(
+        self, x_TK: np.ndarray, bias_N: np.ndarray | None, accumulate_into_TN: np.ndarray | None
+    ) -> np.ndarray:
+        """y_TN float32, as `ops.linear`."""
+        ...
+
+
+class Weights:
+    """The tensors under one prefix of a checkpoint. `at` goes deeper; all views share one book-keeping.
+
+    `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the layer is
+    written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in which the
+    file's rows make up the weight (see `RawTensor`).
+    """
+
+    def __init__(
+        self,
+        file: TensorFile,
+        scheme: LinearScheme,
+        dtype: str,
+        *,
+        names: Mapping[str, str] | None = None,
+        row_order: Mapping[str, np.ndarray] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.file = file
+        self.scheme = scheme
+        self.act = ops.act_dtype(dtype)
+        self._names = names
+        self._row_order = row_order or {}
+        self._book = _Book(file.tensors, progress)
+        self._prefix = ""
+
+    def at(self, prefix: str | int) -> Weights:
+        """The tensors whose names begin with `prefix.`"""
+        deeper = object.__new__(Weights)
+        deeper.__dict__.update(self.__dict__)
+        deeper._prefix = f"{self._prefix}{prefix}."
+        return deeper
+
+    def has(self, name: str) -> bool:
+        return self.file_name(name) in self.file.tensors
+
+    def file_name(self, name: str) -> str:
+        """What the file calls the tensor `name` of this prefix."""
+        full = self._prefix + name
+        if self._names is None:
+            return full
+        stem, _, suffix = full.rpartition(".")
+        number = _LAYER_NUMBER.search(full)
+        return f"{self._names[_template(stem)].format(i=number and number[1])}.{suffix}"
+
+    def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
+        """The tensor as it lies in the file. Raises ModelFileError when it is missing or has another shape."""
+        file_name = self.file_name(name)
+        info = self.file.tensors.get(file_name)
+        if info is None:
+            raise ModelFileError(f"{self.file.path}: tensor {file_name!r} is missing")
+        if info.shape != shape:
+            raise ModelFileError(
+                f"{self.file.path}: tensor {file_name!r} has shape {_text(info.shape)}; "
+                f"the model's configuration says {_text(shape)}"
+            )
+        self._book.take(info)
+        raw = info.raw()
+        order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
+        return raw if order is None else RawTensor(raw.name, raw.dtype, raw.shape, raw.data, order)
+
+    def vector(self, name: str, length: int) -> np.ndarray:
+        """A norm's weight or a bias, float32 [length], in memory of its own."""
+        return np.array(self.raw(name, (length,)).dequantize(), np.float32)
+
+    def done_with(self, raws: Iterable[RawTensor]) -> None:
+        """These are packed: their pages can go."""
+        for raw in raws:
+            self._book.done(raw.name)
+
+    def ignore(self, patterns: Iterable[str]) -> None:
+        """Tensors of these names (the file's, with `*`) carry nothing that the model needs."""
+        for name in self.file.tensors:
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                self._book.taken.add(name)
+
+    def check_all_used(self) -> None:
+        """Raises ModelFileError naming the tensors that nobody asked for: the model would compute nonsense."""
+        extra = [name for name in self.file.tensors if name not in self._book.taken]
+        if extra:
+            more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+            listed = ", ".join(repr(name) for name in extra[:3])
+            raise ModelFileError(f"{self.file.path}: unexpected tensors: {listed}{more}")
+
+
+class _Book:
+    """Which tensors have been taken, and how far loading is."""
+
+    def __init__(self, tensors: Mapping[str, TensorInfo], progress: Progress | None) -> None:
+        self.taken: set[str] = set()
+        self._tensors = tensors
+        self._progress = progress
+        self._loaded = 0
+        self._total = sum(info.length for info in tensors.values())
+
+    def take(self, info: TensorInfo) -> None:
+        if info.name not in self.taken:
+            self.taken.add(info.name)
+            self._loaded += info.length
+            if self._progress:
+                self._progress(self._loaded, self._total)
+
+    def done(self, name: str) -> None:
+        self._tensors[name].release()
+
+
+def _template(stem: str) -> str:
+    return _LAYER_NUMBER.sub(".{i}.", stem, count=1)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
