@@ -3,13 +3,13 @@
 Source: the GGUF specification (ggml, docs/gguf.md). Layout, little-endian:
 
     magic "GGUF", version u32, number of tensors u64, number of metadata entries u64
-    entries   key string, type u32, value          (string: length u64, bytes; array: type u32, count u64, items)
+    entries   key string, type u32, value    (string: length u64, bytes; array: type u32, count u64, items)
     tensors   name string, number of dimensions u32, dimensions u64 (fastest first), type u32, offset u64
     padding to `general.alignment`, then the tensors' bytes, each at its offset from here
 
 Nothing in the file is trusted: each count, length and offset is compared with the bytes that are there before
-anything is read or allocated for it. Start-up time matters: a vocabulary is 100 000 strings of metadata, so the
-first pass only steps over them.
+anything is read or allocated for it. Start-up time matters: a vocabulary is 100 000 strings of metadata, so
+the first pass only steps over them.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _STRING, _ARRAY = 8, 9
 _TENSOR_TYPES = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1",
     10: "q2_k", 11: "q3_k", 12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k",
-    16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs",
-    24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 30: "bf16",
+    16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s",
+    23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 30: "bf16",
     34: "tq1_0", 35: "tq2_0", 39: "mxfp4",
 }  # fmt: skip
 
 
 class GGUFFile:
-    """One GGUF file. Raises ModelFileError when it is malformed, UnsupportedModel for types tenon cannot load."""
+    """One GGUF file. Raises ModelFileError if it is malformed, UnsupportedModel for types tenon cannot load."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,9 @@ class GGUFParts:
         self.metadata = files[0].metadata
         expected = self.metadata.get("split.count", 1)
         if expected != len(files):
-            raise ModelFileError(f"{self.path}: the model is split into {expected} files; {len(files)} are here")
+            raise ModelFileError(
+                f"{self.path}: the model is split into {expected} files; {len(files)} are here"
+            )
         self.tensors: Mapping[str, TensorInfo] = merge(self.path, [file.tensors for file in files])
 
 
@@ -100,10 +102,12 @@ class _Cursor:
         return ModelFileError(f"{self.file.path}: malformed GGUF file: {what}")
 
     def skip(self, length: int, what: str) -> int:
-        """Step over `length` bytes; returns where they start. Raises ModelFileError when they are not there."""
+        """Step over `length` bytes; returns where they start. Raises ModelFileError if they are not there."""
         start = self.position
         if length > self.file.size - start:
-            raise self.fail(f"it ends inside {what} ({length} bytes at {start}, {self.file.size} in the file)")
+            raise self.fail(
+                f"it ends inside {what} ({length} bytes at {start}, {self.file.size} in the file)"
+            )
         self.position = start + length
         return start
 
@@ -125,7 +129,7 @@ class _Cursor:
             raise self.fail(f"{what} is not UTF-8") from None
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Step over `count` strings. The loop of start-up: a vocabulary and its merges are 100 000 strings."""
+        """Step over `count` strings: the loop of start-up, as a vocabulary and its merges are 100 000."""
         self.check_count(count, 8, what)
         buffer, position, unpack = self.file.buffer, self.position, _U64.unpack_from
         last = self.file.size - 8
@@ -206,15 +210,16 @@ def _skip_value(cursor: _Cursor, what: str) -> _Entry:
 
 def _decode(file: MappedFile, entry: _Entry) -> Any:
     data = file.buffer[entry.start : entry.end]
-    if entry.type == _STRING:
-        strings = _decode_strings(data)
-        return strings if entry.count >= 0 else strings[0]
-    values = np.frombuffer(data, _SCALARS[entry.type])
-    return values.tolist() if entry.count >= 0 else values[0].item()
+    values: list[Any] = (
+        _decode_strings(data)
+        if entry.type == _STRING
+        else np.frombuffer(data, dtype=_SCALARS[entry.type]).tolist()
+    )
+    return values if entry.count >= 0 else values[0]
 
 
 def _decode_strings(data: bytes) -> list[str]:
-    """Strings that `_Cursor.skip_strings` has stepped over. Tokens of a vocabulary need not be valid UTF-8."""
+    """Strings that `_Cursor.skip_strings` has stepped over. A vocabulary's tokens need not be valid UTF-8."""
     strings, position, unpack = [], 0, _U64.unpack_from
     while position < len(data):
         start = position + 8

@@ -32,7 +32,7 @@ class MappedFile:
 
     def slice(self, start: int, length: int) -> np.ndarray:
         """Bytes [start, start + length), uint8, no copy. The caller has checked the bounds."""
-        assert 0 <= start and length >= 0 and start + length <= self.size
+        assert 0 <= start <= start + length <= self.size
         return self._bytes[start : start + length]
 
     def release(self, start: int, length: int) -> None:

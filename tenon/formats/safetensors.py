@@ -1,9 +1,9 @@
 """safetensors files, one or sharded.
 
 Source: the format section of the safetensors repository. Layout: header length u64 (little-endian), header
-JSON {name: {dtype, shape, data_offsets: [begin, end)}}, then the bytes. The tensors cover the bytes without holes or
-overlaps; this is checked, as the reference implementation does. Sharded: `model.safetensors.index.json` has
-{"weight_map": {name: file}}, files in the same directory.
+JSON {name: {dtype, shape, data_offsets: [begin, end)}}, then the bytes. The tensors cover the bytes without
+holes or overlaps; this is checked, as the reference implementation does. Sharded:
+`model.safetensors.index.json` has {"weight_map": {name: file}}, files in the same directory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 MAX_INDEX_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
 
-# Type in the file -> name in tenon, bytes per element. Those not in ggml.BLOCKS load only if they are not needed.
+# Type in the file -> name in tenon, bytes per element. Only those in ggml.BLOCKS can be a model's weights.
 _TYPES = {
     "F64": ("f64", 8), "F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2),
     "I64": ("i64", 8), "I32": ("i32", 4), "I16": ("i16", 2), "I8": ("i8", 1),
@@ -76,8 +76,8 @@ def open_safetensors(directory: Path) -> SafetensorsShards:
         return SafetensorsShards(directory, (single,))
     if pickles := sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelFileError(
-            f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads safetensors "
-            "or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
+            f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads "
+            "safetensors or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
         )
     raise ModelFileError(f"{directory}: neither {SINGLE_NAME} nor {INDEX_NAME} is there")
 
@@ -135,16 +135,22 @@ def _read_tensors(file: MappedFile, header: dict[str, _Tensor], data_start: int)
     for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
         begin, stop = tensor.data_offsets
         if begin != end or stop < begin:
-            raise _malformed(file, f"tensor {name!r} has bytes {begin} to {stop}, after a tensor that ends at {end}")
+            raise _malformed(
+                file, f"tensor {name!r} has bytes {begin} to {stop}, after a tensor that ends at {end}"
+            )
         if stop > file.size - data_start:
             raise _malformed(file, f"tensor {name!r} ends at byte {stop} of {file.size - data_start}")
         dtype, itemsize = _dtype(file, name, tensor)
         if math.prod(tensor.shape) * itemsize != stop - begin:
-            raise _malformed(file, f"tensor {name!r} is {tensor.dtype} {tensor.shape} but has {stop - begin} bytes")
+            raise _malformed(
+                file, f"tensor {name!r} is {tensor.dtype} {tensor.shape} but has {stop - begin} bytes"
+            )
         tensors[name] = TensorInfo(name, dtype, tuple(tensor.shape), file, data_start + begin, stop - begin)
         end = stop
     if end != file.size - data_start:
-        raise _malformed(file, f"its tensors end at byte {end} of {file.size - data_start}: is the download complete?")
+        raise _malformed(
+            file, f"its tensors end at byte {end} of {file.size - data_start}: is the download complete?"
+        )
     return tensors
 
 

@@ -1,6 +1,6 @@
-"""Multi-head attention with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache.
+"""Attention with grouped key/value heads (Ainslie et al. 2023), rotary positions and a paged cache.
 
-Shape letters: T tokens, D model width, H query heads, G key/value heads, E head width, N = (H + 2 G) E, X = H E.
+Shape letters: T tokens, D model width, H query heads, G key/value heads, E head width, X = H * E.
 """
 
 from __future__ import annotations

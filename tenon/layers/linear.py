@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tenon.layers.weights import Weights
+from tenon.errors import UnsupportedModel
+from tenon.layers.weights import LinearScheme, Weights
+from tenon.util import plugin
+
+_SCHEMES = "tenon.quant"
 
 
 class Linear:
@@ -26,6 +30,15 @@ class Linear:
     def add_to(self, residual_TN: np.ndarray, x_TK: np.ndarray) -> np.ndarray:
         """The residual stream (float32) plus this layer's output, in place."""
         return self.weight.apply(x_TK, self.bias_N, residual_TN)
+
+
+def linear_scheme(method: str) -> LinearScheme:
+    """The scheme in tenon/quant/<method>.py. Raises UnsupportedModel when there is none."""
+    if method not in plugin.names(_SCHEMES):
+        supported = ", ".join(plugin.names(_SCHEMES))
+        raise UnsupportedModel(f"quantization method {method!r} is not supported; {supported} are")
+    scheme: LinearScheme = plugin.load(_SCHEMES, method).SCHEME
+    return scheme
 
 
 def _stack_biases(weights: Weights, names: list[str], rows: list[int]) -> np.ndarray:

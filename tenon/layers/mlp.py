@@ -1,4 +1,4 @@
-"""The gated feed-forward layer, SwiGLU (Shazeer 2020). Shape letters: T tokens, D model width, F inner width."""
+"""The gated feed-forward layer, SwiGLU (Shazeer 2020). Shape letters: T tokens, D model width."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ class GatedMLP:
     """residual + down(silu(gate(x)) * up(x))"""
 
     def __init__(self, weights: Weights, width: int, inner: int, *, bias: bool = False) -> None:
+        self.act = weights.act
         self.gate_up = Linear(weights, ["gate_proj", "up_proj"], [inner, inner], width, bias=bias)
         self.down = Linear(weights, ["down_proj"], [width], inner, bias=bias)
 
     def __call__(self, residual_TD: np.ndarray, x_TD: np.ndarray) -> np.ndarray:
-        return self.down.add_to(residual_TD, ops.silu_mul(self.gate_up(x_TD)))
+        return self.down.add_to(residual_TD, ops.silu_mul(self.gate_up(x_TD), self.act))

@@ -1,4 +1,4 @@
-"""Linear weights that a backend packs from raw tensors, one per layer. Base of the simple quantization schemes.
+"""Linear weights that a backend packs from raw tensors, one per layer: the simple quantization schemes.
 
 Shape letters: T tokens, K inputs, N outputs.
 """

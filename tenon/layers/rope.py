@@ -1,7 +1,8 @@
 """Rotary position embedding (Su et al. 2021) and the ways to stretch it over a longer context.
 
-A pair of elements turns by position * frequency; frequencies are theta^(-2i/R) for pair i. A scaling changes the
-frequencies, and for yarn also multiplies cos and sin by a constant. It all ends in one table.
+A pair of elements turns by position * frequency; frequencies are theta^(-2i/R) for pair i. A scaling changes
+the frequencies, and for yarn also multiplies cos and sin by a constant. It all ends in one table.
+
 Shape letters: P positions, R rotated elements of a head, h = R / 2 pairs.
 """
 
@@ -33,7 +34,7 @@ class RopeConfig:
     attention_factor: float | None = None
     mscale: float = 0.0
     mscale_all_dim: float = 0.0
-    divisors_h: np.ndarray | None = None  # frequencies are divided by these (GGUF's rope_freqs: llama3, precomputed)
+    divisors_h: np.ndarray | None = None  # of the frequencies: llama3's scaling, as GGUF has it
 
 
 class Rope:

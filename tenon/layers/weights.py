@@ -1,7 +1,7 @@
 """A checkpoint as a model's constructors see it: tensors under the names of the published (HF) layout.
 
-A model pulls every tensor it needs, with the shape it must have; what is missing, misshaped or left over is an
-error that names the tensor as the file does.
+A model pulls every tensor it needs, with the shape it must have; what is missing, misshaped or left over is
+an error that names the tensor as the file does.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class LinearWeights(Protocol):
 class Weights:
     """The tensors under one prefix of a checkpoint. `at` goes deeper; all views share one book-keeping.
 
-    `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the layer is
-    written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in which the
-    file's rows make up the weight (see `RawTensor`).
+    `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the
+    layer is written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in
+    which the file's rows make up the weight (see `RawTensor`).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Weights:
         return f"{self._names[_template(stem)].format(i=number and number[1])}.{suffix}"
 
     def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
-        """The tensor as it lies in the file. Raises ModelFileError when it is missing or has another shape."""
+        """The tensor as it lies in the file. Raises ModelFileError if it is missing or has another shape."""
         file_name = self.file_name(name)
         info = self.file.tensors.get(file_name)
         if info is None:
@@ -120,7 +120,7 @@ class Weights:
                 self._book.taken.add(name)
 
     def check_all_used(self) -> None:
-        """Raises ModelFileError naming the tensors that nobody asked for: the model would compute nonsense."""
+        """Raises ModelFileError naming the tensors that nobody asked for: the model would be another one."""
         extra = [name for name in self.file.tensors if name not in self._book.taken]
         if extra:
             more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""

@@ -1,0 +1,87 @@
+"""A model's files, opened: what they say the model is, and where its tensors are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tenon.core.files import ModelFiles
+from tenon.errors import ModelFileError
+from tenon.formats.gguf import open_gguf
+from tenon.formats.mapped import TensorFile
+from tenon.formats.safetensors import open_safetensors
+from tenon.models._fields import Fields
+
+MAX_CONFIG_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`architecture` is HF's class name or GGUF's `general.architecture`; `fields` is config.json, or the
+    metadata below that architecture's prefix; `quant` names the file in tenon/quant that reads linear layers.
+    """
+
+    kind: str  # "hf" or "gguf"
+    file: TensorFile
+    architecture: str
+    model_type: str
+    fields: Fields
+    quant: str
+    eos_token_ids: tuple[int, ...]
+
+
+def open_checkpoint(files: ModelFiles) -> Checkpoint:
+    """Raises ModelFileError when the files are malformed or incomplete. Reads headers only."""
+    return _open_gguf(files.paths) if files.kind == "gguf" else _open_hf(files.directory)
+
+
+def _open_gguf(paths: tuple[Path, ...]) -> Checkpoint:
+    file = open_gguf(paths)
+    everything = Fields(file.metadata, file.path)
+    architecture = everything.text("general.architecture")
+    fields = Fields(file.metadata, file.path, f"{architecture}.")
+    names = ("eos_token_id", "eot_token_id", "eom_token_id")
+    eos = [i for name in names if (i := everything.get(f"tokenizer.ggml.{name}")) is not None]
+    return Checkpoint("gguf", file, architecture, architecture, fields, "gguf", _token_ids(everything, eos))
+
+
+def _open_hf(directory: Path) -> Checkpoint:
+    config = Fields(read_json(directory / "config.json"), directory / "config.json")
+    architectures = config.get("architectures", [])
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        raise config.error("architectures", "must name the model's class")
+    generation = directory / "generation_config.json"
+    eos = read_json(generation).get("eos_token_id") if generation.is_file() else None
+    eos = config.get("eos_token_id", []) if eos is None else eos
+    quant = config.within("quantization_config")
+    return Checkpoint(
+        kind="hf",
+        file=open_safetensors(directory),
+        architecture=architectures[0],
+        model_type=config.text("model_type", ""),
+        fields=config,
+        quant=quant.text("quant_method") if quant.values else "none",
+        eos_token_ids=_token_ids(config, eos if isinstance(eos, list) else [eos]),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file. Raises ModelFileError when it cannot be had."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ModelFileError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read it: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: malformed: {error}") from None
+
+
+def _token_ids(fields: Fields, ids: list[Any]) -> tuple[int, ...]:
+    for one in ids:
+        if isinstance(one, bool) or not isinstance(one, int) or one < 0:
+            raise fields.error("eos_token_id", f"must hold token ids, not {one!r}")
+    return tuple(dict.fromkeys(ids))

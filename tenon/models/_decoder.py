@@ -1,0 +1,215 @@
+"""The configuration that decoder-only transformers share, read from config.json or from GGUF metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenon.core.spec import KVGroup, ModelSpec
+from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.layers.attention import AttentionShape
+from tenon.layers.rope import SCALINGS, RopeConfig
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._fields import Fields
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderConfig:
+    vocab_size: int
+    width: int
+    mlp_width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    eps: float
+    max_position: int
+    rope: RopeConfig
+    tied_head: bool
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    head_norms: bool = False
+
+    @property
+    def attention(self) -> AttentionShape:
+        return AttentionShape(
+            self.width,
+            self.num_heads,
+            self.num_kv_heads,
+            self.head_dim,
+            self.eps,
+            self.qkv_bias,
+            self.output_bias,
+            self.head_norms,
+        )
+
+    def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
+        """What the engine must know: all layers have full attention."""
+        group = KVGroup("full", self.num_layers, self.num_kv_heads, self.head_dim)
+        return ModelSpec(model_type, self.vocab_size, self.max_position, (group,), eos_token_ids, dtype)
+
+
+def read_decoder_config(checkpoint: Checkpoint, head_dim: int | None = None) -> DecoderConfig:
+    """What the files say. `head_dim` is the family's default, if it is not width / heads.
+
+    Raises ModelFileError for a missing or impossible field, UnsupportedModel for a feature tenon lacks.
+    """
+    read = _from_gguf if checkpoint.kind == "gguf" else _from_hf
+    config = read(checkpoint, head_dim)
+    fields = checkpoint.fields
+    if config.num_heads % config.num_kv_heads:
+        raise fields.error(
+            "attention", f"{config.num_heads} heads cannot share {config.num_kv_heads} kv heads"
+        )
+    if config.rope.rot_dim % 2 or not 0 < config.rope.rot_dim <= config.head_dim:
+        raise fields.error("rope", f"cannot rotate {config.rope.rot_dim} of {config.head_dim} elements")
+    return config
+
+
+def _from_hf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
+    fields = checkpoint.fields
+    if (activation := fields.text("hidden_act", "silu")) not in ("silu", "swish"):
+        raise UnsupportedModel(f"{fields.path}: hidden_act {activation!r} is not supported; silu is")
+    width, num_heads = fields.whole("hidden_size"), fields.whole("num_attention_heads")
+    head_dim = fields.whole("head_dim", head_dim or width // num_heads)
+    rope, max_position = _rope_from_hf(fields, head_dim)
+    attention_bias = fields.flag("attention_bias", False)
+    return DecoderConfig(
+        vocab_size=fields.whole("vocab_size"),
+        width=width,
+        mlp_width=fields.whole("intermediate_size"),
+        num_layers=fields.whole("num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=fields.whole("num_key_value_heads", num_heads),
+        head_dim=head_dim,
+        eps=fields.number("rms_norm_eps", 1e-6),
+        max_position=min(max_position, _window(fields)),
+        rope=rope,
+        tied_head=fields.flag("tie_word_embeddings", False),
+        qkv_bias=attention_bias,
+        output_bias=attention_bias,
+        mlp_bias=fields.flag("mlp_bias", False),
+    )
+
+
+def _window(fields: Fields) -> int:
+    """The longest context in which sliding-window layers see everything: there they are full attention."""
+    unlimited = 2**31 - 1
+    used = fields.flag("use_sliding_window", fields.get("model_type") == "mistral")
+    return fields.whole("sliding_window", unlimited) if used else unlimited
+
+
+def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
+    """The rope, and the context length it gives. Newer files say `rope_parameters`, older ones `rope_scaling`."""
+    inner = fields.within("rope_parameters" if fields.get("rope_parameters") else "rope_scaling")
+    context = fields.whole("max_position_embeddings")
+    scaling = inner.text("rope_type", inner.get("type", "default"))
+    partial = inner.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
+    original = inner.whole(
+        "original_max_position_embeddings", fields.get("original_max_position_embeddings", context)
+    )
+    rope = RopeConfig(
+        rot_dim=int(head_dim * partial),
+        theta=inner.number("rope_theta", fields.number("rope_theta", 10000.0, above=1), above=1),
+        scaling=_known(fields, scaling),
+        factor=inner.number(
+            "factor", None if scaling in ("linear", "dynamic", "llama3") else context / original
+        ),
+        original_max_position=original,
+        low_freq_factor=inner.number("low_freq_factor", 1.0),
+        high_freq_factor=inner.number("high_freq_factor", 4.0),
+        beta_fast=inner.number("beta_fast", 32.0),
+        beta_slow=inner.number("beta_slow", 1.0),
+        truncate=inner.flag("truncate", True),
+        attention_factor=inner.number("attention_factor")
+        if inner.get("attention_factor") is not None
+        else None,
+        mscale=inner.number("mscale", 0.0, above=-1),
+        mscale_all_dim=inner.number("mscale_all_dim", 0.0, above=-1),
+    )
+    if scaling == "llama3" and rope.high_freq_factor <= rope.low_freq_factor:
+        raise inner.error("high_freq_factor", "must be above low_freq_factor")
+    return rope, _stretched(rope, context)
+
+
+def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
+    fields, tensors = checkpoint.fields, checkpoint.file.tensors
+    if fields.whole("expert_count", 0, low=0):
+        raise UnsupportedModel(f"{fields.path}: {checkpoint.architecture} with experts is not supported")
+    width, num_heads = fields.whole("embedding_length"), fields.whole("attention.head_count")
+    head_dim = fields.whole("attention.key_length", head_dim or width // num_heads)
+    if fields.whole("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedModel(f"{fields.path}: heads of k and v that differ in width are not supported")
+    rope, max_position = _rope_from_gguf(checkpoint, head_dim)
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None:
+        raise ModelFileError(f"{fields.path}: tensor 'token_embd.weight' is missing")
+    return DecoderConfig(
+        vocab_size=embedding.shape[0],
+        width=width,
+        mlp_width=fields.whole("feed_forward_length"),
+        num_layers=fields.whole("block_count"),
+        num_heads=num_heads,
+        num_kv_heads=fields.whole("attention.head_count_kv", num_heads),
+        head_dim=head_dim,
+        eps=fields.number("attention.layer_norm_rms_epsilon"),
+        max_position=min(max_position, fields.whole("attention.sliding_window", 2**31 - 1)),
+        rope=rope,
+        tied_head="output.weight" not in tensors,
+        qkv_bias="blk.0.attn_q.bias" in tensors,
+        output_bias="blk.0.attn_output.bias" in tensors,
+        mlp_bias="blk.0.ffn_gate.bias" in tensors,
+    )
+
+
+def _rope_from_gguf(checkpoint: Checkpoint, head_dim: int) -> tuple[RopeConfig, int]:
+    """The rope, and the context length it gives. Llama 3's scaling comes as a tensor of divisors."""
+    fields = checkpoint.fields
+    context = fields.whole("context_length")
+    scaling = fields.text("rope.scaling.type", "none")
+    rot_dim = fields.whole("rope.dimension_count", head_dim)
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
+    if scaling == "none":
+        scaling = "linear" if fields.get("rope.scale_linear") else "default"
+    rope = RopeConfig(
+        rot_dim=rot_dim,
+        theta=fields.number("rope.freq_base", 10000.0, above=1),
+        scaling=_known(fields, scaling),
+        factor=factor,
+        original_max_position=fields.whole("rope.scaling.original_context_length", context),
+        beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
+        divisors_h=_divisors(checkpoint, rot_dim),
+    )
+    return rope, _stretched(rope, context)
+
+
+def _divisors(checkpoint: Checkpoint, rot_dim: int) -> np.ndarray | None:
+    info = checkpoint.file.tensors.get("rope_freqs.weight")
+    if info is None:
+        return None
+    if info.shape != (rot_dim // 2,):
+        raise checkpoint.fields.error(
+            "rope.dimension_count", f"is {rot_dim}, but rope_freqs has shape {info.shape}"
+        )
+    divisors_h = info.raw().dequantize().astype(np.float64)
+    if not np.all(np.isfinite(divisors_h) & (divisors_h > 0)):
+        raise ModelFileError(f"{checkpoint.file.path}: rope_freqs.weight must hold finite positive numbers")
+    return divisors_h
+
+
+def _known(fields: Fields, scaling: str) -> str:
+    if scaling not in SCALINGS:
+        raise UnsupportedModel(
+            f"{fields.path}: rope scaling {scaling!r} is not supported; {', '.join(SCALINGS)} are"
+        )
+    return scaling
+
+
+def _stretched(rope: RopeConfig, context: int) -> int:
+    """Files of yarn and dynamic models give the context length before scaling, or after it."""
+    if rope.scaling in ("yarn", "dynamic"):
+        return max(context, int(rope.original_max_position * rope.factor))
+    return context

@@ -1,0 +1,102 @@
+"""From files to a model that runs."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.core.files import ModelFiles
+from tenon.core.spec import ModelSpec
+from tenon.errors import ConfigError, UnsupportedModel
+from tenon.layers.linear import linear_scheme
+from tenon.layers.weights import Progress, Weights
+from tenon.models._checkpoint import Checkpoint, open_checkpoint
+from tenon.util import plugin
+
+DTYPES = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
+
+
+class Model(Protocol):
+    """What the engine runs. Rows are independent: a row's bits do not depend on what else is in the batch."""
+
+    spec: ModelSpec
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
+        """Hidden states float32 [tokens, width]; writes K and V of the batch's tokens into `kv`, one per
+        layer.
+        """
+        ...
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        """float32 [rows, vocabulary] of rows of what `forward` returned."""
+        ...
+
+
+def load_model(
+    files: ModelFiles,
+    dtype: str = "auto",
+    *,
+    max_model_len: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Load the model in `files`.
+
+    `dtype` is that of activations and KV: "bfloat16" (also "auto") or "float32". No position at or above
+    `max_model_len` (default: the model's context length) may be asked of the model. `progress(done, total)`
+    is called with bytes of weights. Raises ModelFileError, naming file and tensor or field, for files that
+    are malformed or do not fit together; UnsupportedModel for what tenon does not do; ConfigError for wrong
+    arguments.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    dtype = DTYPES[dtype]
+    checkpoint = open_checkpoint(files)
+    family = _family(checkpoint)
+    config = family.read_config(checkpoint)
+    spec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    num_positions = max_model_len or spec.max_position
+    if num_positions > spec.max_position:
+        raise ConfigError(
+            f"max_model_len {max_model_len} is more than the {spec.max_position} positions of {files.name}"
+        )
+    weights = Weights(
+        checkpoint.file,
+        linear_scheme(checkpoint.quant),
+        dtype,
+        names=family.WEIGHTS if checkpoint.kind == "gguf" else None,
+        row_order=_row_order(family, config) if checkpoint.kind == "gguf" else None,
+        progress=progress,
+    )
+    weights.ignore(family.IGNORED)
+    model: Model = family.MODEL(config, spec, weights, num_positions)
+    weights.check_all_used()
+    return model
+
+
+def _row_order(family: ModuleType, config: Any) -> dict[str, np.ndarray] | None:
+    return family.gguf_row_order(config) if hasattr(family, "gguf_row_order") else None
+
+
+def _family(checkpoint: Checkpoint) -> ModuleType:
+    """The module of tenon/models for an architecture: mostly the file named after the model type."""
+    names = plugin.names(__package__)
+    first = [checkpoint.model_type] if checkpoint.model_type in names else []
+    for name in [*first, *names]:
+        module = plugin.load(__package__, name)
+        if checkpoint.architecture in _architectures(module, checkpoint.kind):
+            return module
+    supported = sorted(
+        {a for n in names for a in _architectures(plugin.load(__package__, n), checkpoint.kind)}
+    )
+    raise UnsupportedModel(
+        f"{checkpoint.file.path}: architecture {checkpoint.architecture!r} is not supported; "
+        f"{', '.join(supported)} are"
+    )
+
+
+def _architectures(module: ModuleType, kind: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = module.GGUF_ARCHITECTURES if kind == "gguf" else module.ARCHITECTURES
+    return found

@@ -1,0 +1,119 @@
+"""Llama (Touvron et al. 2023; Grattafiori et al. 2024), and Mistral and SmolLM2, which are built like it.
+
+    x = embed(tokens)
+    for each layer:  x += attention(norm(x));  x += mlp(norm(x))
+    logits = head(norm(x))
+
+Shape letters: T tokens, S rows whose logits are wanted, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.core.spec import ModelSpec
+from tenon.layers.attention import Attention
+from tenon.layers.embedding import Embedding
+from tenon.layers.linear import Linear
+from tenon.layers.mlp import GatedMLP
+from tenon.layers.norm import RMSNorm
+from tenon.layers.rope import Rope
+from tenon.layers.weights import Weights
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._decoder import DecoderConfig, read_decoder_config
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+GGUF_ARCHITECTURES = ("llama",)
+
+# Names in safetensors -> names in GGUF, both without ".weight" or ".bias".
+WEIGHTS = {
+    "model.embed_tokens": "token_embd",
+    "model.layers.{i}.input_layernorm": "blk.{i}.attn_norm",
+    "model.layers.{i}.self_attn.q_proj": "blk.{i}.attn_q",
+    "model.layers.{i}.self_attn.k_proj": "blk.{i}.attn_k",
+    "model.layers.{i}.self_attn.v_proj": "blk.{i}.attn_v",
+    "model.layers.{i}.self_attn.o_proj": "blk.{i}.attn_output",
+    "model.layers.{i}.post_attention_layernorm": "blk.{i}.ffn_norm",
+    "model.layers.{i}.mlp.gate_proj": "blk.{i}.ffn_gate",
+    "model.layers.{i}.mlp.up_proj": "blk.{i}.ffn_up",
+    "model.layers.{i}.mlp.down_proj": "blk.{i}.ffn_down",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
+# Constants that some files carry along. rope_freqs is read with the configuration.
+IGNORED = ("*.rotary_emb.inv_freq", "rope_freqs.weight")
+
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+}
+
+
+class Block:
+    """One layer: attention, then the feed-forward network, each on a norm of the residual stream."""
+
+    def __init__(self, config: DecoderConfig, weights: Weights, rope: Rope) -> None:
+        self.attention_norm = RMSNorm(weights, "input_layernorm", config.width, config.eps)
+        self.attention = Attention(weights.at("self_attn"), config.attention, rope)
+        self.mlp_norm = RMSNorm(weights, "post_attention_layernorm", config.width, config.eps)
+        self.mlp = GatedMLP(weights.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias)
+
+    def __call__(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
+        x_TD = self.attention(x_TD, self.attention_norm(x_TD), batch, kv)
+        return self.mlp(x_TD, self.mlp_norm(x_TD))
+
+
+class Llama:
+    def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
+        self.spec = spec
+        rope = Rope(config.rope, num_positions)
+        model = weights.at("model")
+        self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width)
+        self.blocks = [Block(config, model.at("layers").at(i), rope) for i in range(config.num_layers)]
+        self.norm = RMSNorm(model, "norm", config.width, config.eps)
+        self.head = None if config.tied_head else Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+        if config.tied_head:
+            weights.ignore(["lm_head.weight"])  # some files repeat the table
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
+        """The residual stream after the last layer, float32 [T, D]."""
+        x_TD = self.embed(batch.token_ids_T)
+        for block, layer_kv in zip(self.blocks, kv, strict=True):
+            x_TD = block(x_TD, batch, layer_kv)
+        return x_TD
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        """float32 [S, V] of rows of `forward`'s result."""
+        x_SD = self.norm(hidden_SD)
+        return self.head(x_SD) if self.head else self.embed.logits(x_SD)
+
+
+MODEL = Llama
+
+
+def read_config(checkpoint: Checkpoint) -> DecoderConfig:
+    return read_decoder_config(checkpoint)
+
+
+def gguf_row_order(config: DecoderConfig) -> dict[str, np.ndarray]:
+    """GGUF files of this family have the rows of q and k reordered: elements that turn together are neighbours."""
+    q = interleaved_pairs(config.num_heads, config.head_dim)
+    k = interleaved_pairs(config.num_kv_heads, config.head_dim)
+    return {"model.layers.{i}.self_attn.q_proj": q, "model.layers.{i}.self_attn.k_proj": k}
+
+
+def interleaved_pairs(num_heads: int, head_dim: int) -> np.ndarray:
+    """int32 [num_heads * head_dim]: where the file has row (head, half, pair): at (head, pair, half)."""
+    rows = np.arange(num_heads * head_dim, dtype=np.int32).reshape(num_heads, head_dim // 2, 2)
+    return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1)

@@ -1,0 +1,58 @@
+"""Runs a model by hand, as the engine would: batches over a paged cache, with block tables out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tenon import ops
+from tenon.core.batch import Batch
+from tenon.models import Model
+
+BLOCK = 32
+
+
+class Driver:
+    """Sequences of tokens, each with its own blocks. `step` computes some next tokens of some of them."""
+
+    def __init__(
+        self, model: Model, rng: np.random.Generator, num_sequences: int = 4, max_len: int = 512
+    ) -> None:
+        self.model = model
+        self.blocks_each = -(-max_len // BLOCK)
+        order = rng.permutation(num_sequences * self.blocks_each).astype(np.int32)
+        self.tables = order.reshape(num_sequences, self.blocks_each)
+        self.lengths = [0] * num_sequences
+        act = ops.act_dtype(model.spec.dtype)
+        self.kv = [
+            ops.kv_cache(order.size, BLOCK, group.num_kv_heads, group.head_dim, act)
+            for group in model.spec.kv_groups
+            for _ in range(group.num_layers)
+        ]
+
+    def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[np.ndarray]:
+        """For each (sequence, its next tokens): the logits [tokens, vocabulary], float32."""
+        batch = self.batch(work)
+        hidden_TD = self.model.forward(batch, self.kv)
+        logits_SV = self.model.logits(ops.gather_rows(hidden_TD, batch.logit_rows_S))
+        return np.split(np.array(logits_SV), np.cumsum([len(tokens) for _, tokens in work])[:-1])
+
+    def batch(self, work: Sequence[tuple[int, Sequence[int]]]) -> Batch:
+        positions, slots, starts, contexts = [], [], [0], []
+        for sequence, tokens in work:
+            at = np.arange(self.lengths[sequence], self.lengths[sequence] + len(tokens))
+            self.lengths[sequence] += len(tokens)
+            positions.append(at)
+            slots.append(self.tables[sequence][at // BLOCK] * BLOCK + at % BLOCK)
+            starts.append(starts[-1] + len(tokens))
+            contexts.append(self.lengths[sequence])
+        return Batch(
+            token_ids_T=np.concatenate([np.asarray(tokens, np.int32) for _, tokens in work]),
+            positions_T=np.concatenate(positions).astype(np.int32),
+            slots_T=np.concatenate(slots).astype(np.int32),
+            query_start_R1=np.array(starts, np.int32),
+            context_len_R=np.array(contexts, np.int32),
+            block_table_RB=np.ascontiguousarray(self.tables[[sequence for sequence, _ in work]]),
+            logit_rows_S=np.arange(starts[-1], dtype=np.int32),
+        )
