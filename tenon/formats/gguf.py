@@ -34,7 +34,7 @@ MAX_NAME_BYTES = 65535
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_SCALARS = {  # metadata types with a fixed size
+_SCALARS: dict[int, np.dtype[Any]] = {  # metadata types with a fixed size
     0: np.dtype("<u1"),
     1: np.dtype("<i1"),
     2: np.dtype("<u2"),
@@ -60,7 +60,7 @@ _TENSOR_TYPES = {
 
 
 class GGUFFile:
-    """One GGUF file. Raises ModelFileError if it is malformed, UnsupportedModel for types tenon cannot load."""
+    """One GGUF file. Raises ModelFileError if it is malformed, UnsupportedModel for types it cannot load."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,7 +164,7 @@ def _read_header(cursor: _Cursor) -> tuple[int, int]:
 
 class _Entry(NamedTuple):
     type: int  # of the value, or of the items of an array
-    count: int  # items of an array, or -1
+    length: int  # of an array, or -1
     start: int
     end: int
 
@@ -215,7 +215,7 @@ def _decode(file: MappedFile, entry: _Entry) -> Any:
         if entry.type == _STRING
         else np.frombuffer(data, dtype=_SCALARS[entry.type]).tolist()
     )
-    return values if entry.count >= 0 else values[0]
+    return values if entry.length >= 0 else values[0]
 
 
 def _decode_strings(data: bytes) -> list[str]:

@@ -102,7 +102,7 @@ def _window(fields: Fields) -> int:
 
 
 def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
-    """The rope, and the context length it gives. Newer files say `rope_parameters`, older ones `rope_scaling`."""
+    """The rope, and the context length it gives. Newer files say `rope_parameters`, older `rope_scaling`."""
     inner = fields.within("rope_parameters" if fields.get("rope_parameters") else "rope_scaling")
     context = fields.whole("max_position_embeddings")
     scaling = inner.text("rope_type", inner.get("type", "default"))

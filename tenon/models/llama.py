@@ -82,9 +82,11 @@ class Llama:
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width)
         self.blocks = [Block(config, model.at("layers").at(i), rope) for i in range(config.num_layers)]
         self.norm = RMSNorm(model, "norm", config.width, config.eps)
-        self.head = None if config.tied_head else Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+        self.head: Linear | None = None
         if config.tied_head:
             weights.ignore(["lm_head.weight"])  # some files repeat the table
+        else:
+            self.head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """The residual stream after the last layer, float32 [T, D]."""
@@ -107,7 +109,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
 
 
 def gguf_row_order(config: DecoderConfig) -> dict[str, np.ndarray]:
-    """GGUF files of this family have the rows of q and k reordered: elements that turn together are neighbours."""
+    """GGUF files of this family reorder the rows of q and k: elements that turn together are neighbours."""
     q = interleaved_pairs(config.num_heads, config.head_dim)
     k = interleaved_pairs(config.num_kv_heads, config.head_dim)
     return {"model.layers.{i}.self_attn.q_proj": q, "model.layers.{i}.self_attn.k_proj": k}

@@ -1,5 +1,4 @@
-"""Qwen3, dense (Yang et al. 2025): Llama whose heads of q and k are RMS-normalised before they are rotated.
-"""
+"""Qwen3, dense (Yang et al. 2025): Llama with heads of q and k that are RMS-normalised before they turn."""
 
 from __future__ import annotations
 
