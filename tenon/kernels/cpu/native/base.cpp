@@ -2,6 +2,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
@@ -100,19 +101,17 @@ void bind_plan(nb::module_& m) {
             },
             nb::arg("tokens"), nb::arg("requests"), nb::arg("sampled"),
             nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "record",
+            [](Plan& plan, int tokens, int requests, int sampled) {
+                return std::make_unique<Recorder>(plan, StepDims{tokens, requests, sampled});
+            },
+            nb::keep_alive<0, 1>(), nb::arg("tokens"), nb::arg("requests"), nb::arg("sampled"))
         .def_prop_ro("ops", &Plan::ops)
         .def("__len__", &Plan::size)
         .def("set_profiling", &Plan::set_profiling, nb::arg("on"))
         .def("profile", &profile_of);
-    nb::class_<Recorder>(m, "Recorder")
-        .def(
-            "__init__",
-            [](Recorder* self, Plan& plan, int tokens, int requests, int sampled) {
-                new (self) Recorder(plan, {tokens, requests, sampled});
-            },
-            nb::keep_alive<1, 2>(), nb::arg("plan"), nb::arg("tokens"), nb::arg("requests"),
-            nb::arg("sampled"))
-        .def("stop", &Recorder::stop);
+    nb::class_<Recorder>(m, "Recorder").def("stop", &Recorder::stop);
 }
 
 }  // namespace
