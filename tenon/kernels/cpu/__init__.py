@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
+from collections.abc import Iterator
+from types import ModuleType
 
 
 def support() -> str | None:
@@ -10,3 +14,24 @@ def support() -> str | None:
     if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
         return "the native module is not built"
     return None
+
+
+def variants() -> list[str]:
+    """The instruction sets that this machine can run, for the op harness."""
+    names: list[str] = _native().available_isas()
+    return names
+
+
+@contextlib.contextmanager
+def variant(name: str) -> Iterator[None]:
+    """Run kernels with the instruction set `name` within the block."""
+    before = _native().isa()
+    _native().set_isa(name)
+    try:
+        yield
+    finally:
+        _native().set_isa(before)
+
+
+def _native() -> ModuleType:
+    return importlib.import_module(f"{__name__}._native")

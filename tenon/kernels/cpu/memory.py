@@ -10,8 +10,17 @@ def address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def dense(array: np.ndarray) -> int:
+    """The address of an array whose elements follow each other without gaps. Raises ValueError for others."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"need a C-contiguous array, not strides {array.strides} of shape {array.shape}")
+    return address(array)
+
+
 def row_stride(array: np.ndarray) -> int:
-    """Elements from one row of a matrix to the next. Raises ValueError if the elements of a row are not adjacent."""
+    """Elements from one row of a matrix to the next. Raises ValueError if the elements of a row are not
+    adjacent.
+    """
     if array.ndim != 2 or (array.strides[1] != array.itemsize and array.shape[1] > 1):
         raise ValueError(f"need a matrix with adjacent elements in each row, not strides {array.strides}")
     return array.strides[0] // array.itemsize

@@ -2,6 +2,9 @@
 
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of tenon for CPUs.";
+    tenon::bind_attention(m);
     tenon::bind_base(m);
+    tenon::bind_rope(m);
+    tenon::bind_rowwise(m);
     tenon::bind_simd(m);
 }

@@ -1,0 +1,19 @@
+"""Gated activations on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.memory import address, dense
+from tenon.ops.arrays import BFLOAT16
+from tenon.ops.workspace import empty
+
+
+def silu_mul(gate_up_T2F: np.ndarray, out_dtype: np.dtype[Any]) -> np.ndarray:
+    rows, width = gate_up_T2F.shape[0], gate_up_T2F.shape[1] // 2
+    y_TF = empty((rows, width), out_dtype)
+    _native.silu_mul(dense(gate_up_T2F), address(y_TF), rows, width, y_TF.dtype == BFLOAT16)
+    return y_TF

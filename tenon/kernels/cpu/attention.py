@@ -1,0 +1,43 @@
+"""Paged attention on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.kv import PairedKV
+from tenon.kernels.cpu.memory import address, dense, row_stride
+from tenon.ops.arrays import BFLOAT16
+from tenon.ops.workspace import empty
+
+
+def attention(
+    q_TX: np.ndarray,
+    kv: PairedKV,
+    batch: Batch,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> np.ndarray:
+    o_TX = empty(q_TX.shape, kv.act)
+    _native.attention(
+        dense(q_TX),
+        address(o_TX),
+        address(kv.k),
+        address(kv.v),
+        dense(batch.query_start_R1),
+        dense(batch.context_len_R),
+        address(batch.block_table_RB),
+        row_stride(batch.block_table_RB),
+        batch.num_requests,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        kv.block_size,
+        scale,
+        kv.act == BFLOAT16,
+    )
+    return o_TX

@@ -1,0 +1,131 @@
+// Tokens are split between threads where a block begins: writing a block's first token zeroes the whole
+// block, so one thread must write all of a block's tokens, in order.
+#include "rope.h"
+
+#include "isa/rows.h"
+
+namespace tenon::TENON_ISA {
+namespace {
+
+constexpr int kMaxHeadDim = 512;
+
+TENON_INLINE void zero_bytes(void* p, int64_t bytes) {
+    __builtin_memset(p, 0, size_t(bytes));
+}
+
+// One key or value head of one block, and the offset of a token in it.
+template <class T>
+struct Place {
+    T* block;
+    int offset;
+};
+
+// K: [E / 2][B][2]; the token's pairs of elements lie B pairs apart.
+TENON_INLINE void write_key(Place<bf16> to, const float* x_E, int E, int B) {
+    bf16 rounded[kMaxHeadDim];
+    for (int e = 0; e < E; e += 16) store(rounded + e, load(x_E + e));
+    for (int e = 0; e < E; e += 2)
+        __builtin_memcpy(to.block + (int64_t(e) / 2 * B + to.offset) * 2, rounded + e, 4);
+}
+TENON_INLINE void write_key(Place<float> to, const float* x_E, int E, int B) {
+    for (int e = 0; e < E; ++e) to.block[int64_t(e) * B + to.offset] = x_E[e];
+}
+
+// V: [B / 2][E][2]; the token's elements are one half of each pair.
+TENON_INLINE void write_value(Place<bf16> to, const float* x_E, int E, int) {
+    bf16* pairs = to.block + int64_t(to.offset / 2) * E * 2;
+    const bool second = to.offset % 2;
+    const I32x16 keep = splat_i32(second ? 0xffff : int32_t(0xffff0000));
+    for (int e = 0; e < E; e += 16) {
+        const I32x16 bits = as_i32(round_to_bf16(load(x_E + e)));
+        store_i32(pairs + 2 * e, (load_i32(pairs + 2 * e) & keep) | (second ? bits : shr<16>(bits)));
+    }
+}
+TENON_INLINE void write_value(Place<float> to, const float* x_E, int E, int) {
+    for (int e = 0; e < E; e += 16) store(to.block + int64_t(to.offset) * E + e, load(x_E + e));
+}
+
+template <class T>
+class RopeKvWrite {
+  public:
+    explicit RopeKvWrite(const RopeKvWriteArgs& args) : a_(args), E_(args.head_dim), B_(args.block_size) {}
+
+    void token(int64_t t) const {
+        const float* x = a_.qkv_TN + t * a_.qkv_width();
+        const float* cos_sin = a_.cos_sin_PE + int64_t(a_.positions_T[t]) * a_.rot_dim;
+        T* q = static_cast<T*>(a_.q_TX) + t * a_.num_heads * E_;
+        alignas(64) float head[kMaxHeadDim];
+        for (int h = 0; h < a_.num_heads; ++h, x += E_) {
+            turn(x, a_.q_norm_E, cos_sin, head);
+            for (int e = 0; e < E_; e += 16) store(q + h * E_ + e, load(head + e));
+        }
+        const int64_t block = a_.slots_T[t] / B_;
+        const int offset = a_.slots_T[t] % B_;
+        if (offset == 0) begin_block(block);
+        for (int g = 0; g < a_.num_kv_heads; ++g, x += E_) {
+            turn(x, a_.k_norm_E, cos_sin, head);
+            write_key(Place<T>{head_of(a_.k, block, g), offset}, head, E_, B_);
+        }
+        for (int g = 0; g < a_.num_kv_heads; ++g, x += E_)
+            write_value(Place<T>{head_of(a_.v, block, g), offset}, x, E_, B_);
+    }
+
+  private:
+    const RopeKvWriteArgs& a_;
+    const int E_, B_;
+
+    T* head_of(void* cache, int64_t block, int g) const {
+        return static_cast<T*>(cache) + (block * a_.num_kv_heads + g) * int64_t(B_) * E_;
+    }
+
+    void begin_block(int64_t block) const {
+        const int64_t bytes = int64_t(a_.num_kv_heads) * B_ * E_ * int64_t(sizeof(T));
+        zero_bytes(head_of(a_.k, block, 0), bytes);
+        zero_bytes(head_of(a_.v, block, 0), bytes);
+    }
+
+    // The head, normalised and rotated.
+    void turn(const float* x_E, const float* norm_E, const float* cos_sin, float* y_E) const {
+        if (norm_E) {
+            const F32x16 scale = splat(inverse_rms(x_E, E_, a_.eps));
+            for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e) * scale * load(norm_E + e));
+        } else {
+            for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e));
+        }
+        const int half = a_.rot_dim / 2;
+        for_vectors(half, [&](int64_t i, int n) {
+            const F32x16 cos = load_part(cos_sin + i, n), sin = load_part(cos_sin + half + i, n);
+            const F32x16 a = load_part(y_E + i, n), b = load_part(y_E + half + i, n);
+            store_part(y_E + i, a * cos - b * sin, n);
+            store_part(y_E + half + i, b * cos + a * sin, n);
+        });
+    }
+};
+
+template <class T>
+void rope_kv_write(const RopeKvWriteArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t tokens = args.tokens.at(dims);
+    const RopeKvWrite<T> op(args);
+    // The first token at or after t that begins a block's run.
+    const auto boundary = [&](int64_t t) {
+        while (t > 0 && t < tokens &&
+               args.slots_T[t] / args.block_size == args.slots_T[t - 1] / args.block_size)
+            ++t;
+        return t;
+    };
+    const auto task = [&](int64_t begin, int64_t end, int) {
+        begin = boundary(begin);
+        end = boundary(end);
+        for (int64_t t = begin; t < end; ++t) op.token(t);
+    };
+    if (tokens * args.qkv_width() < 2 * kElementsPerThread)
+        task(0, tokens, 0);
+    else
+        pool.parallel_for(tokens, task);
+}
+
+}  // namespace
+
+extern const RopeKernels rope_kernels{rope_kv_write<bf16>, rope_kv_write<float>};
+
+}  // namespace tenon::TENON_ISA

@@ -1,0 +1,33 @@
+// From the QKV projection to attention: head norms, rotary embedding, KV cache write. Contract:
+// tenon/ops/rope.py.
+#pragma once
+
+#include "base/kernel.h"
+
+namespace tenon {
+
+struct RopeKvWriteArgs {
+    const float* qkv_TN;
+    const float* cos_sin_PE;
+    const float* q_norm_E;  // null: no norm
+    const float* k_norm_E;
+    const int32_t* positions_T;
+    const int32_t* slots_T;
+    void* q_TX;
+    void* k;  // layouts: attention.h
+    void* v;
+    Count tokens;
+    int32_t num_heads, num_kv_heads, head_dim, rot_dim, block_size;
+    float eps;
+
+    int64_t qkv_width() const { return int64_t(num_heads + 2 * num_kv_heads) * head_dim; }
+    Work work(const StepDims& dims) const { return {6.0 * tokens.at(dims) * double(qkv_width()), 0}; }
+};
+
+struct RopeKernels {
+    Kernel<RopeKvWriteArgs> rope_kv_write_bf16, rope_kv_write_f32;
+};
+
+TENON_DECLARE_KERNELS(RopeKernels, rope_kernels)
+
+}  // namespace tenon

@@ -1,0 +1,28 @@
+#include "rowwise.h"
+
+#include "bind.h"
+
+namespace tenon {
+
+void bind_rowwise(nb::module_& m) {
+    m.def("rms_norm", [](uintptr_t x_TD, uintptr_t weight_D, uintptr_t y_TD, int64_t rows, int width,
+                         float eps, bool to_bf16) {
+        const RowwiseKernels& kernels = rowwise_kernels();
+        run_op("rms_norm", to_bf16 ? kernels.rms_norm_bf16 : kernels.rms_norm_f32,
+               RmsNormArgs{pointer<const float>(x_TD), pointer<const float>(weight_D), pointer<void>(y_TD),
+                           count(rows), width, eps, to_bf16 ? 2 : 4});
+    });
+    m.def("silu_mul", [](uintptr_t gate_up_T2F, uintptr_t y_TF, int64_t rows, int width, bool to_bf16) {
+        const RowwiseKernels& kernels = rowwise_kernels();
+        run_op("silu_mul", to_bf16 ? kernels.silu_mul_bf16 : kernels.silu_mul_f32,
+               SiluMulArgs{pointer<const float>(gate_up_T2F), pointer<void>(y_TF), count(rows), width,
+                           to_bf16 ? 2 : 4});
+    });
+    m.def("gather_rows", [](uintptr_t x_TD, uintptr_t rows_S, uintptr_t y_SD, int64_t rows, int width) {
+        run_op("gather_rows", rowwise_kernels().gather_rows,
+               GatherRowsArgs{pointer<const float>(x_TD), pointer<const int32_t>(rows_S),
+                              pointer<float>(y_SD), count(rows), width});
+    });
+}
+
+}  // namespace tenon

@@ -1,0 +1,19 @@
+"""RMSNorm on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.memory import address, dense
+from tenon.ops.arrays import BFLOAT16
+from tenon.ops.workspace import empty
+
+
+def rms_norm(x_TD: np.ndarray, weight_D: np.ndarray, eps: float, out_dtype: np.dtype[Any]) -> np.ndarray:
+    rows, width = x_TD.shape
+    y_TD = empty((rows, width), out_dtype)
+    _native.rms_norm(dense(x_TD), dense(weight_D), address(y_TD), rows, width, eps, y_TD.dtype == BFLOAT16)
+    return y_TD

@@ -1,0 +1,50 @@
+"""Head norms, rotary embedding and the KV cache write on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.kv import PairedKV
+from tenon.kernels.cpu.memory import address, dense
+from tenon.ops.arrays import BFLOAT16
+from tenon.ops.workspace import empty
+
+
+def rope_kv_write(
+    qkv_TN: np.ndarray,
+    cos_sin_PE: np.ndarray,
+    kv: PairedKV,
+    batch: Batch,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    rot_dim: int,
+    q_norm_E: np.ndarray | None,
+    k_norm_E: np.ndarray | None,
+    eps: float,
+) -> np.ndarray:
+    tokens = qkv_TN.shape[0]
+    q_TX = empty((tokens, num_heads * head_dim), kv.act)
+    _native.rope_kv_write(
+        dense(qkv_TN),
+        dense(cos_sin_PE),
+        0 if q_norm_E is None else dense(q_norm_E),
+        0 if k_norm_E is None else dense(k_norm_E),
+        dense(batch.positions_T),
+        dense(batch.slots_T),
+        address(q_TX),
+        address(kv.k),
+        address(kv.v),
+        tokens,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        rot_dim,
+        kv.block_size,
+        eps,
+        kv.act == BFLOAT16,
+    )
+    return q_TX

@@ -1,0 +1,16 @@
+"""Picking rows on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.memory import address, dense
+from tenon.ops.workspace import empty
+
+
+def gather_rows(x_TD: np.ndarray, rows_S: np.ndarray) -> np.ndarray:
+    rows, width = len(rows_S), x_TD.shape[1]
+    y_SD = empty((rows, width), np.float32)
+    _native.gather_rows(dense(x_TD), dense(rows_S), address(y_SD), rows, width)
+    return y_SD
