@@ -18,20 +18,20 @@ def support() -> str | None:
 
 def variants() -> list[str]:
     """The instruction sets that this machine can run, for the op harness."""
-    names: list[str] = _native().available_isas()
+    names: list[str] = _extension().available_isas()
     return names
 
 
 @contextlib.contextmanager
 def variant(name: str) -> Iterator[None]:
     """Run kernels with the instruction set `name` within the block."""
-    before = _native().isa()
-    _native().set_isa(name)
+    before = _extension().isa()
+    _extension().set_isa(name)
     try:
         yield
     finally:
-        _native().set_isa(before)
+        _extension().set_isa(before)
 
 
-def _native() -> ModuleType:
+def _extension() -> ModuleType:
     return importlib.import_module(f"{__name__}._native")
