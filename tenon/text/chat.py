@@ -1,0 +1,209 @@
+"""Chat messages to the text a model was trained on, by the Jinja template that comes with the model.
+
+Templates are code from whoever made the model, so they run in Jinja's immutable sandbox. Their environment
+is the one that models are published for: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, a
+`tojson` that leaves text as it is, and `{% generation %}` blocks, which only training needs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from tenon.errors import ConfigError, InvalidRequest
+from tenon.text.tokenizer import Tokenizer
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+def render(
+    messages: Sequence[Mapping[str, Any]],
+    template: str | None,
+    tokenizer: Tokenizer,
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    **variables: Any,
+) -> str:
+    """The prompt for these messages; encode it with `add_special_tokens=False` and `parse_special=True`.
+
+    `template` None is the tokenizer's own. `variables` are passed on to it (`enable_thinking` and the like).
+    Raises InvalidRequest, naming `messages`, for messages that are malformed or that the template refuses.
+    """
+    source = template or choose_template(tokenizer, with_tools=bool(tools))
+    values = {
+        "bos_token": tokenizer.bos_token or "",
+        "eos_token": tokenizer.eos_token or "",
+        "tools": list(tools) if tools else None,
+        **variables,
+        "messages": normalise(messages),
+        "add_generation_prompt": add_generation_prompt,
+    }
+    try:
+        return _compiled(source).render(values)
+    except _Refused as error:
+        raise InvalidRequest(f"messages: the chat template refuses them: {error}", "messages") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidRequest(
+            f"messages: the model's chat template is malformed, line {error.lineno}: {error.message}; "
+            "give another one with --chat-template",
+            "messages",
+        ) from error
+    except Exception as error:  # whatever the template's code runs into with these messages
+        raise InvalidRequest(
+            f"messages: the chat template fails on them: {type(error).__name__}: {error}", "messages"
+        ) from error
+
+
+def choose_template(tokenizer: Tokenizer, *, with_tools: bool = False) -> str:
+    """The tokenizer's template for the case at hand. Raises InvalidRequest when it has none."""
+    template = tokenizer.chat_templates.get("tool_use") if with_tools else None
+    template = template or tokenizer.chat_template
+    if template is None:
+        raise InvalidRequest(
+            "messages: this model has no chat template; give one with --chat-template, or use completions",
+            "messages",
+        )
+    return template
+
+
+def load_template(value: str) -> str:
+    """A template as the user gives it: its text, or the path of a file. Raises ConfigError."""
+    if "{" in value or "\n" in value:
+        source = value
+    else:
+        try:
+            source = Path(value).expanduser().read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"chat_template {value!r} is neither a template nor a readable file: {error}"
+            ) from error
+    try:
+        _compiled(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"chat_template is malformed, line {error.lineno}: {error.message}") from error
+    return source
+
+
+def normalise(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as templates expect them: content as one string, arguments of tool calls as objects.
+
+    Raises InvalidRequest naming the message that is wrong.
+    """
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
+        raise InvalidRequest("messages must be a list of at least one message", "messages")
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f"{where} must be an object", where)
+    role = message.get("role")
+    if role not in ROLES:
+        raise InvalidRequest(f"{where}.role must be one of {', '.join(ROLES)}, not {role!r}", f"{where}.role")
+    result = {key: value for key, value in message.items() if value is not None}
+    result["content"] = _content(message.get("content"), f"{where}.content", bool(message.get("tool_calls")))
+    if message.get("tool_calls"):
+        result["tool_calls"] = _tool_calls(message["tool_calls"], f"{where}.tool_calls")
+    return result
+
+
+def _content(content: Any, where: str, may_lack: bool) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None and may_lack:
+        return ""
+    if not isinstance(content, Sequence):
+        raise InvalidRequest(f"{where} must be a string or a list of parts", where)
+    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in ("text", "refusal"):
+        raise InvalidRequest(
+            f"{where}.type must be 'text': this model reads only text, not {kind!r}", f"{where}.type"
+        )
+    if not isinstance(text := part.get(kind), str):
+        raise InvalidRequest(f"{where}.{kind} must be a string", f"{where}.{kind}")
+    return text
+
+
+def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
+    """Clients send the arguments of calls as JSON text; templates print objects."""
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise InvalidRequest(f"{where} must be a list", where)
+    result = []
+    for index, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping):
+            raise InvalidRequest(f"{where}[{index}].function must be an object", f"{where}[{index}].function")
+        arguments = function.get("arguments") or {}
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError as error:
+                name = f"{where}[{index}].function.arguments"
+                raise InvalidRequest(f"{name} is not JSON: {error}", name) from error
+        result.append({**call, "function": {**function, "arguments": arguments}})
+    return result
+
+
+class _Refused(jinja2.TemplateError):
+    """What `raise_exception` in a template raises."""
+
+
+class _GenerationBlocks(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` marks what to train on; here it is its content."""
+
+    tags = {"generation"}  # noqa: RUF012  (Jinja's own declaration)
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise _Refused(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().strftime(form)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own escapes for HTML; a prompt is not HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(source: str) -> jinja2.Template:
+    return _environment().from_string(source)
