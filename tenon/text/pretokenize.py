@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from tenon.errors import UnsupportedModel
 
@@ -74,9 +74,13 @@ _RULE_OF = {name: rule for rule, names in _NAMES.items() for name in names.split
 # these vocabularies also start with BOS unless the file says otherwise.
 _WHOLE_WORDS = {"llama3", "tekken"}
 
+# Vocabularies (not rules: others share them) whose text is put into Unicode's composed form first.
+_COMPOSED = {"qwen2", "qwen35"}
+
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
+    normalizer: normalizers.Normalizer | None
     splitter: pre_tokenizers.PreTokenizer
     ignore_merges: bool
     add_bos: bool  # what a file means that does not say whether to start with BOS
@@ -90,7 +94,8 @@ def pre_tokenizer(name: str) -> PreTokenizer:
             f"tokenizer.ggml.pre {name!r} is not supported; known are {', '.join(sorted(_RULE_OF))}"
         )
     whole_words = rule in _WHOLE_WORDS
-    return PreTokenizer(_splitter(_RULES[rule]), ignore_merges=whole_words, add_bos=whole_words)
+    normalizer = normalizers.NFC() if name in _COMPOSED else None
+    return PreTokenizer(normalizer, _splitter(_RULES[rule]), ignore_merges=whole_words, add_bos=whole_words)
 
 
 def _splitter(patterns: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
