@@ -15,7 +15,7 @@ from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError, ModelNotFound
 from tenon.pull import CATALOG, DEFAULT_MODEL, Progress, pull
 
-_REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<file>[\w./-]+\.gguf))?", re.ASCII)
+_REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(:(?P<file>[\w./-]+\.gguf))?", re.ASCII)
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 _TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 

@@ -2,8 +2,11 @@
 
 import os
 import secrets
+from pathlib import Path
 
 import pytest
+
+from tenon.pull import CATALOG
 
 
 @pytest.fixture
@@ -12,3 +15,12 @@ def seed():
     value = int(os.environ.get("TENON_TEST_SEED") or secrets.randbits(32))
     print(f"TENON_TEST_SEED={value}")
     return value
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The default model's file: TENON_TEST_GGUF, or what `tenon pull smollm2` has put into the cache."""
+    path = Path(os.environ.get("TENON_TEST_GGUF") or CATALOG["smollm2"].path)
+    if not path.is_file():
+        pytest.skip("needs the default model: run `tenon pull smollm2`, or set TENON_TEST_GGUF")
+    return path

@@ -43,9 +43,10 @@ TEMPLATES = {
     "controls": "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
     "{{ m.content }}{% break %}{% endfor %}",
     "json": "{{ tools | tojson }}{{ tools | tojson(indent=2) }}{{ messages[0] | tojson }}",
-    "tools": "{% if tools %}{% for t in tools %}{{ t.type }}{% endfor %}{% else %}no{% endif %}",
+    "tools": "{% if tools %}{{ tools[0].function.name }}{% else %}none{% endif %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
-    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
+    "{{ ns.n }}",
 }
 
 

@@ -72,5 +72,5 @@ def test_composed_form_only_where_the_vocabulary_wants_it():
 
 
 def test_an_unknown_rule_is_named():
-    with pytest.raises(UnsupportedModel, match="'klingon'.*smollm"):
+    with pytest.raises(UnsupportedModel, match=r"'klingon'.*smollm"):
         pre_tokenizer("klingon")
