@@ -1,6 +1,8 @@
 """Downloads from the hub, against a hub in a directory."""
 
 import fnmatch
+import os
+import subprocess
 import sys
 
 import pytest
@@ -129,13 +131,8 @@ def test_without_the_library(monkeypatch):
 def test_the_real_library_offline(tmp_path):
     """Its exceptions and arguments are as assumed; a process of its own, for it reads its settings once."""
     pytest.importorskip("huggingface_hub")
-    import os
-    import subprocess
-
     code = "from tenon import hub\ntry: hub.fetch('org/model')\nexcept Exception as e: print(type(e).__name__, e)"
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.startswith("ModelNotFound cannot get org/model")
-    assert "HF_HUB_OFFLINE" in result.stdout
+    output = subprocess.check_output([sys.executable, "-c", code], env=variables, text=True)
+    assert output.startswith("ModelNotFound cannot get org/model")
+    assert "HF_HUB_OFFLINE" in output
