@@ -131,8 +131,8 @@ def test_without_the_library(monkeypatch):
 def test_the_real_library_offline(tmp_path):
     """Its exceptions and arguments are as assumed; a process of its own, for it reads its settings once."""
     pytest.importorskip("huggingface_hub")
-    code = "from tenon import hub\ntry: hub.fetch('org/model')\nexcept Exception as e: print(type(e).__name__, e)"
+    code = "from tenon import hub\ntry: hub.fetch('a/b')\nexcept Exception as e: print(type(e).__name__, e)"
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     output = subprocess.check_output([sys.executable, "-c", code], env=variables, text=True)
-    assert output.startswith("ModelNotFound cannot get org/model")
+    assert output.startswith("ModelNotFound cannot get a/b")
     assert "HF_HUB_OFFLINE" in output
