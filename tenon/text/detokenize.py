@@ -17,7 +17,7 @@ _MAX_UTF8_BYTES = 4
 
 
 class Detokenizer:
-    """One choice of a request. Feed it ids with `push`, then call `finish`; both return new text.
+    """One choice of a request. Feed it ids with `push`, then call `flush`; both return new text.
 
     After a stop string was met, `stopped` is true, `stop_reason` holds the string and `num_tokens` the number
     of tokens up to and with the one that completed it; later tokens are ignored.
@@ -61,7 +61,7 @@ class Detokenizer:
                 parts.append(self._release(self._stop, self._held + text))
         return "".join(parts)
 
-    def finish(self) -> str:
+    def flush(self) -> str:
         """What was still held back, when no more tokens come."""
         if self.stopped:
             return ""

@@ -31,7 +31,7 @@ def cuts(rng, ids):
 def stream(rng, tokenizer, ids, params=None, prompt=()):
     detokenizer = Detokenizer(tokenizer, prompt, params)
     text = "".join([detokenizer.push(part) for part in cuts(rng, ids)])
-    return text + detokenizer.finish(), detokenizer
+    return text + detokenizer.flush(), detokenizer
 
 
 def random_ids(rng, tokenizer):
@@ -76,7 +76,7 @@ def test_an_unfinished_character_ends_as_a_replacement(tokenizer):
     ids = tokenizer.encode("😀", add_special_tokens=False)[:-1]
     detokenizer = Detokenizer(tokenizer)
     assert detokenizer.push(ids).strip() == ""
-    assert detokenizer.finish() == "\ufffd"
+    assert detokenizer.flush() == "\ufffd"
 
 
 def expected_stop(text, stop):
@@ -125,7 +125,7 @@ def test_no_more_is_held_back_than_a_stop_string_needs(tokenizer):
     for letter in "xabcx cab":
         given.append(detokenizer.push(tokenizer.encode("x" + letter, add_special_tokens=False)[-1:]))
     assert given[:5] == ["x", "", "", "", "abcx"]
-    assert detokenizer.finish() == "ab"
+    assert detokenizer.flush() == "ab"
 
 
 def test_stop_strings_wait_for_min_tokens(tokenizer):
@@ -139,7 +139,7 @@ def test_stop_strings_wait_for_min_tokens(tokenizer):
 def test_tokens_after_the_stop_are_ignored(tokenizer):
     ids = tokenizer.encode("one two three", add_special_tokens=False)
     detokenizer = Detokenizer(tokenizer, params=SamplingParams(stop=[" two"]))
-    assert detokenizer.push(ids) + detokenizer.push(ids) + detokenizer.finish() == "one"
+    assert detokenizer.push(ids) + detokenizer.push(ids) + detokenizer.flush() == "one"
     assert detokenizer.stopped
 
 

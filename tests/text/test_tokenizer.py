@@ -59,7 +59,7 @@ def test_any_text_survives(smollm, seed):
         assert smollm.decode(ids, skip_special_tokens=False) == text
         assert b"".join(map(smollm.token_bytes, ids)) == text.encode()
         detokenizer = Detokenizer(smollm)
-        assert "".join([*(detokenizer.push([token]) for token in ids), detokenizer.finish()]) == text
+        assert "".join([*(detokenizer.push([token]) for token in ids), detokenizer.flush()]) == text
 
 
 def test_every_token_of_the_real_model_can_be_spelled(smollm):
