@@ -1,0 +1,85 @@
+"""One choice of a request, as the engine sees it from admission to its last token."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from tenon.core.messages import AddRequest, TokenLogprob
+
+
+class State(Enum):
+    WAITING = "waiting"  # new, or preempted: holds no blocks and no row
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class Request:
+    """Tokens known, tokens computed, blocks held.
+
+    `tokens` is the prompt followed by every emitted token, and only grows: what was emitted is never taken
+    back or sampled again. A preempted request computes its tokens anew and goes on where it was. The next
+    token is sampled in the step that computes the last known one.
+    """
+
+    __slots__ = (
+        "block_keys",
+        "blocks",
+        "cache_salt",
+        "chain",
+        "choice",
+        "id",
+        "max_total",
+        "num_cached",
+        "num_computed",
+        "num_prompt",
+        "params",
+        "priority",
+        "prompt_logprobs",
+        "row",
+        "sampler_state",
+        "seq",
+        "state",
+        "suspect",
+        "tokens",
+    )
+
+    def __init__(self, add: AddRequest, seq: int, max_model_len: int) -> None:
+        self.id = add.request_id
+        self.params = add.params
+        self.choice = add.choice
+        self.priority = add.priority
+        self.cache_salt = add.cache_salt
+        self.seq = seq  # order of arrival in this engine, unique
+        self.state = State.WAITING
+        self.tokens = add.prompt_token_ids.copy()
+        self.num_prompt = len(self.tokens)
+        room = max_model_len - self.num_prompt
+        wanted = room if add.params.max_tokens is None else min(add.params.max_tokens, room)
+        self.max_total = self.num_prompt + wanted  # never holds more tokens than this
+        self.num_computed = 0  # tokens whose K/V is in the blocks
+        self.num_cached = -1  # of these, found in the prefix cache at first admission; -1 before it
+        self.blocks: list[int] = []  # in order of position
+        self.block_keys: list[Any] = []  # the prefix cache's key of each full block of `tokens`, made on demand
+        self.chain: list[Any] = []  # the prefix cache's entries for the first blocks
+        self.row = -1  # in the engine's table while running
+        self.suspect = False  # was in a step that failed: computed alone until it has emitted a token
+        self.sampler_state: Any = None
+        self.prompt_logprobs: list[TokenLogprob] | None = (
+            None if add.params.prompt_logprobs is None else []
+        )
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Still misses logprobs of prompt tokens (the first token of a prompt has none)."""
+        return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt - 1
+
+    def __repr__(self) -> str:
+        return (
+            f"Request({self.id!r}, {self.state.value}, computed {self.num_computed}/{len(self.tokens)}, "
+            f"{len(self.blocks)} blocks)"
+        )

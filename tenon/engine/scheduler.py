@@ -1,0 +1,222 @@
+"""What the next step computes: `{request: number of tokens}`, under the step's budgets.
+
+There are no phases. A request wants `len(tokens) - num_computed` tokens: one when it decodes, many when its
+prompt is new or when it was preempted; it gets as many as the budget allows. Requests that run come first,
+in order of rank, each with at least one token; then waiting ones are admitted while there is room.
+
+Blocks: a request is admitted with blocks for all of its known tokens, and one block for each request that
+runs stays free, so that it does not drive others out at once. When blocks run out all the same, the last in
+rank loses its own and waits. The first in rank is therefore never preempted, and since no request is admitted
+that could not fit alone, it always gets on: progress is certain.
+
+Containment: when a step fails, `blame` makes its requests suspects. Suspects are computed one at a time until
+they have emitted a token; one that makes a step fail alone is ended by the engine, the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tenon.cache.groups import FullAttention
+from tenon.core.request import Request, State
+from tenon.core.schedule import Budget, Schedule
+from tenon.engine.policy import POLICIES, Queue
+from tenon.errors import InvalidRequest
+
+
+class Scheduler:
+    """Owns every unfinished request, and through `cache` all blocks."""
+
+    def __init__(
+        self,
+        cache: FullAttention,
+        *,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+        policy: str = "fcfs",
+    ) -> None:
+        assert max_num_seqs <= max_num_batched_tokens, "every running request gets a token per step"
+        self.cache = cache
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.max_num_seqs = max_num_seqs
+        self.max_model_len = max_model_len
+        self.running = Queue(POLICIES[policy])
+        self.waiting = Queue(POLICIES[policy])
+        self.num_preemptions = 0
+        self._requests: dict[str, Request] = {}
+        self._num_suspects = 0
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._requests.values())
+
+    def get(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises InvalidRequest for one that can never run."""
+        if request.id in self._requests:
+            raise InvalidRequest(f"a request with the id {request.id!r} is in flight already", "request_id")
+        if not request.num_prompt:
+            raise InvalidRequest("the prompt is empty", "prompt")
+        if request.num_prompt >= self.max_model_len:
+            raise InvalidRequest(
+                f"the prompt has {request.num_prompt} tokens; with at least one to generate, this model's "
+                f"context holds {self.max_model_len}",
+                "prompt",
+                "context_length_exceeded",
+            )
+        if request.max_total > self.cache.capacity:
+            raise InvalidRequest(
+                f"prompt and max_tokens need {request.max_total} tokens of KV cache; it holds "
+                f"{self.cache.capacity}: lower max_tokens, or give the engine more --kv-cache-memory",
+                "max_tokens",
+                "context_exceeds_kv_capacity",
+            )
+        self._requests[request.id] = request
+        self.waiting.add(request)
+
+    def finish(self, request: Request) -> None:
+        """Take a request out, whatever its state; its blocks are free."""
+        del self._requests[request.id]
+        if request.state is State.RUNNING:
+            self.running.remove(request)
+            self.cache.release(request)
+        else:
+            self.waiting.remove(request)
+        self._clear(request)
+        request.state = State.FINISHED
+
+    def schedule(self) -> Schedule:
+        """Choose the next step. Blocks are allocated; `num_computed` advances when the step has run."""
+        step = Schedule()
+        if self._num_suspects:
+            self._isolate(step)
+            return step
+        tokens = Budget(self.max_num_batched_tokens)
+        self._continue(step, tokens)
+        if self.waiting and not step.preempted:
+            self._admit(step, tokens)
+        return step
+
+    def advance(self, step: Schedule) -> None:
+        """The step has run: its tokens are computed."""
+        for request, num_tokens in zip(step.requests, step.num_tokens, strict=True):
+            request.num_computed += num_tokens
+
+    def emit(self, request: Request, token: int) -> None:
+        """A token was sampled for a request all of whose tokens are computed."""
+        request.tokens.append(token)
+        self._clear(request)
+
+    def blame(self, step: Schedule) -> Request | None:
+        """The step failed. Returns the culprit if it ran alone; else all of it will run again, one by one."""
+        self.cache.forget(step.fresh_blocks)
+        if len(step.requests) == 1:
+            return step.requests[0]
+        for request in step.requests:
+            self._preempt(request, step)
+            if not request.suspect:
+                request.suspect = True
+                self._num_suspects += 1
+        return None
+
+    def _continue(self, step: Schedule, tokens: Budget) -> None:
+        """Running requests, in order. Victims of preemption are at the end, not yet in the step."""
+        running, index = self.running, 0
+        block_size = self.cache.block_size
+        while index < len(running):
+            request = running[index]
+            computed = request.num_computed
+            num_tokens = len(request.tokens) - computed
+            if num_tokens > 1:
+                # Leave one token for each request behind this one.
+                num_tokens = min(num_tokens, tokens.left - (len(running) - index - 1))
+            if computed + num_tokens > len(request.blocks) * block_size and not self._make_room(
+                request, computed + num_tokens, step
+            ):
+                continue  # it was preempted itself: it was the last
+            tokens.take(num_tokens)
+            self._take(step, request, num_tokens)
+            index += 1
+
+    def _make_room(self, request: Request, num_tokens: int, step: Schedule) -> bool:
+        """Blocks for `num_tokens` tokens of a running request, at the cost of the last ones in rank."""
+        while not self.cache.grow(request, num_tokens):
+            victim = self.running[-1]
+            self._preempt(victim, step)
+            if victim is request:
+                return False
+        step.grown.append(request)
+        return True
+
+    def _admit(self, step: Schedule, tokens: Budget) -> None:
+        """Waiting requests, strictly in order: a big one in front is not overtaken until it starves."""
+        while self.waiting and tokens.left and len(self.running) < self.max_num_seqs:
+            request = self.waiting[0]
+            if not self._start(request, step, reserve=len(self.running)):
+                break
+            num_tokens = min(len(request.tokens) - request.num_computed, tokens.left)
+            tokens.take(num_tokens)
+            self._take(step, request, num_tokens)
+
+    def _start(self, request: Request, step: Schedule, reserve: int) -> bool:
+        if not self.cache.admit(request, self.cache.match(request), reserve):
+            return False
+        self.waiting.remove(request)
+        self.running.add(request)
+        request.state = State.RUNNING
+        step.entered.append(request)
+        return True
+
+    def _take(self, step: Schedule, request: Request, num_tokens: int) -> None:
+        step.add(request, num_tokens)
+        filled = request.num_computed + num_tokens
+        if filled >= (len(request.chain) + 1) * self.cache.block_size:
+            step.fresh_blocks += self.cache.commit(request, filled)
+
+    def _isolate(self, step: Schedule) -> None:
+        """The first suspect, alone."""
+        suspect = next((r for r in self.running if r.suspect), None)
+        if suspect is None:
+            suspect = next(r for r in self.waiting if r.suspect)
+            while not (len(self.running) < self.max_num_seqs and self._start(suspect, step, reserve=0)):
+                self._preempt(self.running[-1], step)
+        left = len(suspect.tokens) - suspect.num_computed
+        num_tokens = min(left, self.max_num_batched_tokens)
+        while not self.cache.grow(suspect, suspect.num_computed + num_tokens):
+            self._preempt(next(r for r in reversed(list(self.running)) if r is not suspect), step)
+        self._take(step, suspect, num_tokens)
+
+    def _preempt(self, request: Request, step: Schedule) -> None:
+        self.running.remove(request)
+        self.cache.release(request)
+        request.state = State.WAITING
+        self.waiting.add(request)
+        step.preempted.append(request)
+        self.num_preemptions += 1
+
+    def _clear(self, request: Request) -> None:
+        if request.suspect:
+            request.suspect = False
+            self._num_suspects -= 1
+
+    def check_integrity(self) -> None:
+        """Assert every invariant of queues and blocks."""
+        running, waiting = list(self.running), list(self.waiting)
+        assert len(running) <= self.max_num_seqs
+        assert {id(r) for r in running + waiting} == {id(r) for r in self}
+        assert len(running) + len(waiting) == len(self), "a request is in two queues"
+        for request in running:
+            assert request.state is State.RUNNING
+            assert 0 <= request.num_computed <= len(request.tokens)
+            assert request.num_computed <= len(request.blocks) * self.cache.block_size
+        for request in waiting:
+            assert request.state is State.WAITING
+            assert not request.blocks
+            assert request.num_computed == 0
+        assert self._num_suspects == sum(r.suspect for r in self)
+        self.cache.check_integrity(self)
