@@ -28,6 +28,7 @@ class Request:
         "cache_salt",
         "chain",
         "choice",
+        "edits",
         "id",
         "max_total",
         "num_cached",
@@ -37,9 +38,9 @@ class Request:
         "priority",
         "prompt_logprobs",
         "row",
-        "sampler_state",
         "seq",
         "state",
+        "stop_ids",
         "suspect",
         "tokens",
     )
@@ -64,7 +65,8 @@ class Request:
         self.chain: list[Any] = []  # the prefix cache's entries for the first blocks
         self.row = -1  # in the engine's table while running
         self.suspect = False  # was in a step that failed: computed alone until it has emitted a token
-        self.sampler_state: Any = None
+        self.stop_ids = frozenset(add.params.stop_token_ids or ())
+        self.edits: Any = None  # the sampler's: what it changes in this request's logits, if anything
         self.prompt_logprobs: list[TokenLogprob] | None = (
             None if add.params.prompt_logprobs is None else []
         )

@@ -1,0 +1,156 @@
+"""The engine: messages in, one step at a time, outputs out. Knows no sockets and no text.
+
+A request can do no harm to others: what goes wrong while it is handled ends it with an error. A step that
+fails as a whole is taken apart by the scheduler (`Scheduler.blame`) until the culprit is found.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import count
+
+from tenon.core.messages import (
+    Abort,
+    AddRequest,
+    EngineOutput,
+    EngineStats,
+    Outputs,
+    Ready,
+    ResetPrefixCache,
+    ToEngine,
+)
+from tenon.core.request import Request
+from tenon.core.schedule import Schedule
+from tenon.engine.finish import end_of, error_of, output_of
+from tenon.engine.prepare import Preparer
+from tenon.engine.runner import Runner
+from tenon.engine.scheduler import Scheduler
+from tenon.engine.table import Table
+from tenon.errors import InvalidRequest
+from tenon.sample.sampler import Sampled
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Everything that a step needs. Made by `tenon.engine.loader`."""
+
+    def __init__(
+        self, scheduler: Scheduler, table: Table, preparer: Preparer, runner: Runner, ready: Ready
+    ) -> None:
+        self.scheduler = scheduler
+        self.table = table
+        self.preparer = preparer
+        self.runner = runner
+        self.ready = ready
+        self.num_steps = 0
+        self._eos_ids = frozenset(runner.model.spec.eos_token_ids)
+        self._seq = count()
+        self._pending: list[EngineOutput] = []  # answers that need no step
+
+    @property
+    def has_work(self) -> bool:
+        return bool(len(self.scheduler) or self._pending)
+
+    def handle(self, message: ToEngine) -> None:
+        """Take one message. Raises nothing that a request can cause."""
+        if isinstance(message, AddRequest):
+            self._add(message)
+        elif isinstance(message, Abort):
+            for request_id in message.request_ids:
+                if (request := self.scheduler.get(request_id)) is not None:
+                    self._end(request)
+        elif isinstance(message, ResetPrefixCache):
+            self.scheduler.cache.reset()
+
+    def step(self) -> Outputs:
+        """Compute one step; its outputs, and answers that were pending."""
+        outputs, self._pending = self._pending, []
+        schedule = self.scheduler.schedule()
+        try:
+            self.table.update(schedule)
+            if schedule:
+                prepared = self.preparer.prepare(schedule)
+                sampled = self.runner.run(prepared)
+        except Exception as error:
+            outputs += self._contain(schedule, error)
+        else:
+            if schedule:
+                self._finish(schedule, prepared.sampled, sampled, outputs)
+        self.num_steps += 1
+        return Outputs(outputs=outputs)
+
+    def stats(self) -> EngineStats:
+        scheduler, cache = self.scheduler, self.scheduler.cache
+        return EngineStats(
+            num_requests_running=len(scheduler.running),
+            num_requests_waiting=len(scheduler.waiting),
+            kv_blocks_total=cache.pool.num_blocks,
+            kv_blocks_used=cache.pool.num_used,
+            prefix_cache_queries=cache.num_queried,
+            prefix_cache_hits=cache.num_hit,
+            num_preemptions=scheduler.num_preemptions,
+            num_steps=self.num_steps,
+        )
+
+    def check_integrity(self) -> None:
+        """Assert every invariant of queues, rows and blocks."""
+        self.scheduler.check_integrity()
+        rows = [request.row for request in self.scheduler if request.row >= 0]
+        assert len(set(rows)) == len(rows) == self.table.num_rows
+        for request in self.scheduler.running:
+            written = self.table.block_table_RB[request.row, : len(request.blocks)]
+            assert written.tolist() == request.blocks
+
+    def _add(self, message: AddRequest) -> None:
+        try:
+            self._check(message)
+            request = Request(message, next(self._seq), self.scheduler.max_model_len)
+            self.runner.sampler.admit(request)
+            self.scheduler.add(request)
+        except InvalidRequest as error:
+            self._pending.append(error_of(message.request_id, str(error), "InvalidRequest"))
+        except Exception as error:
+            log.exception("request %s could not be added", message.request_id)
+            self._pending.append(error_of(message.request_id, f"internal error: {type(error).__name__}"))
+
+    def _check(self, message: AddRequest) -> None:
+        """The front end has checked all this; but here a wrong token id would read foreign memory."""
+        vocab, ids = self.runner.model.spec.vocab_size, message.prompt_token_ids
+        if ids and not (min(ids) >= 0 and max(ids) < vocab):
+            raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
+        bias = message.params.logit_bias
+        if bias and not (min(bias) >= 0 and max(bias) < vocab):
+            raise InvalidRequest(f"token ids of logit_bias must be below {vocab}", "logit_bias")
+        if message.params.n != 1 or message.params.seed is None:
+            raise InvalidRequest("the engine takes single choices with a seed", "n")
+
+    def _finish(
+        self, schedule: Schedule, requests: list[Request], sampled: Sampled, outputs: list[EngineOutput]
+    ) -> None:
+        self.scheduler.advance(schedule)
+        for i, request in enumerate(requests):
+            error = sampled.errors.get(i)
+            if error is None:
+                self.scheduler.emit(request, sampled.tokens[i])
+                finish_reason, stop_reason = end_of(request, self._eos_ids)
+                outputs.append(output_of(request, sampled.logprobs[i], finish_reason, stop_reason))
+                if finish_reason is None:
+                    continue
+            else:
+                outputs.append(error_of(request.id, error))
+            self._end(request)
+
+    def _end(self, request: Request) -> None:
+        self.table.leave(request)
+        self.scheduler.finish(request)
+
+    def _contain(self, schedule: Schedule, error: Exception) -> list[EngineOutput]:
+        log.error("a step of %d requests failed", len(schedule.requests), exc_info=error)
+        culprit = self.scheduler.blame(schedule)
+        for request in schedule.preempted:
+            self.table.leave(request)
+        if culprit is None:
+            return []
+        self._end(culprit)
+        return [error_of(culprit.id, f"internal error: {type(error).__name__}")]

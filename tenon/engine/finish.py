@@ -1,0 +1,45 @@
+"""What becomes of a sampled token: it is emitted, and may end its request."""
+
+from __future__ import annotations
+
+from tenon.core.messages import EngineOutput, TokenLogprob
+from tenon.core.request import Request
+
+
+def end_of(request: Request, eos_ids: frozenset[int]) -> tuple[str | None, int | None]:
+    """(finish reason, stop token) after the last emitted token; (None, None): it goes on.
+
+    EOS and stop tokens count from `min_tokens` on (before, the sampler does not choose them).
+    """
+    token, params = request.tokens[-1], request.params
+    if request.num_output > params.min_tokens or not params.min_tokens:
+        if token in eos_ids and not params.ignore_eos:
+            return "stop", None
+        if token in request.stop_ids:
+            return "stop", token
+    if len(request.tokens) >= request.max_total:
+        return "length", None
+    return None, None
+
+
+def output_of(
+    request: Request, logprob: TokenLogprob | None, finish_reason: str | None, stop_reason: int | None
+) -> EngineOutput:
+    """The message about the token that was just emitted. Prompt logprobs go with the first one."""
+    output = EngineOutput(
+        request_id=request.id,
+        new_token_ids=[request.tokens[-1]],
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+        num_cached_tokens=max(request.num_cached, 0),
+    )
+    if logprob is not None:
+        output.new_logprobs = [logprob]
+    if request.prompt_logprobs is not None and request.num_output == 1:
+        output.prompt_logprobs = request.prompt_logprobs
+    return output
+
+
+def error_of(request_id: str, error: str, kind: str | None = None, finish_reason: str = "error") -> EngineOutput:
+    """The message that ends a request which cannot go on."""
+    return EngineOutput(request_id=request_id, finish_reason=finish_reason, error=error, error_kind=kind)

@@ -1,0 +1,148 @@
+"""From engine configuration to an engine that can take requests: files, weights, KV cache, runner."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tenon import ops
+from tenon.cache.groups import make_group
+from tenon.config import EngineConfig
+from tenon.core.messages import Ready
+from tenon.core.spec import ModelSpec
+from tenon.engine.engine import Engine
+from tenon.engine import oracle
+from tenon.engine.memory import kv_budget, plan_blocks
+from tenon.engine.oracle import Oracle
+from tenon.engine.prepare import Preparer
+from tenon.engine.runner import Model, Runner
+from tenon.engine.scheduler import Scheduler
+from tenon.engine.table import Table
+from tenon.errors import ConfigError
+from tenon.sample.sampler import Sampler
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def load_engine(config: EngineConfig) -> Engine:
+    """Load model and cache. Raises the typed error of what is wrong (ModelNotFound, ConfigError ...)."""
+    begin = time.monotonic()
+    if config.load_format == "oracle":
+        model: Model = Oracle()
+    else:
+        model = _load_model(config)
+    return build_engine(model, config, begin)
+
+
+def build_engine(model: Model, config: EngineConfig, begin: float | None = None) -> Engine:
+    """An engine around a model that is loaded. `begin` is when loading began (time.monotonic)."""
+    begin = time.monotonic() if begin is None else begin
+    spec = model.spec
+    if config.max_model_len is not None and config.max_model_len > spec.max_position:
+        raise ConfigError(
+            f"max_model_len {config.max_model_len} is more than the {spec.max_position} positions of the model"
+        )
+    num_blocks, max_model_len = _size_cache(model, config)
+    group = make_group(
+        spec.kv_groups,
+        num_blocks,
+        config.block_size,
+        prefix_caching=config.enable_prefix_caching,
+        secret=secrets.token_bytes(32),
+        context=(config.model, config.revision or "", spec.model_type, spec.dtype),
+    )
+    kv = _make_kv(model, num_blocks, config.block_size)
+    scheduler = Scheduler(
+        group,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_seqs=config.max_num_seqs,
+        max_model_len=max_model_len,
+        policy=config.scheduling_policy,
+    )
+    table = Table(config.max_num_seqs, group.blocks_for(max_model_len))
+    preparer = Preparer(
+        table,
+        max_tokens=config.max_num_batched_tokens,
+        max_num_seqs=config.max_num_seqs,
+        block_size=config.block_size,
+    )
+    sampler = Sampler(table, frozenset(spec.eos_token_ids), spec.vocab_size)
+    runner = Runner(model, kv, sampler)
+    ready = Ready(
+        max_model_len=max_model_len,
+        num_kv_blocks=num_blocks,
+        block_size=config.block_size,
+        vocab_size=spec.vocab_size,
+        load_seconds=time.monotonic() - begin,
+        info={"model_type": spec.model_type, "dtype": spec.dtype},
+    )
+    return Engine(scheduler, table, preparer, runner, ready)
+
+
+def load_tokenizer_for(config: EngineConfig) -> Tokenizer:
+    """The tokenizer that goes with a configuration, with the chat template that was asked for."""
+    if config.load_format == "oracle":
+        tokenizer = oracle.tokenizer()
+    else:
+        from tenon.resolve import resolve
+        from tenon.text.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(resolve(config.tokenizer or config.model, config.revision))
+    if config.chat_template is not None:
+        try:
+            tokenizer.chat_templates["default"] = Path(config.chat_template).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"chat_template {config.chat_template!r} cannot be read: {error}") from None
+    return tokenizer
+
+
+def _load_model(config: EngineConfig) -> Model:
+    from tenon.models import load_model
+    from tenon.resolve import resolve
+
+    files = resolve(config.model, config.revision)
+    return load_model(files, config.dtype, max_model_len=config.max_model_len)
+
+
+def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
+    """(number of blocks, max_model_len)."""
+    spec = model.spec
+    budget = kv_budget() if config.kv_cache_memory is None else config.kv_cache_memory
+    num_blocks, max_model_len = plan_blocks(
+        budget=budget,
+        bytes_per_block=_bytes_per_block(model, config.block_size),
+        block_size=config.block_size,
+        model_len=spec.max_position,
+        wanted_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+    )
+    if max_model_len < (config.max_model_len or spec.max_position):
+        log.warning("memory for the KV cache limits max_model_len to %d tokens", max_model_len)
+    return num_blocks, max_model_len
+
+
+def _bytes_per_block(model: Model, block_size: int) -> int:
+    if isinstance(model, Oracle):
+        return model.kv_bytes_per_block(block_size)
+    dtype = ops.act_dtype(model.spec.dtype)
+    return sum(
+        group.num_layers * ops.kv_bytes_per_block(block_size, group.num_kv_heads, group.head_dim, dtype)
+        for group in model.spec.kv_groups
+    )
+
+
+def _make_kv(model: Model, num_blocks: int, block_size: int) -> list[Any]:
+    if isinstance(model, Oracle):
+        return [model.kv_cache(num_blocks, block_size)]
+    dtype = ops.act_dtype(model.spec.dtype)
+    return [
+        ops.kv_cache(num_blocks, block_size, group.num_kv_heads, group.head_dim, dtype)
+        for group in model.spec.kv_groups
+        for _ in range(group.num_layers)
+    ]

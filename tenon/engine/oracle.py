@@ -1,0 +1,130 @@
+"""A model without weights whose right answer is a pure function of the prompt: `load_format="oracle"`.
+
+It keeps in every KV slot a number made of the token and position written there, and reads all slots of a
+request's context back through the block table, as attention does. A stale, lost, foreign or reordered entry
+anywhere changes the logits. So scheduler, prefix cache, preemption, chunking, aborts and the processes around
+them are tested exactly, at the speed of the engine alone; and what a step costs without a model is measured.
+Shape letters: T tokens, S rows, V vocabulary, C context of one request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tenon.core.batch import Batch
+from tenon.core.spec import KVGroup, ModelSpec
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
+
+VOCAB = 260  # bytes, then four special tokens
+BOS, EOS, START, END = 256, 257, 258, 259
+MAX_POSITION = 4096
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """A bijection of uint64 that spreads every bit: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def entries(tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """What the slots of these tokens hold, uint64."""
+    return mix((positions.astype(np.uint64) << np.uint64(32)) + tokens.astype(np.uint64) + np.uint64(_GOLDEN))
+
+
+def chain(entry_C: np.ndarray) -> np.ndarray:
+    """uint64 [C]: what each position of a context knows about all positions up to its own."""
+    weight_C = 2 * np.arange(len(entry_C), dtype=np.uint64) + np.uint64(1)
+    return np.cumsum(mix(entry_C * weight_C), dtype=np.uint64)
+
+
+def logits_of(chain_S: np.ndarray, vocab: int) -> np.ndarray:
+    """float32 [S, V] in [0, 8): every logit a hash of the row's chain and the token."""
+    token_V = np.arange(vocab, dtype=np.uint64) * np.uint64(_GOLDEN)
+    hashed_SV = mix(chain_S[:, None] + token_V)
+    return (hashed_SV >> np.uint64(40)).astype(np.float32) * np.float32(8 / 2**24)
+
+
+class OracleKV:
+    """The cache of the only layer: one uint64 per slot, garbage until written."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.block_size = block_size
+        self.slots = mix(np.arange(num_blocks * block_size, dtype=np.uint64))
+
+
+class Oracle:
+    """The Model protocol. `fail` is called with every batch, for tests that inject faults."""
+
+    def __init__(self, vocab: int = VOCAB, max_position: int = MAX_POSITION, eos: tuple[int, ...] = (EOS,)) -> None:
+        group = KVGroup("full", 1, 1, 8)
+        self.spec = ModelSpec("oracle", vocab, max_position, (group,), eos, "float32")
+        self.fail: Any = None
+
+    def kv_bytes_per_block(self, block_size: int) -> int:
+        return 8 * block_size
+
+    def kv_cache(self, num_blocks: int, block_size: int) -> OracleKV:
+        return OracleKV(num_blocks, block_size)
+
+    def forward(self, batch: Batch, kv: list[OracleKV]) -> np.ndarray:
+        """Four float32 per token, each 16 bits of its chain."""
+        if self.fail is not None:
+            self.fail(batch)
+        (layer,) = kv
+        layer.slots[batch.slots_T] = entries(batch.token_ids_T, batch.positions_T)
+        chain_T = np.empty(batch.num_tokens, np.uint64)
+        offset_B = np.arange(layer.block_size)
+        for r in range(batch.num_requests):
+            begin, end = batch.query_start_R1[r : r + 2]
+            length = batch.context_len_R[r]
+            blocks = batch.block_table_RB[r, : -(-length // layer.block_size)]
+            slot_C = (blocks[:, None] * layer.block_size + offset_B).ravel()[:length]
+            chain_T[begin:end] = chain(layer.slots[slot_C])[batch.positions_T[begin:end]]
+        return chain_T[:, None].view(np.uint16).astype(np.float32)
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        chain_S = np.ascontiguousarray(hidden_SD).astype(np.uint16).view(np.uint64)[:, 0]
+        return logits_of(chain_S, self.spec.vocab_size)
+
+
+def answer_logits(tokens: list[int], vocab: int = VOCAB) -> np.ndarray:
+    """float32 [C, V]: the right logits at every position of `tokens`, without engine or cache."""
+    token_C = np.array(tokens, np.int32)
+    return logits_of(chain(entries(token_C, np.arange(len(tokens)))), vocab)
+
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer() -> Tokenizer:
+    """One token per byte of UTF-8, and the special tokens."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as FastTokenizer
+
+    from tenon.text.tokenizer import Tokenizer
+
+    fast = FastTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(_byte_letters())}, merges=[]))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.decoder = decoders.ByteLevel()
+    names = ("<|bos|>", "<|eos|>", "<|start|>", "<|end|>")
+    fast.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return Tokenizer(
+        fast, bos_token_id=BOS, eos_token_ids=(EOS,), add_bos=True, chat_templates={"default": CHAT_TEMPLATE}
+    )
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that byte-level BPE (Radford et al. 2019) writes for each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(others)) for b in range(256)]

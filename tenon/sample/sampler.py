@@ -1,0 +1,123 @@
+"""From logits to tokens: each request's edits, the draw, and log-probabilities of the raw distribution.
+
+Shape letters: S sampled rows, V vocabulary, W rows whose logprobs are wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from tenon import ops
+from tenon.core.messages import TokenLogprob
+from tenon.core.request import Request
+from tenon.sample.edits import LogitEdits, needs_edits
+
+log = logging.getLogger(__name__)
+
+
+class RowParams(Protocol):
+    """Sampling parameters of running requests by row: the engine's table."""
+
+    version: int
+    temperature_R: np.ndarray
+    top_k_R: np.ndarray
+    top_p_R: np.ndarray
+    min_p_R: np.ndarray
+    seed_R: np.ndarray
+    choice_R: np.ndarray
+
+
+@dataclass(slots=True)
+class Sampled:
+    """One token per request; `errors` holds why a request, by index, has none."""
+
+    tokens: list[int]
+    logprobs: list[TokenLogprob | None]
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+class Sampler:
+    """Stateless but for what requests carry in `edits`, and gathered parameters of an unchanged batch."""
+
+    def __init__(self, rows: RowParams, eos_ids: frozenset[int], vocab_size: int) -> None:
+        self._rows = rows
+        self._eos_ids = eos_ids
+        self._vocab_size = vocab_size
+        self._gathered_for: tuple[int, list[int]] = (-1, [])
+        self._gathered: tuple[np.ndarray, ...] = ()
+
+    def admit(self, request: Request) -> None:
+        """Set up what a new request needs here."""
+        if needs_edits(request.params):
+            request.edits = LogitEdits(request, self._eos_ids, self._vocab_size)
+
+    def sample(self, requests: Sequence[Request], logits_SV: np.ndarray) -> Sampled:
+        """The next token of each request from its row, which is used up. A row that cannot be sampled (NaN)
+        costs its own request only."""
+        wanted = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        edited = [i for i, request in enumerate(requests) if request.edits is not None]
+        # Logprobs are of the model's own distribution, and edits change it in place.
+        raw_WV = logits_SV if len(wanted) == len(requests) and not edited else logits_SV[wanted]
+        errors = self._edit(requests, edited, logits_SV)
+        position_S = np.array([len(request.tokens) for request in requests], np.int64)
+        ids_S = ops.sample(logits_SV, *self._params([request.row for request in requests]), position_S)
+        tokens: list[int] = ids_S.tolist()
+        for i, token in enumerate(tokens):
+            if token < 0:
+                errors.setdefault(i, "the model's output is not a number")
+        logprobs: list[TokenLogprob | None] = [None] * len(tokens)
+        if wanted:
+            chosen = [max(tokens[i], 0) for i in wanted]
+            tops = [requests[i].params.logprobs or 0 for i in wanted]
+            for i, entry in zip(wanted, token_logprobs(raw_WV, chosen, tops), strict=True):
+                logprobs[i] = entry
+        return Sampled(tokens, logprobs, errors)
+
+    def _edit(
+        self, requests: Sequence[Request], edited: list[int], logits_SV: np.ndarray
+    ) -> dict[int, str]:
+        errors = {}
+        for i in edited:
+            try:
+                requests[i].edits.apply(requests[i], logits_SV[i])
+            except Exception as error:  # whatever it is, it is this request's alone
+                log.exception("editing logits of %s failed", requests[i].id)
+                errors[i] = f"internal error: {type(error).__name__}"
+        return errors
+
+    def _params(self, rows: list[int]) -> tuple[np.ndarray, ...]:
+        if self._gathered_for != (self._rows.version, rows):
+            table = self._rows
+            index_S = np.array(rows, np.int64)
+            self._gathered = tuple(
+                column_R[index_S]
+                for column_R in (
+                    table.temperature_R,
+                    table.top_k_R,
+                    table.top_p_R,
+                    table.min_p_R,
+                    table.seed_R,
+                    table.choice_R,
+                )
+            )
+            self._gathered_for = (table.version, rows)
+        return self._gathered
+
+
+def token_logprobs(logits_SV: np.ndarray, tokens: list[int], top_n: list[int]) -> list[TokenLogprob]:
+    """For each row, the logprob of its token and of its own number of most likely ones."""
+    most = min(max(top_n), logits_SV.shape[1])
+    ids_S = np.array(tokens, np.int32)
+    logprob_S, rank_S, top_ids_Sn, top_Sn = ops.logprobs(logits_SV, ids_S, most)
+    rows = zip(
+        tokens, logprob_S.tolist(), rank_S.tolist(), top_ids_Sn.tolist(), top_Sn.tolist(), top_n, strict=True
+    )
+    return [
+        TokenLogprob(token, logprob, rank, ids[:count], values[:count])
+        for token, logprob, rank, ids, values, count in rows
+    ]

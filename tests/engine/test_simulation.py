@@ -1,0 +1,108 @@
+"""Whole engines under random load: every answer must equal the pure function, and no block may stay behind."""
+
+import random
+
+import pytest
+
+from tenon.core.sampling import SamplingParams
+
+from .simulation import Simulation, make_engine, random_params
+
+CONFIGURATIONS = {
+    "roomy": {},
+    "no prefix cache": {"enable_prefix_caching": False},
+    "tiny pool": {"num_blocks": 12, "max_model_len": 40},
+    "tiny pool, no prefix cache": {"num_blocks": 12, "max_model_len": 40, "enable_prefix_caching": False},
+    "chunks of 1": {"max_num_batched_tokens": 1, "max_num_seqs": 1},
+    "chunks of 7": {"max_num_batched_tokens": 7, "max_num_seqs": 4, "num_blocks": 30},
+    "one block": {"num_blocks": 2, "block_size": 16, "max_model_len": 32},
+    "priority": {"scheduling_policy": "priority", "num_blocks": 20, "max_model_len": 60},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_random_load(name):
+    seed = random.randrange(2**32)
+    try:
+        _random_load(random.Random(seed), CONFIGURATIONS[name], num_requests=40)
+    except BaseException:
+        print(f"seed {seed}")
+        raise
+
+
+def _random_load(rng: random.Random, configuration: dict, num_requests: int) -> None:
+    engine = make_engine(**configuration)
+    simulation = Simulation(engine)
+    vocab, longest = engine.runner.model.spec.vocab_size, engine.scheduler.max_model_len
+    prefixes = [[rng.randrange(vocab) for _ in range(longest)] for _ in range(3)]
+    while len(simulation.adds) < num_requests:
+        for _ in range(rng.choice([0, 1, 1, 2, 6])):
+            shared = rng.choice(prefixes)[: rng.randint(0, longest // 2)]
+            own = [rng.randrange(vocab) for _ in range(rng.randint(0 if shared else 1, longest // 3))]
+            params = random_params(rng, vocab, longest // 2)
+            priority, salt = rng.randint(-2, 2), rng.choice(["", "", "x"])
+            for choice in range(rng.choice([1, 1, 3])):
+                simulation.add(shared + own, params, choice=choice, priority=priority, cache_salt=salt)
+        for _ in range(rng.randint(0, 12)):
+            simulation.step()
+            engine.check_integrity()
+        if rng.random() < 0.3:
+            simulation.abort(rng.choice(list(simulation.adds)))
+        if rng.random() < 0.05:
+            engine.scheduler.cache.reset()
+    simulation.run()
+    simulation.check()
+
+
+def test_pools_too_small_for_the_load_do_preempt():
+    """The simulation above means something only if it meets preemption and prefix hits."""
+    engine = make_engine(num_blocks=12, max_model_len=40)
+    simulation = Simulation(engine)
+    for i in range(8):
+        simulation.add([1, 2, 3, 4, 5, i], SamplingParams(max_tokens=30, ignore_eos=True, seed=i))
+    simulation.run()
+    simulation.check()
+    stats = engine.stats()
+    assert stats.num_preemptions > 0
+    assert stats.num_preemptions <= 3 * 8, "thrashing"
+    assert stats.prefix_cache_hits > 0
+
+
+def test_choices_of_one_prompt_share_its_blocks_from_the_first_step():
+    engine = make_engine()
+    simulation = Simulation(engine)
+    for choice in range(4):
+        simulation.add(list(range(33)), SamplingParams(max_tokens=4, seed=5, temperature=2.0), choice=choice)
+    simulation.step()
+    assert engine.stats().kv_blocks_used == 8 + 4
+    simulation.run()
+    simulation.check()
+    assert [simulation.answers[str(i)].num_cached_tokens for i in range(4)] == [0, 32, 32, 32]
+    assert len({tuple(answer.tokens) for answer in simulation.answers.values()}) > 1
+
+
+def test_a_warm_prefix_and_a_long_prompt_in_chunks():
+    engine = make_engine(num_blocks=200, max_position=512, max_num_batched_tokens=16, max_num_seqs=4)
+    simulation = Simulation(engine)
+    prompt = [random.randrange(50) for _ in range(400)]
+    first = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0))
+    simulation.run()
+    assert engine.num_steps >= 400 // 16 + 2
+    second = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0))
+    simulation.run()
+    simulation.check()
+    assert simulation.answers[first].num_cached_tokens == 0
+    assert simulation.answers[second].num_cached_tokens == 396
+
+
+def test_decoding_goes_on_while_a_long_prompt_is_chunked():
+    engine = make_engine(num_blocks=200, max_position=512, max_num_batched_tokens=16, max_num_seqs=4)
+    simulation = Simulation(engine)
+    short = simulation.add([1, 2], SamplingParams(max_tokens=30, ignore_eos=True, seed=1))
+    simulation.step()
+    simulation.add([random.randrange(50) for _ in range(400)], SamplingParams(max_tokens=2, seed=1))
+    for _ in range(20):
+        simulation.step()
+    assert len(simulation.answers[short].tokens) == 21
+    simulation.run()
+    simulation.check()
