@@ -19,7 +19,13 @@ class FullAttention:
     """Every token's K/V is kept for as long as the request runs."""
 
     def __init__(
-        self, num_blocks: int, block_size: int, *, prefix_caching: bool, secret: bytes, context: Sequence[str] = ()
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        prefix_caching: bool,
+        secret: bytes,
+        context: Sequence[str] = (),
     ) -> None:
         self.pool = BlockPool(num_blocks)
         self.block_size = block_size

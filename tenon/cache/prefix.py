@@ -42,7 +42,7 @@ def same_content(a: Entry | None, b: Entry | None) -> bool:
 
 
 class PrefixCache:
-    """Content of the pool's blocks, by key. `context` names the model, dtype, and whatever else conditions KV."""
+    """Content of the pool's blocks, by key. `context`: the model, its dtype, whatever else conditions KV."""
 
     def __init__(self, pool: BlockPool, block_size: int, secret: bytes, context: Sequence[str] = ()) -> None:
         self.block_size = block_size

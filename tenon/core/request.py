@@ -61,15 +61,15 @@ class Request:
         self.num_computed = 0  # tokens whose K/V is in the blocks
         self.num_cached = -1  # of these, found in the prefix cache at first admission; -1 before it
         self.blocks: list[int] = []  # in order of position
-        self.block_keys: list[Any] = []  # the prefix cache's key of each full block of `tokens`, made on demand
+        self.block_keys: list[
+            Any
+        ] = []  # the prefix cache's key of each full block of `tokens`, made on demand
         self.chain: list[Any] = []  # the prefix cache's entries for the first blocks
         self.row = -1  # in the engine's table while running
         self.suspect = False  # was in a step that failed: computed alone until it has emitted a token
         self.stop_ids = frozenset(add.params.stop_token_ids or ())
         self.edits: Any = None  # the sampler's: what it changes in this request's logits, if anything
-        self.prompt_logprobs: list[TokenLogprob] | None = (
-            None if add.params.prompt_logprobs is None else []
-        )
+        self.prompt_logprobs: list[TokenLogprob] | None = None if add.params.prompt_logprobs is None else []
 
     @property
     def num_output(self) -> int:

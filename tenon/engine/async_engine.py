@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from tenon.config import EngineConfig
 from tenon.core.messages import Abort, EngineStats, Ready, ResetPrefixCache
@@ -13,6 +14,9 @@ from tenon.core.sampling import SamplingParams
 from tenon.engine.client import EngineClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
 from tenon.errors import EngineDead, TenonError
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ class AsyncEngine:
 
             client = ProcessClient(config)
         self.config = config
-        self.tokenizer = None  # tenon.text.tokenizer.Tokenizer, once started
+        self.tokenizer: Tokenizer | None = None  # once started
         self.info: Ready | None = None  # what the engine said when it became ready
         self.stats = EngineStats()  # the latest
         self._client = client

@@ -40,6 +40,8 @@ def output_of(
     return output
 
 
-def error_of(request_id: str, error: str, kind: str | None = None, finish_reason: str = "error") -> EngineOutput:
+def error_of(
+    request_id: str, error: str, kind: str | None = None, finish_reason: str = "error"
+) -> EngineOutput:
     """The message that ends a request which cannot go on."""
     return EngineOutput(request_id=request_id, finish_reason=finish_reason, error=error, error_kind=kind)

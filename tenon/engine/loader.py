@@ -12,9 +12,8 @@ from tenon import ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
-from tenon.core.spec import ModelSpec
-from tenon.engine.engine import Engine
 from tenon.engine import oracle
+from tenon.engine.engine import Engine
 from tenon.engine.memory import kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
 from tenon.engine.prepare import Preparer
@@ -46,7 +45,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
     spec = model.spec
     if config.max_model_len is not None and config.max_model_len > spec.max_position:
         raise ConfigError(
-            f"max_model_len {config.max_model_len} is more than the {spec.max_position} positions of the model"
+            f"max_model_len {config.max_model_len} is more than the model's {spec.max_position} positions"
         )
     num_blocks, max_model_len = _size_cache(model, config)
     group = make_group(

@@ -59,10 +59,10 @@ def plan_blocks(
     if num_blocks * block_size >= length:
         return num_blocks, length
     if num_blocks < 2 or wanted_len is not None:
+        needed = -(-length // block_size) * bytes_per_block
         raise ConfigError(
-            f"a KV cache of {_size(budget)} holds {max(0, num_blocks) * block_size} tokens, and max_model_len is "
-            f"{length}: give --kv-cache-memory at least {_size(-(-length // block_size) * bytes_per_block)}, "
-            f"or lower --max-model-len"
+            f"a KV cache of {_size(budget)} holds {max(0, num_blocks) * block_size} tokens, fewer than the "
+            f"max_model_len of {length}: set kv_cache_memory to {_size(needed)} or more, or lower max_model_len"
         )
     return num_blocks, num_blocks * block_size
 

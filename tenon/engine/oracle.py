@@ -27,7 +27,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """A bijection of uint64 that spreads every bit: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    """A bijection of uint64 that spreads every bit: SplitMix64's finalizer (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -62,7 +62,9 @@ class OracleKV:
 class Oracle:
     """The Model protocol. `fail` is called with every batch, for tests that inject faults."""
 
-    def __init__(self, vocab: int = VOCAB, max_position: int = MAX_POSITION, eos: tuple[int, ...] = (EOS,)) -> None:
+    def __init__(
+        self, vocab: int = VOCAB, max_position: int = MAX_POSITION, eos: tuple[int, ...] = (EOS,)
+    ) -> None:
         group = KVGroup("full", 1, 1, 8)
         self.spec = ModelSpec("oracle", vocab, max_position, (group,), eos, "float32")
         self.fail: Any = None

@@ -17,7 +17,7 @@ from tenon.engine.table import Table
 
 @dataclass(frozen=True, slots=True)
 class PromptRows:
-    """Rows of a step whose logits say how likely prompt tokens were: row `first_row + i` predicts targets[i]."""
+    """Rows whose logits say how likely prompt tokens were: row `first_row + i` predicts `targets[i]`."""
 
     request: Request
     first_row: int
@@ -26,7 +26,7 @@ class PromptRows:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A step, ready to run. `batch.logit_rows_S` are the rows that `sampled` requests sample from, in order."""
+    """A step, ready to run. `sampled` are the requests that own `batch.logit_rows_S`, in order."""
 
     batch: Batch
     sampled: list[Request]
@@ -115,7 +115,7 @@ class Preparer:
 def _add_prompt_rows(
     prompt_rows: list[PromptRows], request: Request, start: int, end: int, first_row: int
 ) -> None:
-    """The row at position p predicts token p + 1; what an earlier run of this request has is not made again."""
+    """The row at position p predicts token p + 1; what an earlier run of this request made is kept."""
     assert request.prompt_logprobs is not None
     done = len(request.prompt_logprobs)  # positions 0 .. done - 1
     begin, stop = max(start, done), min(end, request.num_prompt - 1)

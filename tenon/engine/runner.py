@@ -40,9 +40,7 @@ class Model(Protocol):
 class Runner:
     """A model with its KV cache and sampler."""
 
-    def __init__(
-        self, model: Model, kv: list[Any], sampler: Sampler, logit_bytes: int = LOGIT_BYTES
-    ) -> None:
+    def __init__(self, model: Model, kv: list[Any], sampler: Sampler, logit_bytes: int = LOGIT_BYTES) -> None:
         self.model = model
         self.kv = kv
         self.sampler = sampler

@@ -1,4 +1,4 @@
-"""What the engine keeps about running requests as arrays, one row each, so that a step gathers and never loops.
+"""What the engine keeps about running requests as arrays, one row each: a step gathers from them.
 
 Shape letters: R rows, B blocks of the longest request.
 """

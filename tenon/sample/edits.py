@@ -63,8 +63,8 @@ class SeenTokens:
         self._followed = len(tokens)
 
     def penalize(self, params: SamplingParams, logits_V: np.ndarray) -> None:
-        """Repetition (Keskar et al. 2019): positive logits of seen tokens are divided, negative ones multiplied.
-        Frequency and presence (OpenAI): subtracted per emission, and once if emitted at all."""
+        """Repetition (Keskar et al. 2019) divides positive logits of seen tokens, multiplies negative ones.
+        Frequency and presence (OpenAI) subtract: per emission, and once if emitted at all."""
         ids_K = self._ids_K[: len(self._index)]
         emitted_K = self._emitted_K[: len(self._index)]
         values_K = logits_V[ids_K]

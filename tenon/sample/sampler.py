@@ -32,6 +32,9 @@ class RowParams(Protocol):
     choice_R: np.ndarray
 
 
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
 @dataclass(slots=True)
 class Sampled:
     """One token per request; `errors` holds why a request, by index, has none."""
@@ -49,7 +52,7 @@ class Sampler:
         self._eos_ids = eos_ids
         self._vocab_size = vocab_size
         self._gathered_for: tuple[int, list[int]] = (-1, [])
-        self._gathered: tuple[np.ndarray, ...] = ()
+        self._gathered: Columns | None = None
 
     def admit(self, request: Request) -> None:
         """Set up what a new request needs here."""
@@ -59,28 +62,32 @@ class Sampler:
     def sample(self, requests: Sequence[Request], logits_SV: np.ndarray) -> Sampled:
         """The next token of each request from its row, which is used up. A row that cannot be sampled (NaN)
         costs its own request only."""
-        wanted = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
         edited = [i for i, request in enumerate(requests) if request.edits is not None]
-        # Logprobs are of the model's own distribution, and edits change it in place.
-        raw_WV = logits_SV if len(wanted) == len(requests) and not edited else logits_SV[wanted]
+        wanted = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        raw_WV = None
+        if wanted:  # logprobs are of the model's own distribution, and edits change it in place
+            raw_WV = logits_SV[wanted] if edited or len(wanted) < len(requests) else logits_SV
         errors = self._edit(requests, edited, logits_SV)
-        position_S = np.array([len(request.tokens) for request in requests], np.int64)
-        ids_S = ops.sample(logits_SV, *self._params([request.row for request in requests]), position_S)
-        tokens: list[int] = ids_S.tolist()
+        tokens = self._draw(requests, logits_SV)
         for i, token in enumerate(tokens):
             if token < 0:
                 errors.setdefault(i, "the model's output is not a number")
         logprobs: list[TokenLogprob | None] = [None] * len(tokens)
-        if wanted:
+        if raw_WV is not None:
             chosen = [max(tokens[i], 0) for i in wanted]
             tops = [requests[i].params.logprobs or 0 for i in wanted]
             for i, entry in zip(wanted, token_logprobs(raw_WV, chosen, tops), strict=True):
                 logprobs[i] = entry
         return Sampled(tokens, logprobs, errors)
 
-    def _edit(
-        self, requests: Sequence[Request], edited: list[int], logits_SV: np.ndarray
-    ) -> dict[int, str]:
+    def _draw(self, requests: Sequence[Request], logits_SV: np.ndarray) -> list[int]:
+        temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S = self._params(requests)
+        position_S = np.array([len(request.tokens) for request in requests], np.int64)
+        ids_S = ops.sample(logits_SV, temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S, position_S)
+        tokens: list[int] = ids_S.tolist()
+        return tokens
+
+    def _edit(self, requests: Sequence[Request], edited: list[int], logits_SV: np.ndarray) -> dict[int, str]:
         errors = {}
         for i in edited:
             try:
@@ -90,22 +97,19 @@ class Sampler:
                 errors[i] = f"internal error: {type(error).__name__}"
         return errors
 
-    def _params(self, rows: list[int]) -> tuple[np.ndarray, ...]:
-        if self._gathered_for != (self._rows.version, rows):
-            table = self._rows
-            index_S = np.array(rows, np.int64)
-            self._gathered = tuple(
-                column_R[index_S]
-                for column_R in (
-                    table.temperature_R,
-                    table.top_k_R,
-                    table.top_p_R,
-                    table.min_p_R,
-                    table.seed_R,
-                    table.choice_R,
-                )
-            )
+    def _params(self, requests: Sequence[Request]) -> Columns:
+        """Parameters of the requests' rows. Gathered once for as long as the same requests run."""
+        rows, table = [request.row for request in requests], self._rows
+        if self._gathered is None or self._gathered_for != (table.version, rows):
             self._gathered_for = (table.version, rows)
+            self._gathered = (
+                table.temperature_R[rows],
+                table.top_k_R[rows],
+                table.top_p_R[rows],
+                table.min_p_R[rows],
+                table.seed_R[rows],
+                table.choice_R[rows],
+            )
         return self._gathered
 
 

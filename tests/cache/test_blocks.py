@@ -1,4 +1,4 @@
-"""The block pool against a plain model of it: random walks, by Hypothesis (which shrinks) and by a fast driver."""
+"""The block pool against a plain model of it, on random walks by Hypothesis (it shrinks) and a driver."""
 
 import random
 
@@ -11,7 +11,7 @@ from tenon.cache.blocks import BlockPool
 
 
 class PoolModel:
-    """A pool, and what it should look like: the block lists of holders, and idle blocks from oldest to newest."""
+    """A pool, and what it should look like: block lists of holders, idle blocks from oldest to newest."""
 
     def __init__(self, num_blocks: int) -> None:
         self.evicted: list[int] = []

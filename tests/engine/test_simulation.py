@@ -1,4 +1,4 @@
-"""Whole engines under random load: every answer must equal the pure function, and no block may stay behind."""
+"""Whole engines under random load: every answer equals the pure function, and no block stays behind."""
 
 import random
 

@@ -1,0 +1,272 @@
+"""The scheduler's invariants under random requests, without model or runner; and its rules one by one."""
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tenon.cache.groups import FullAttention
+from tenon.core.messages import AddRequest
+from tenon.core.request import Request, State
+from tenon.core.sampling import SamplingParams
+from tenon.core.schedule import Budget, Schedule
+from tenon.engine.scheduler import Scheduler
+from tenon.errors import InvalidRequest
+
+BLOCK = 4
+
+
+class Driver:
+    """A scheduler whose model emits 0, with the invariants of a step checked at every step."""
+
+    def __init__(self, *, num_blocks=10, tokens=12, seqs=4, length=32, policy="fcfs", prefix=True) -> None:
+        cache = FullAttention(num_blocks, BLOCK, prefix_caching=prefix, secret=b"s")
+        self.scheduler = Scheduler(
+            cache,
+            max_num_batched_tokens=tokens,
+            max_num_seqs=seqs,
+            max_model_len=length,
+            policy=policy,
+        )
+        self.num_added = 0
+        self.logs: dict[str, list[int]] = {}
+        self.idle_steps = 0
+
+    def add(self, prompt: list[int], max_tokens: int = 8, priority: int = 0) -> Request:
+        add = AddRequest(
+            request_id=f"r{self.num_added}",
+            prompt_token_ids=prompt,
+            params=SamplingParams(max_tokens=max_tokens),
+            priority=priority,
+        )
+        request = Request(add, self.num_added, self.scheduler.max_model_len)
+        self.num_added += 1
+        self.scheduler.add(request)
+        self.logs[request.id] = list(prompt)
+        return request
+
+    def step(self, fail=None) -> Schedule:
+        scheduler = self.scheduler
+        first = scheduler.running[0] if len(scheduler.running) else None
+        step = scheduler.schedule()
+        self._check(step, first)
+        if fail is not None and fail(step):
+            if (culprit := scheduler.blame(step)) is not None:
+                scheduler.finish(culprit)
+            return step
+        scheduler.advance(step)
+        for request in step.requests:
+            if request.num_computed == len(request.tokens):
+                scheduler.emit(request, 0)
+                self.logs[request.id].append(0)
+                if len(request.tokens) >= request.max_total:
+                    scheduler.finish(request)
+        return step
+
+    def run(self, limit: int = 2000) -> int:
+        steps = 0
+        while len(self.scheduler):
+            self.step()
+            self.scheduler.check_integrity()
+            steps += 1
+            assert steps < limit, "not done"
+        assert self.scheduler.cache.pool.num_used == 0
+        return steps
+
+    def _check(self, step: Schedule, first: Request | None) -> None:
+        scheduler = self.scheduler
+        assert step.total_tokens == sum(step.num_tokens) <= scheduler.max_num_batched_tokens
+        assert all(count > 0 for count in step.num_tokens)
+        assert len(set(map(id, step.requests))) == len(step.requests) <= scheduler.max_num_seqs
+        for request, count in zip(step.requests, step.num_tokens, strict=True):
+            assert request.state is State.RUNNING
+            assert request not in step.preempted
+            assert request.num_computed + count <= len(request.tokens)
+            assert request.num_computed + count <= len(request.blocks) * BLOCK
+        for request in scheduler:
+            assert request.tokens == self.logs[request.id], "the log of emitted tokens changed"
+        if len(scheduler):
+            assert step.requests, "work exists, and nothing is scheduled"
+            if scheduler._num_suspects == 0:
+                assert set(map(id, scheduler.running)) == set(map(id, step.requests)), "someone got no token"
+        if first is not None and scheduler._num_suspects == 0:
+            assert first not in step.preempted, "the first in rank was preempted"
+
+
+def random_add(driver: Driver, rng) -> None:
+    prompt = [rng.randint(0, 1) for _ in range(rng.randint(1, 20))]
+    driver.add(prompt, rng.randint(1, 32 - len(prompt)), rng.randint(-1, 1))
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_long_random_walk(policy, prefix, seed):
+    rng = random.Random(seed)
+    driver = Driver(policy=policy, prefix=prefix, num_blocks=rng.randint(8, 20), tokens=rng.randint(4, 30))
+    for number in range(3000):
+        roll = rng.random()
+        if roll < 0.15 and len(driver.scheduler) < 12:
+            random_add(driver, rng)
+        elif roll < 0.18 and len(driver.scheduler):
+            driver.scheduler.finish(rng.choice(list(driver.scheduler)))
+        elif roll < 0.21:
+            bad = rng.randrange(4)
+            driver.step(fail=lambda step, bad=bad: any(int(r.id[1:]) % 4 == bad for r in step.requests))
+        else:
+            driver.step()
+        if number % 5 == 0:
+            driver.scheduler.check_integrity()
+    driver.run()
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = Driver(num_blocks=8)
+
+    @rule(
+        length=st.integers(1, 20),
+        extra=st.integers(1, 12),
+        token=st.integers(0, 1),
+        priority=st.integers(0, 1),
+    )
+    def add(self, length, extra, token, priority):
+        self.driver.add([token] * length, extra, priority)
+
+    @precondition(lambda self: len(self.driver.scheduler))
+    @rule(data=st.data())
+    def abort(self, data):
+        self.driver.scheduler.finish(
+            data.draw(st.sampled_from(sorted(self.driver.scheduler, key=lambda r: r.seq)))
+        )
+
+    @rule()
+    def step(self):
+        self.driver.step()
+
+    @rule()
+    def failing_step(self):
+        self.driver.step(fail=lambda step: len(step.requests) > 1)
+
+    @rule()
+    def reset(self):
+        self.driver.scheduler.cache.reset()
+
+    @invariant()
+    def check(self):
+        self.driver.scheduler.check_integrity()
+
+    def teardown(self):
+        self.driver.run()
+
+
+class PriorityMachine(SchedulerMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = Driver(num_blocks=8, policy="priority")
+
+
+for machine in (SchedulerMachine, PriorityMachine):
+    machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestScheduler = SchedulerMachine.TestCase
+TestPriorityScheduler = PriorityMachine.TestCase
+
+
+def test_order_of_service_is_first_come_first_served():
+    driver = Driver(seqs=2, num_blocks=100)
+    requests = [driver.add([1, i], max_tokens=3) for i in range(6)]
+    order = []
+    while len(driver.scheduler):
+        order += [r for r in driver.step().requests if r not in order]
+    assert order == requests
+
+
+def test_order_of_service_by_priority():
+    driver = Driver(seqs=1, num_blocks=100, policy="priority")
+    low, high, middle = (driver.add([1], 2, priority) for priority in (5, -5, 0))
+    order = []
+    while len(driver.scheduler):
+        order += [r for r in driver.step().requests if r not in order]
+    assert order == [high, middle, low]
+
+
+def test_the_last_in_rank_makes_room_and_comes_back():
+    driver = Driver(num_blocks=6, prefix=False, length=24)
+    first, second = driver.add([1] * 8, max_tokens=16), driver.add([2] * 4, max_tokens=16)
+    preempted = set()
+    while len(driver.scheduler):
+        preempted |= {r.id for r in driver.step().preempted}
+    assert preempted == {second.id}
+    assert len(first.tokens) == 24
+    assert len(second.tokens) == 20
+
+
+def test_a_long_recomputation_leaves_a_token_for_everyone():
+    """A request of high rank that starts over must not take the whole step from those that decode."""
+    driver = Driver(tokens=8, seqs=4, num_blocks=100, policy="priority")
+    small = [driver.add([i], 16, priority=1) for i in range(3)]
+    driver.step()
+    big = driver.add([9] * 20, 4, priority=0)
+    driver.step()
+    step = driver.step()
+    counts = dict(zip([r.id for r in step.requests], step.num_tokens, strict=True))
+    assert counts[big.id] == 5
+    assert all(counts[r.id] == 1 for r in small)
+
+
+def test_a_step_that_fails_is_taken_apart_and_only_the_culprit_goes():
+    driver = Driver(num_blocks=100, tokens=30)
+    requests = [driver.add([i, i + 1, 7], max_tokens=6) for i in range(4)]
+    culprit, ended = requests[2], []
+    finish = driver.scheduler.finish
+    driver.scheduler.finish = lambda r: (ended.append((r.id, len(r.tokens))), finish(r))
+    while len(driver.scheduler):
+        driver.step(fail=lambda step: culprit in step.requests and len(culprit.tokens) == 5)
+        driver.scheduler.check_integrity()
+    assert dict(ended) == {r.id: 5 if r is culprit else 9 for r in requests}
+
+
+def test_blocks_of_a_failed_step_are_not_reused():
+    driver = Driver(num_blocks=20, tokens=30)
+    prompt = [1] * 13
+    one, two = driver.add(prompt), driver.add(prompt)
+    driver.step(fail=lambda step: True)
+    assert one.suspect
+    assert two.suspect
+    assert len(driver.scheduler.cache.prefix) == 0
+    step = driver.step()
+    assert step.requests == [one]
+    assert step.num_tokens == [13], "nothing of the failed step counts as computed"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "what"),
+    [([], 4, "empty"), ([1] * 32, 4, "context"), ([1] * 8, 20, "KV cache")],
+)
+def test_what_can_never_run_is_refused(prompt, max_tokens, what):
+    driver = Driver(num_blocks=6)
+    with pytest.raises(InvalidRequest, match=what):
+        driver.add(prompt, max_tokens)
+    assert len(driver.scheduler) == 0
+
+
+def test_ids_are_unique():
+    driver = Driver()
+    driver.add([1])
+    driver.num_added = 0
+    with pytest.raises(InvalidRequest, match="in flight"):
+        driver.add([1])
+
+
+def test_budget_gives_all_or_nothing():
+    budget = Budget(5)
+    assert budget.take(4)
+    assert not budget.take(2)
+    assert budget.left == 1
+    budget.undo(4)
+    assert budget.take(5)
+    budget.undo(5)
+    with pytest.raises(AssertionError):
+        budget.undo(1)
