@@ -1,0 +1,93 @@
+"""What chat and text completions have in common: identity of the answer, its generations, its reply."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tenon.core.outputs import Logprob, TokenLogprobs
+from tenon.core.sampling import SamplingParams
+from tenon.server.auth import cache_salt
+from tenon.server.call import Call
+from tenon.server.engine import Engine
+from tenon.server.probes import tenon_version
+from tenon.server.schema.sampling import SamplingFields, check_vocab
+from tenon.server.stream import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Fields that every chunk of an answer carries."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+    @classmethod
+    def new(cls, prefix: str, model: str) -> Head:
+        return cls(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), model, fingerprint(model))
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.system_fingerprint,
+        }
+
+
+def fingerprint(model: str) -> str:
+    """Equal fingerprints: the same seed gives the same answer."""
+    return "fp_" + hashlib.sha256(f"{tenon_version()}/{model}".encode()).hexdigest()[:12]
+
+
+def generation(
+    call: Call,
+    request: SamplingFields,
+    engine: Engine,
+    head: Head,
+    position: int,
+    prompt_token_ids: list[int],
+    params: SamplingParams,
+) -> Generation:
+    """The run of one prompt, not yet started. Raises InvalidRequest or ApiError."""
+    check_vocab(params, engine.tokenizer.vocab_size)
+    assert params.max_tokens is not None
+    return Generation(
+        engine=engine,
+        prompt_token_ids=prompt_token_ids,
+        params=params,
+        request_id=f"{head.id}-{position}",
+        priority=request.priority_value(),
+        cache_salt=cache_salt(call.caller, request.cache_salt),
+        meter=call.app.metrics.start(
+            head.model, call.arrival, len(prompt_token_ids), params.n, params.max_tokens
+        ),
+    )
+
+
+async def reply(
+    call: Call,
+    stream: bool,
+    chunks: AsyncGenerator[Any, None],
+    fold: Callable[[AsyncGenerator[Any, None]], Awaitable[msgspec.Struct]],
+) -> None:
+    """Send the chunks as they come, or their fold at the end."""
+    async with aclosing(chunks):
+        if stream:
+            await call.send_events(chunks)
+        else:
+            await call.send_json(await fold(chunks))
+
+
+def wire_prompt_logprobs(entries: list[TokenLogprobs | None]) -> list[dict[str, Logprob] | None]:
+    """Prompt logprobs as vLLM's API has them: token id to logprob, rank and text, per position."""
+    return [None if entry is None else {str(i): p for i, p in entry.items()} for entry in entries]

@@ -1,0 +1,61 @@
+"""The ASGI application: which path is answered by what."""
+
+from __future__ import annotations
+
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from tenon.server import chat, completions, models, probes
+from tenon.server.call import Call
+from tenon.server.endpoint import Endpoint, NotFound
+from tenon.server.engine import Engine
+from tenon.server.metrics import Metrics
+from tenon.server.models import Models
+from tenon.server.schema.chat import ChatRequest
+from tenon.server.schema.completion import CompletionRequest
+from tenon.server.settings import ServerSettings
+
+
+class App:
+    """State that requests share, and the router. `live` are the calls that generate now."""
+
+    def __init__(self, served: Models, settings: ServerSettings) -> None:
+        self.models = served
+        self.settings = settings
+        self.metrics = Metrics()
+        self.live: set[Call] = set()
+        self.stopping = False  # new requests get 503; those in flight go on
+        for engine in served.engines:
+            self.metrics.watch(engine.model_name, lambda engine=engine: served.stats(engine))  # type: ignore[misc]
+        self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route("/v1/chat/completions", Endpoint(self, chat.create, ChatRequest)),
+            Route("/v1/completions", Endpoint(self, completions.create, CompletionRequest)),
+            Route("/v1/models", Endpoint(self, models.list_models)),
+            Route("/v1/models/{name:path}", Endpoint(self, models.get_model)),
+            Route("/metrics", Endpoint(self, probes.metrics)),
+            Route("/health", Endpoint(self, probes.health, public=True)),
+            Route("/live", Endpoint(self, probes.live, public=True)),
+            Route("/ready", Endpoint(self, probes.ready, public=True)),
+            Route("/version", Endpoint(self, probes.get_version, public=True)),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        assert scope["type"] == "http"
+        await self._router(scope, receive, send)
+
+    def stop_live(self) -> None:
+        """End every request in flight with an error event or status 503."""
+        for call in list(self.live):
+            call.stop()
+
+
+def build_app(engine: Engine, settings: ServerSettings | None = None, names: tuple[str, ...] = ()) -> App:
+    """The app that serves one engine under `names` (default: the engine's own name)."""
+    served = Models(dict.fromkeys(names or (engine.model_name,), engine))
+    return App(served, settings or ServerSettings())

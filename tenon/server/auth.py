@@ -1,0 +1,43 @@
+"""API keys. Every route asks for one unless it is tagged public (`endpoint.Endpoint.public`)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+
+from tenon.server.errors import ApiError, bad_request
+from tenon.server.settings import ServerSettings, digest
+
+_SALT = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+
+
+def authenticate(headers: Mapping[str, str], settings: ServerSettings) -> str:
+    """Name of the caller's cache domain ("" when keys are not in use). Raises 401.
+
+    All keys are compared, each in constant time over digests, so that timing tells nothing.
+    """
+    if not settings.api_keys:
+        return ""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    given = digest(key.strip())
+    matches = [hmac.compare_digest(given, known) for known in settings.api_keys]
+    if scheme.lower() != "bearer" or not any(matches):
+        raise ApiError(
+            401,
+            "missing or wrong API key: send it as `Authorization: Bearer KEY`",
+            kind="authentication_error",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+    return "" if settings.share_prefix_cache else given.hex()
+
+
+def cache_salt(caller: str, requested: str | None) -> str:
+    """Salt of the prefix cache: callers with different keys, or salts of their own, share no blocks."""
+    if requested is not None and not _SALT.match(requested):
+        raise bad_request("cache_salt must be 1 to 128 characters of A-Z a-z 0-9 _ -", "cache_salt")
+    if not caller and requested is None:
+        return ""
+    return hashlib.sha256(f"{caller}/{requested or ''}".encode()).hexdigest()

@@ -1,0 +1,184 @@
+"""One HTTP request being answered: bounded body in, JSON or server-sent events out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down
+
+if TYPE_CHECKING:
+    from tenon.server.app import App
+
+log = logging.getLogger("tenon.server")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+_JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
+DONE = b"data: [DONE]\n\n"
+
+
+class Call:
+    """State of one request. `caller` is its cache domain, set once the API key has been checked."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, app: App) -> None:
+        self.scope = scope
+        self.app = app
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
+        self.arrival = time.monotonic()
+        self.caller = ""
+        self.status = 0  # of the answer; 0 until it starts
+        self._receive = receive
+        self._send = send
+        self._streaming = False
+        self._finished = False
+        self._stopped: asyncio.Future[None] | None = None
+
+    # --- in
+
+    async def json_body(self) -> bytes:
+        """The whole body. Raises 415 for another type than JSON, 413 as soon as the limit is passed."""
+        if not _JSON.match(self.headers.get("content-type", "")):
+            raise ApiError(
+                415, "the Content-Type header must be application/json", code="unsupported_media_type"
+            )
+        limit = self.app.settings.max_body_bytes
+        length = self.headers.get("content-length", "")
+        if length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    # --- out
+
+    async def send_json(self, body: Any, status: int = 200) -> None:
+        await self.send_bytes(msgspec.json.encode(body), "application/json", status)
+
+    async def send_bytes(
+        self, body: bytes, content_type: str, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        await self._start(status, content_type, {"content-length": str(len(body)), **(headers or {})})
+        await self._body(body, more=False)
+
+    async def send_events(self, chunks: AsyncIterator[msgspec.Struct]) -> None:
+        """Server-sent events, one per chunk, then [DONE].
+
+        The headers wait for the first chunk, so that a request refused by the engine still gets a status.
+        """
+        encode = msgspec.json.Encoder().encode
+        async for chunk in chunks:
+            if not self.status:
+                self._streaming = True
+                await self._start(200, "text/event-stream; charset=utf-8", {"cache-control": "no-cache"})
+            await self._body(b"data: " + encode(chunk) + b"\n\n", more=True)
+        await self._body(DONE, more=False)
+
+    async def fail(self, error: BaseException) -> None:
+        """Tell the client of an error: as a response, or as the last event of a stream under way."""
+        api_error = as_api_error(error, self.request_id)
+        self._log(error, api_error)
+        if self._finished:
+            return
+        if not self.status:
+            await self.send_bytes(api_error.body(), "application/json", api_error.status, api_error.headers)
+        elif self._streaming:
+            await self._body(b"data: " + api_error.body() + b"\n\n", more=False)
+
+    async def _start(self, status: int, content_type: str, headers: dict[str, str]) -> None:
+        self.status = status
+        fields = {"content-type": content_type, "x-request-id": self.request_id, **headers}
+        await self._emit(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
+            }
+        )
+
+    async def _body(self, body: bytes, *, more: bool) -> None:
+        self._finished = not more
+        await self._emit({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _emit(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            raise Disconnected from None
+
+    # --- supervision
+
+    async def supervise(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until it ends, the client goes away (then Disconnected) or the server stops (503).
+
+        The one place where a request is cancelled; generators it drives abort the engine's request when
+        they are closed. Call it only after the body has been read.
+        """
+        self._stopped = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._wait_disconnect())
+        self.app.live.add(self)
+        try:
+            await asyncio.wait({task, gone, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            await _cancel(task)
+            raise Disconnected if gone.done() else shutting_down()
+        finally:
+            self.app.live.discard(self)
+            await _cancel(gone)
+            await _cancel(task)
+
+    def stop(self) -> None:
+        """End the request because the server stops."""
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    async def _wait_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _log(self, error: BaseException, api_error: ApiError) -> None:
+        where = f"{self.scope['method']} {self.scope['path']} id={self.request_id}"
+        if api_error.code == "internal_error":
+            log.error("%s failed", where, exc_info=error)
+        else:
+            log.debug("%s: %d %s", where, api_error.status, api_error.code)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel and wait until the task is over, whatever its end."""
+    if not task.done():
+        task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # marks it as seen
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than the limit of {limit} bytes",
+        code="body_too_large",
+        headers={"connection": "close"},  # the rest of the body is not read
+    )

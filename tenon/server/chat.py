@@ -1,0 +1,203 @@
+"""POST /v1/chat/completions"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from tenon.core.sampling import MAX_LOGPROBS
+from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
+from tenon.server.call import Call
+from tenon.server.errors import bad_request, not_supported
+from tenon.server.logprobs import chat_logprobs
+from tenon.server.prompt import chat_prompt, room
+from tenon.server.schema.chat import (
+    Answer,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    TokenLogprob,
+)
+from tenon.server.schema.sampling import sampling_params
+from tenon.server.stream import Delta as TokenDelta
+from tenon.server.stream import Generation, usage
+
+# Fields that exist in the API and do nothing yet, with the values that ask for nothing.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "reasoning_effort": ("none",),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "structured_outputs": (),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "logits_processors": ([],),
+    "suffix": ("",),
+}
+
+
+async def create(call: Call, request: ChatRequest) -> None:
+    """Render, generate, and send the answer in whole or in chunks."""
+    refuse_unsupported(request)
+    request.check_stream_options()
+    model, engine = call.app.models.get(request.model)
+    top_logprobs = _top_logprobs(request)
+    limit_field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    ids = await chat_prompt(request, engine, call.app.settings.chat_template)
+    params = sampling_params(
+        request,
+        call.app.settings.default_sampling,
+        max_tokens=room(ids, engine, getattr(request, limit_field), limit_field),
+        max_tokens_field=limit_field,
+        logprobs=top_logprobs,
+    )
+    head = Head.new("chatcmpl", model)
+    run = generation(call, request, engine, head, 0, ids, params)
+    await reply(call, bool(request.stream), chunks(request, head, run), fold)
+
+
+def refuse_unsupported(request: Any) -> None:
+    """Raises ApiError(400) naming the first field that asks for what does not exist yet."""
+    for name, inert in _INERT.items():
+        value = getattr(request, name, None)
+        if value is not None and value not in inert:
+            raise not_supported(name)
+
+
+async def chunks(request: ChatRequest, head: Head, run: Generation) -> AsyncGenerator[ChatChunk, None]:
+    """The answer as chunks: role, deltas, finish reasons, usage. Both kinds of answer come from here."""
+    whole = not request.stream
+    continuous = request.continuous_usage()
+    no_usage: UnsetType | None = None if request.include_usage() else UNSET
+    opened: set[int] = set()
+
+    def chunk(choices: list[ChunkChoice]) -> ChatChunk:
+        return ChatChunk(**head.fields(), choices=choices, usage=usage([run]) if continuous else no_usage)
+
+    async with aclosing(run.deltas()) as deltas:
+        async for delta in deltas:
+            if delta.index not in opened:
+                first = chunk([_opening(delta.index)])
+                if not opened:
+                    _add_prompt(first, request, run)
+                opened.add(delta.index)
+                yield first
+            if choice := _choice(delta, request, run):
+                yield chunk([choice])
+    if whole or request.include_usage():
+        yield ChatChunk(**head.fields(), choices=[], usage=usage([run]))
+
+
+def _opening(index: int) -> ChunkChoice:
+    return ChunkChoice(
+        index=index, delta=Delta(role="assistant", content=""), logprobs=None, finish_reason=None
+    )
+
+
+def _add_prompt(chunk: ChatChunk, request: ChatRequest, run: Generation) -> None:
+    """What is said of the prompt goes with the first chunk."""
+    if run.prompt_logprobs is not None:
+        chunk.prompt_logprobs = wire_prompt_logprobs(run.prompt_logprobs)
+    if request.return_token_ids:
+        chunk.prompt_token_ids = run.prompt_token_ids
+
+
+def _choice(delta: TokenDelta, request: ChatRequest, run: Generation) -> ChunkChoice | None:
+    """None when there is nothing to show yet: the token's text is held back."""
+    logprobs = None
+    if request.logprobs and delta.token_ids:
+        top = request.top_logprobs or 0
+        logprobs = chat_logprobs(delta.token_ids, delta.logprobs, top, run.engine.tokenizer)
+    token_ids = delta.token_ids if request.return_token_ids else UNSET
+    if not (delta.text or logprobs or token_ids or delta.finish_reason):
+        return None
+    return ChunkChoice(
+        index=delta.index,
+        delta=Delta(content=delta.text) if delta.text else Delta(),
+        logprobs=logprobs,
+        finish_reason=delta.finish_reason,
+        stop_reason=delta.stop_reason if delta.finish_reason else UNSET,
+        token_ids=token_ids,
+    )
+
+
+@dataclass(slots=True)
+class _Folded:
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] | None = None
+    token_ids: list[int] | UnsetType = UNSET
+    finish_reason: str | None = None
+    stop_reason: int | str | UnsetType | None = UNSET
+
+    def add(self, choice: ChunkChoice) -> None:
+        if choice.delta.content is not UNSET:
+            self.text.append(choice.delta.content)
+        if choice.logprobs is not None:
+            self.logprobs = self.logprobs or []
+            self.logprobs.extend(choice.logprobs.content)
+        if choice.token_ids is not UNSET:
+            self.token_ids = [] if self.token_ids is UNSET else self.token_ids
+            self.token_ids.extend(choice.token_ids)
+        if choice.finish_reason is not None:
+            self.finish_reason, self.stop_reason = choice.finish_reason, choice.stop_reason
+
+    def choice(self, index: int) -> ChatChoice:
+        return ChatChoice(
+            index=index,
+            message=Answer(content="".join(self.text)),
+            logprobs=None if self.logprobs is None else ChatLogprobs(content=self.logprobs),
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            token_ids=self.token_ids,
+        )
+
+
+async def fold(stream: AsyncGenerator[ChatChunk, None]) -> ChatCompletion:
+    """The whole answer that a stream of chunks spells."""
+    choices: dict[int, _Folded] = {}
+    first = last = None
+    async for chunk in stream:
+        first, last = first or chunk, chunk
+        for choice in chunk.choices:
+            choices.setdefault(choice.index, _Folded()).add(choice)
+    assert first is not None
+    assert last is not None
+    return ChatCompletion(
+        id=first.id,
+        created=first.created,
+        model=first.model,
+        system_fingerprint=first.system_fingerprint,
+        choices=[folded.choice(index) for index, folded in sorted(choices.items())],
+        usage=None if last.usage is UNSET else last.usage,
+        prompt_logprobs=first.prompt_logprobs,
+        prompt_token_ids=first.prompt_token_ids,
+    )
+
+
+def _top_logprobs(request: ChatRequest) -> int | None:
+    """SamplingParams.logprobs. Raises ApiError naming top_logprobs."""
+    top = request.top_logprobs
+    if top is not None and not 0 <= top <= MAX_LOGPROBS:
+        raise bad_request(f"top_logprobs must be between 0 and {MAX_LOGPROBS}, not {top}", "top_logprobs")
+    if top and not request.logprobs:
+        raise bad_request("top_logprobs needs logprobs to be true", "top_logprobs")
+    return (top or 0) if request.logprobs else None

@@ -1,0 +1,88 @@
+"""Errors on the wire: the OpenAI error object `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tenon.errors import EngineDead, InvalidRequest
+
+
+class ApiError(Exception):
+    """An error with its HTTP status. `message` is shown to the client: never put internals in it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The JSON error object."""
+        return msgspec.json.encode(
+            {
+                "error": {
+                    "message": self.message,
+                    "type": self.kind,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+
+class Disconnected(Exception):
+    """The client went away; there is nobody to answer."""
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
+
+
+def not_supported(field: str) -> ApiError:
+    return ApiError(400, f"{field} is not supported yet", param=field, code="not_supported")
+
+
+def loading() -> ApiError:
+    return ApiError(
+        503,
+        "the model is still loading; try again in a moment",
+        kind="server_error",
+        code="model_loading",
+        headers={"retry-after": "1"},
+    )
+
+
+def shutting_down() -> ApiError:
+    return ApiError(503, "the server is shutting down", kind="server_error", code="shutting_down")
+
+
+def as_api_error(error: BaseException, request_id: str) -> ApiError:
+    """What the client is told about any exception: only user errors keep their own text."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, InvalidRequest):
+        return bad_request(str(error), error.param, error.code)
+    if isinstance(error, EngineDead):
+        return ApiError(
+            500, "the engine process has died; restart the server", kind="server_error", code="engine_dead"
+        )
+    return ApiError(
+        500,
+        f"internal error while serving request {request_id}; the server's log says more",
+        kind="server_error",
+        code="internal_error",
+    )

@@ -1,0 +1,187 @@
+"""From a request's text to token ids. Long inputs are rendered and tokenised off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from tenon.errors import InvalidRequest
+from tenon.server.engine import Engine
+from tenon.server.errors import bad_request, not_supported
+from tenon.server.schema.chat import ChatRequest, Message
+from tenon.server.schema.completion import CompletionRequest
+from tenon.text.chat import render
+
+T = TypeVar("T")
+
+INLINE_CHARS = 4096  # about a millisecond of tokenising
+MAX_MESSAGES = 4096
+MAX_PROMPTS = 1024
+
+# Tokenizing is native and leaves the GIL; two at a time leave the event loop and the engine their cores.
+_threads = ThreadPoolExecutor(2, thread_name_prefix="tenon-text")
+
+
+async def offload(size: int, work: Callable[[], T]) -> T:
+    """Run `work` here if its input is small (`size` characters), else in a thread."""
+    if size <= INLINE_CHARS:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+
+
+async def chat_prompt(request: ChatRequest, engine: Engine, template: str | None) -> list[int]:
+    """Token ids of a conversation, through the chat template. Raises InvalidRequest or ApiError."""
+    messages = plain_messages(request.messages)
+    source = template or engine.tokenizer.chat_template
+    if source is None:
+        raise bad_request("this model has no chat template; use /v1/completions", "messages")
+    continues = bool(request.continue_final_message)
+    generation_prompt = request.add_generation_prompt
+    if continues and generation_prompt:
+        raise bad_request(
+            "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
+        )
+
+    def work() -> list[int]:
+        text = render(
+            messages,
+            source,
+            engine.tokenizer,
+            add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
+            continue_final_message=continues,
+        )
+        # The template writes BOS itself.
+        return engine.tokenizer.encode(text, bool(request.add_special_tokens))
+
+    size = sum(len(message["content"]) for message in messages)
+    ids = await offload(size, _named("messages", work))
+    check_fits(ids, engine, "messages")
+    return ids
+
+
+async def completion_prompts(
+    request: CompletionRequest, engine: Engine
+) -> list[tuple[str | None, list[int]]]:
+    """(text if it was given, token ids) of each prompt. Raises InvalidRequest or ApiError."""
+    special = request.add_special_tokens is not False
+
+    def encode(text: str) -> list[int]:
+        return engine.tokenizer.encode(text, special)
+
+    out: list[tuple[str | None, list[int]]] = []
+    for prompt in split_prompts(request.prompt):
+        if isinstance(prompt, str):
+            ids = await offload(len(prompt), _named("prompt", partial(encode, prompt)))
+            out.append((prompt, ids))
+        else:
+            check_token_ids(prompt, engine.tokenizer.vocab_size)
+            out.append((None, prompt))
+        check_fits(out[-1][1], engine, "prompt")
+    return out
+
+
+def split_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
+    """The four shapes of `prompt` as a list of prompts. Raises ApiError."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise bad_request("prompt must not be empty", "prompt")
+    kinds = {type(item) for item in prompt}
+    if len(kinds) > 1:
+        raise bad_request("prompt must not mix text and token ids", "prompt")
+    if kinds == {int}:
+        return [prompt]
+    if len(prompt) > MAX_PROMPTS:
+        raise bad_request(f"prompt holds {len(prompt)} prompts; at most {MAX_PROMPTS}", "prompt")
+    return prompt
+
+
+def check_token_ids(ids: list[int], vocab_size: int) -> None:
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise bad_request(
+                f"prompt: token id {token} is outside the vocabulary (0 to {vocab_size - 1})", "prompt"
+            )
+
+
+def check_fits(ids: list[int], engine: Engine, field: str) -> None:
+    """A prompt must leave room for one token. Raises InvalidRequest."""
+    if not ids:
+        raise InvalidRequest(f"{field}: the prompt is empty", field)
+    if len(ids) >= engine.max_model_len:
+        raise InvalidRequest(
+            f"{field}: the prompt has {len(ids)} tokens and the model's context is {engine.max_model_len}; "
+            "shorten it to leave room for at least one more",
+            field,
+            "context_length_exceeded",
+        )
+
+
+def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:
+    """Tokens to generate: `wanted`, or all that fits. Raises InvalidRequest if `wanted` does not fit."""
+    left = engine.max_model_len - len(ids)
+    if wanted is None:
+        return left
+    if wanted > left:
+        raise InvalidRequest(
+            f"{field} is {wanted}, but after the prompt's {len(ids)} tokens the model's context of "
+            f"{engine.max_model_len} has room for {left}",
+            field,
+            "context_length_exceeded",
+        )
+    return wanted
+
+
+def plain_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates want them: `content` is text. Raises ApiError naming the part."""
+    if not messages:
+        raise bad_request("messages must not be empty", "messages")
+    if len(messages) > MAX_MESSAGES:
+        raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
+    out = []
+    for i, message in enumerate(messages):
+        if message.tool_calls:
+            raise not_supported(f"messages[{i}].tool_calls")
+        plain: dict[str, Any] = {"role": message.role, "content": _text(message, f"messages[{i}].content")}
+        if message.name is not None:
+            plain["name"] = message.name
+        if message.tool_call_id is not None:
+            plain["tool_call_id"] = message.tool_call_id
+        out.append(plain)
+    return out
+
+
+def _text(message: Message, where: str) -> str:
+    content = message.content
+    if content is None:
+        raise bad_request(f"{where} must be text", where, "missing_field")
+    if isinstance(content, str):
+        return content
+    texts = []
+    for i, part in enumerate(content):
+        kind = part.get("type")
+        if kind != "text":
+            raise bad_request(
+                f"{where}[{i}].type: content parts of type {kind!r} are not supported by this model",
+                f"{where}[{i}].type",
+                "not_supported",
+            )
+        if not isinstance(part.get("text"), str):
+            raise bad_request(f"{where}[{i}].text must be text", f"{where}[{i}].text")
+        texts.append(part["text"])
+    return "\n".join(texts)
+
+
+def _named(field: str, work: Callable[[], T]) -> Callable[[], T]:
+    """`work`, its InvalidRequest naming the API's field."""
+
+    def named() -> T:
+        try:
+            return work()
+        except InvalidRequest as error:
+            raise InvalidRequest(str(error), field, error.code) from None
+
+    return named

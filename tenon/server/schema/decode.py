@@ -1,0 +1,39 @@
+"""JSON bytes to a request struct; what is wrong becomes a 400 that names the field."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from tenon.server.errors import ApiError, bad_request
+
+T = TypeVar("T")
+
+_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`\Z")
+_FIELD = re.compile(r"(?:missing required|unknown) field `([^`]*)`")
+
+
+def decode(body: bytes, schema: type[T]) -> T:
+    """Raises ApiError(400) with `param` set to the path of the offending field, like `messages[0].role`."""
+    try:
+        return msgspec.json.decode(body, type=schema)
+    except msgspec.ValidationError as error:
+        raise _invalid_field(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    except RecursionError:
+        raise bad_request("the body is nested too deeply", code="invalid_json") from None
+
+
+def _invalid_field(message: str) -> ApiError:
+    where = _PATH.search(message)
+    path = where.group(1) if where else ""
+    reason = message[: where.start()] if where else message
+    reason = reason.replace("`", "'")
+    if missing := _FIELD.search(message):
+        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
+        code = "unknown_field" if "unknown" in message else "missing_field"
+        return bad_request(reason, path, code)
+    return bad_request(f"{path}: {reason}" if path else reason, path or None, "invalid_value")

@@ -1,0 +1,20 @@
+"""Bodies of /v1/models."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ModelCard(msgspec.Struct, kw_only=True):
+    id: str
+    created: int
+    max_model_len: int | None
+    root: str
+    object: str = "model"
+    owned_by: str = "tenon"
+    parent: str | None = None
+
+
+class ModelList(msgspec.Struct, kw_only=True):
+    data: list[ModelCard]
+    object: str = "list"

@@ -1,0 +1,35 @@
+"""What the HTTP server is told at start, apart from the engine's own arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+MiB = 1 << 20
+
+
+def digest(key: str) -> bytes:
+    """SHA-256 of an API key; the server keeps only this, so the key can never be printed."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`api_keys` holds digests; empty means that no key is asked for.
+
+    `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
+    generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
+    on after a stop signal.
+    """
+
+    api_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    max_body_bytes: int = 8 * MiB
+    default_sampling: dict[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    drain_seconds: float = 10.0
+    share_prefix_cache: bool = False
+
+    @classmethod
+    def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:
+        return cls(api_keys=tuple(digest(key) for key in keys), **rest)
