@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 from tenon.core.messages import EngineStats
@@ -11,14 +11,28 @@ from tenon.core.sampling import SamplingParams
 
 
 class Tokenizer(Protocol):
+    """The part of `tenon.text.tokenizer.Tokenizer` that the server uses."""
+
     vocab_size: int
-    chat_template: str | None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
 
-    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str: ...
 
-    def token_text(self, token_id: int) -> str: ...
+    def token_text(self, token: int) -> str: ...
+
+    def token_bytes(self, token: int) -> bytes: ...
+
+
+class OutputStream(Protocol):
+    """Cumulative outputs of one request, until finished."""
+
+    def __aiter__(self) -> AsyncIterator[RequestOutput]: ...
+
+    async def __anext__(self) -> RequestOutput: ...
+
+    async def aclose(self) -> None:
+        """Abort the request unless it has finished."""
 
 
 class Engine(Protocol):
@@ -46,13 +60,10 @@ class Engine(Protocol):
         self,
         prompt: list[int],
         params: SamplingParams,
+        request_id: str | None = None,
         *,
-        request_id: str,
         priority: int = 0,
         cache_salt: str = "",
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """Cumulative outputs until finished. Closing the generator aborts the request.
-
-        Raises InvalidRequest at the first step for what can never run, EngineDead when the engine is gone.
-        """
+    ) -> OutputStream:
+        """Start a request. Raises InvalidRequest for what can never run, EngineDead without an engine."""
         ...

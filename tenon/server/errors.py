@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tenon.errors import EngineDead, InvalidRequest
+from tenon.errors import EngineDead, InvalidRequest, RequestFailed
 
 
 class ApiError(Exception):
@@ -80,9 +80,10 @@ def as_api_error(error: BaseException, request_id: str) -> ApiError:
         return ApiError(
             500, "the engine process has died; restart the server", kind="server_error", code="engine_dead"
         )
+    code = "request_failed" if isinstance(error, RequestFailed) else "internal_error"
     return ApiError(
         500,
         f"internal error while serving request {request_id}; the server's log says more",
         kind="server_error",
-        code="internal_error",
+        code=code,
     )

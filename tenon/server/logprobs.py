@@ -69,15 +69,9 @@ def _most_likely(entry: TokenLogprobs, top: int) -> list[tuple[int, Logprob]]:
 def _top_logprob(token_id: int, value: Logprob, tokenizer: Tokenizer) -> TopLogprob:
     text = _text(token_id, value, tokenizer)
     return TopLogprob(
-        token=text, logprob=max(value.logprob, LOWEST), bytes=list(_bytes(token_id, text, tokenizer))
+        token=text, logprob=max(value.logprob, LOWEST), bytes=list(tokenizer.token_bytes(token_id))
     )
 
 
 def _text(token_id: int, value: Logprob, tokenizer: Tokenizer) -> str:
     return tokenizer.token_text(token_id) if value.decoded_token is None else value.decoded_token
-
-
-def _bytes(token_id: int, text: str, tokenizer: Tokenizer) -> bytes:
-    """The token's own bytes, which may be a part of a character, where the tokenizer knows them."""
-    token_bytes = getattr(tokenizer, "token_bytes", None)
-    return token_bytes(token_id) if token_bytes is not None else text.encode()

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 from tenon.errors import InvalidRequest
 from tenon.server.engine import Engine
-from tenon.server.errors import bad_request, not_supported
+from tenon.server.errors import bad_request
 from tenon.server.schema.chat import ChatRequest, Message
 from tenon.server.schema.completion import CompletionRequest
-from tenon.text.chat import render
 
 T = TypeVar("T")
 
@@ -34,10 +33,9 @@ async def offload(size: int, work: Callable[[], T]) -> T:
 
 async def chat_prompt(request: ChatRequest, engine: Engine, template: str | None) -> list[int]:
     """Token ids of a conversation, through the chat template. Raises InvalidRequest or ApiError."""
-    messages = plain_messages(request.messages)
-    source = template or engine.tokenizer.chat_template
-    if source is None:
-        raise bad_request("this model has no chat template; use /v1/completions", "messages")
+    from tenon.text.chat import render  # Jinja: not needed before the first chat
+
+    messages = template_messages(request.messages)
     continues = bool(request.continue_final_message)
     generation_prompt = request.add_generation_prompt
     if continues and generation_prompt:
@@ -48,18 +46,30 @@ async def chat_prompt(request: ChatRequest, engine: Engine, template: str | None
     def work() -> list[int]:
         text = render(
             messages,
-            source,
-            engine.tokenizer,
+            template,
+            engine.tokenizer,  # type: ignore[arg-type]
             add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
-            continue_final_message=continues,
         )
+        if continues:
+            text = up_to_final_message(text, messages[-1]["content"])
         # The template writes BOS itself.
-        return engine.tokenizer.encode(text, bool(request.add_special_tokens))
+        return encode(engine, text, bool(request.add_special_tokens), "messages")
 
-    size = sum(len(message["content"]) for message in messages)
-    ids = await offload(size, _named("messages", work))
+    ids = await offload(sum(map(_size, request.messages)), work)
     check_fits(ids, engine, "messages")
     return ids
+
+
+def up_to_final_message(rendered: str, content: Any) -> str:
+    """`rendered` up to the end of the last message's text, so that the model goes on with it."""
+    content = content.strip() if isinstance(content, str) else ""
+    at = rendered.rfind(content)
+    if not content or at < 0:
+        raise bad_request(
+            "continue_final_message needs a last message with text, shown as it is by the chat template",
+            "continue_final_message",
+        )
+    return rendered[: at + len(content)]
 
 
 async def completion_prompts(
@@ -67,14 +77,10 @@ async def completion_prompts(
 ) -> list[tuple[str | None, list[int]]]:
     """(text if it was given, token ids) of each prompt. Raises InvalidRequest or ApiError."""
     special = request.add_special_tokens is not False
-
-    def encode(text: str) -> list[int]:
-        return engine.tokenizer.encode(text, special)
-
     out: list[tuple[str | None, list[int]]] = []
     for prompt in split_prompts(request.prompt):
         if isinstance(prompt, str):
-            ids = await offload(len(prompt), _named("prompt", partial(encode, prompt)))
+            ids = await offload(len(prompt), partial(encode, engine, prompt, special, "prompt"))
             out.append((prompt, ids))
         else:
             check_token_ids(prompt, engine.tokenizer.vocab_size)
@@ -135,53 +141,35 @@ def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:
     return wanted
 
 
-def plain_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates want them: `content` is text. Raises ApiError naming the part."""
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """Messages as mappings, with the fields that chat templates read. Raises ApiError."""
     if not messages:
         raise bad_request("messages must not be empty", "messages")
     if len(messages) > MAX_MESSAGES:
         raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
-    out = []
-    for i, message in enumerate(messages):
-        if message.tool_calls:
-            raise not_supported(f"messages[{i}].tool_calls")
-        plain: dict[str, Any] = {"role": message.role, "content": _text(message, f"messages[{i}].content")}
-        if message.name is not None:
-            plain["name"] = message.name
-        if message.tool_call_id is not None:
-            plain["tool_call_id"] = message.tool_call_id
-        out.append(plain)
-    return out
+    return [
+        {
+            "role": message.role,
+            "content": message.content,
+            "name": message.name,
+            "tool_calls": message.tool_calls,
+            "tool_call_id": message.tool_call_id,
+            "reasoning_content": message.reasoning_content or message.reasoning,
+        }
+        for message in messages
+    ]
 
 
-def _text(message: Message, where: str) -> str:
-    content = message.content
-    if content is None:
-        raise bad_request(f"{where} must be text", where, "missing_field")
-    if isinstance(content, str):
-        return content
-    texts = []
-    for i, part in enumerate(content):
-        kind = part.get("type")
-        if kind != "text":
-            raise bad_request(
-                f"{where}[{i}].type: content parts of type {kind!r} are not supported by this model",
-                f"{where}[{i}].type",
-                "not_supported",
-            )
-        if not isinstance(part.get("text"), str):
-            raise bad_request(f"{where}[{i}].text must be text", f"{where}[{i}].text")
-        texts.append(part["text"])
-    return "\n".join(texts)
+def encode(engine: Engine, text: str, add_special_tokens: bool, field: str) -> list[int]:
+    """Token ids. Raises InvalidRequest naming the API's field."""
+    try:
+        return engine.tokenizer.encode(text, add_special_tokens)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{field}: {error}", field, error.code) from None
 
 
-def _named(field: str, work: Callable[[], T]) -> Callable[[], T]:
-    """`work`, its InvalidRequest naming the API's field."""
-
-    def named() -> T:
-        try:
-            return work()
-        except InvalidRequest as error:
-            raise InvalidRequest(str(error), field, error.code) from None
-
-    return named
+def _size(message: Message) -> int:
+    """Characters of a message's text."""
+    if isinstance(message.content, list):
+        return sum(len(str(part.get("text"))) for part in message.content)
+    return len(message.content or "")

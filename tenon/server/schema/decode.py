@@ -12,7 +12,7 @@ from tenon.server.errors import ApiError, bad_request
 T = TypeVar("T")
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`\Z")
-_FIELD = re.compile(r"(?:missing required|unknown) field `([^`]*)`")
+_FIELD = re.compile(r"(missing required|unknown) field `([^`]*)`")
 
 
 def decode(body: bytes, schema: type[T]) -> T:
@@ -21,6 +21,8 @@ def decode(body: bytes, schema: type[T]) -> T:
         return msgspec.json.decode(body, type=schema)
     except msgspec.ValidationError as error:
         raise _invalid_field(str(error)) from None
+    except UnicodeDecodeError:  # inside a string, msgspec lets Python's own error through
+        raise bad_request("the body is not valid UTF-8", code="invalid_json") from None
     except msgspec.DecodeError as error:
         raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
     except RecursionError:
@@ -33,7 +35,9 @@ def _invalid_field(message: str) -> ApiError:
     reason = message[: where.start()] if where else message
     reason = reason.replace("`", "'")
     if missing := _FIELD.search(message):
-        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
-        code = "unknown_field" if "unknown" in message else "missing_field"
-        return bad_request(reason, path, code)
+        what, name = missing.groups()
+        path = f"{path}.{name}" if path else name
+        if what == "unknown":
+            return bad_request(f"{path} is not a field of this request", path, "unknown_field")
+        return bad_request(f"{path} is required", path, "missing_field")
     return bad_request(f"{path}: {reason}" if path else reason, path or None, "invalid_value")

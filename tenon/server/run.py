@@ -1,0 +1,221 @@
+"""The life of a server process: listen, load, serve, drain, stop.
+
+Start-up is arranged so that nothing waits without need: the socket listens first, the engine process is
+started next, and only then are the HTTP stack's modules imported, while the model loads over there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from tenon.config import EngineArgs
+from tenon.errors import ConfigError
+from tenon.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+    from tenon.engine.async_engine import AsyncEngine
+    from tenon.server.app import App
+    from tenon.server.engine import Engine
+
+log = logging.getLogger("tenon.server")
+
+_DEATH_GRACE_SECONDS = 2.0  # how long a server without an engine tells its clients so, before it exits
+_POLL_SECONDS = 0.2
+
+
+def serve(
+    engine_args: EngineArgs,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    settings: ServerSettings | None = None,
+    *,
+    announce: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> int:
+    """Serve until SIGINT or SIGTERM; a second one stops at once.
+
+    Returns the exit status: 0, or 1 when the engine died. Port 0 takes any free one; `announce` gets the one
+    line that says how to talk to the server. Raises TenonError when the port is taken, an argument is wrong
+    or the model cannot be loaded.
+    """
+    config = engine_args.resolve()
+    settings = settings or ServerSettings()
+    if config.chat_template is not None:
+        from tenon.text.chat import load_template
+
+        settings = replace(settings, chat_template=load_template(config.chat_template))
+    with listen(host, port) as sock:
+        from tenon.engine.async_engine import AsyncEngine
+
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(run(AsyncEngine(config), sock, settings, announce))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket: from now on clients wait instead of being refused. Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+        sock.setblocking(False)
+        return sock
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is in use: stop what listens there or choose another with --port"
+            ) from None
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+async def run(
+    engine: AsyncEngine, sock: socket.socket, settings: ServerSettings, announce: Callable[[str], None]
+) -> int:
+    """Serve on a listening socket until told to stop. Returns the exit status. Leaves the engine stopped."""
+    signals = _Signals()
+    loading = asyncio.ensure_future(engine.start())
+    http: asyncio.Task[None] | None = None
+    try:
+        await asyncio.sleep(0)  # the engine process is on its way; import while it loads
+        from tenon.server.app import build_app
+
+        app = build_app(cast("Engine", engine), settings, engine.served_model_names)
+        server = http_server(app)
+        http = asyncio.ensure_future(server.serve(sockets=[sock]))
+        stopped = asyncio.ensure_future(signals.first.wait())
+        await asyncio.wait({loading, stopped, http}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            return 0
+        if http.done():
+            await http  # raises why it ended
+        await loading  # raises what the start-up ended in
+        announce(greeting(engine.model_name, sock, settings))
+        status = await _until_stopped(engine, stopped)
+        await drain(app, signals, settings.drain_seconds if status == 0 else 0.0)
+        return status
+    finally:
+        if not loading.done():
+            loading.cancel()
+            await asyncio.wait({loading})
+        if http is not None:
+            server.should_exit = True
+            with contextlib.suppress(Exception):
+                await http
+        await engine.stop()
+        signals.close()
+
+
+async def drain(app: App, signals: _Signals, seconds: float) -> None:
+    """Refuse new requests, let those in flight finish for a while, then end them with an error."""
+    app.stopping = True
+    deadline = time.monotonic() + seconds
+    while app.live and time.monotonic() < deadline and not signals.second.is_set():
+        await asyncio.sleep(0.02)
+    app.stop_live()
+    while app.live:
+        await asyncio.sleep(0.005)
+
+
+def http_server(app: Any) -> Server:
+    """uvicorn, without its signal handlers and logs, and with bounded heads (h11)."""
+    import uvicorn
+
+    class HttpServer(uvicorn.Server):
+        def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+            return contextlib.nullcontext()
+
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=64 * 1024,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=1,  # requests have been drained by then
+    )
+    return HttpServer(config)
+
+
+def greeting(model: str, sock: socket.socket, settings: ServerSettings) -> str:
+    """One line: what is served, where, and a command to try."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
+    body = '{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}'
+    return (
+        f"{model} is ready after {process_age():.2f} s. Try: curl http://{host}:{port}/v1/chat/completions"
+        f"{key} -H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def process_age() -> float:
+    """Seconds since this process was started (Linux; elsewhere since Python counts)."""
+    try:
+        with open("/proc/self/stat") as file:
+            started = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError):
+        return time.process_time()
+
+
+async def _until_stopped(engine: AsyncEngine, stopped: asyncio.Future[Any]) -> int:
+    while not stopped.done():
+        await asyncio.wait({stopped}, timeout=_POLL_SECONDS)
+        if engine.errored and not stopped.done():
+            log.error("the engine process has died; the server stops")
+            await asyncio.wait({stopped}, timeout=_DEATH_GRACE_SECONDS)
+            return 1
+    return 0
+
+
+class _Signals:
+    """SIGINT and SIGTERM: the first asks to stop, the second to hurry."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread
+                self._loop.add_signal_handler(number, self._handle)
+
+    def close(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                self._loop.remove_signal_handler(number)
+
+    def _handle(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
