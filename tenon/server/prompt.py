@@ -31,7 +31,7 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
-async def chat_prompt(request: ChatRequest, engine: Engine, template: str | None) -> list[int]:
+async def chat_prompt(request: ChatRequest, engine: Engine) -> list[int]:
     """Token ids of a conversation, through the chat template. Raises InvalidRequest or ApiError."""
     from tenon.text.chat import render  # Jinja: not needed before the first chat
 
@@ -46,7 +46,7 @@ async def chat_prompt(request: ChatRequest, engine: Engine, template: str | None
     def work() -> list[int]:
         text = render(
             messages,
-            template,
+            None,  # the tokenizer's own
             engine.tokenizer,  # type: ignore[arg-type]
             add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
         )

@@ -15,7 +15,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tenon.config import EngineArgs
@@ -50,16 +49,11 @@ def serve(
     or the model cannot be loaded.
     """
     config = engine_args.resolve()
-    settings = settings or ServerSettings()
-    if config.chat_template is not None:
-        from tenon.text.chat import load_template
-
-        settings = replace(settings, chat_template=load_template(config.chat_template))
     with listen(host, port) as sock:
         from tenon.engine.async_engine import AsyncEngine
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(run(AsyncEngine(config), sock, settings, announce))
+            return runner.run(run(AsyncEngine(config), sock, settings or ServerSettings(), announce))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -26,7 +26,6 @@ class ServerSettings:
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
     max_body_bytes: int = 8 * MiB
     default_sampling: dict[str, Any] = field(default_factory=dict)
-    chat_template: str | None = None
     drain_seconds: float = 10.0
     share_prefix_cache: bool = False
 

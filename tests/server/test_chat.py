@@ -204,10 +204,10 @@ async def test_the_last_message_can_be_continued(client, engine):
 
 
 async def test_tool_calls_of_the_past_reach_the_template(client, engine):
-    engine.tokenizer.chat_templates = {
-        "default": "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}"
+    engine.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}"
         "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
-    }
+    )
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 5}'}}
     messages = [
         *HI,

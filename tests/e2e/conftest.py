@@ -1,0 +1,93 @@
+"""One real server per session: the `tenon serve` command, the engine's process, a model, a socket."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class RealServer:
+    """A running `tenon serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    greeting: str
+
+    @property
+    def api(self) -> str:
+        return self.url + "/v1"
+
+    def metric(self, name: str) -> float:
+        """Value of an unlabelled-but-for-the-model metric."""
+        import httpx
+
+        text = httpx.get(self.url + "/metrics").text
+        found = re.search(rf"^tenon:{name}\{{model_name=\"[^\"]*\"\}} (\S+)$", text, re.MULTILINE)
+        assert found, f"no metric {name}"
+        return float(found[1])
+
+
+def start(*arguments: str) -> RealServer:
+    """Start a server on a free port and wait until it says that it is ready."""
+    command = [sys.executable, "-m", "tenon", "serve", *arguments, "--port", "0"]
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    greeting = process.stdout.readline()
+    if not greeting:
+        process.wait()
+        errors.seek(0)
+        raise RuntimeError(f"the server ended with {process.returncode}: {errors.read()[-4000:]}")
+    url = re.search(r"http://[\d.:]+", greeting)
+    assert url, greeting
+    return RealServer(process, url[0], greeting)
+
+
+def stop(server: RealServer, number: int = signal.SIGTERM) -> int:
+    """End it; its exit status."""
+    server.process.send_signal(number)
+    try:
+        return server.process.wait(20)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        raise
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    """The default model: TENON_TEST_GGUF, or what `tenon pull` left in the cache."""
+    if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
+        pytest.skip("the native kernels are not built")
+    if path := os.environ.get("TENON_TEST_GGUF"):
+        return path
+    from tenon.errors import TenonError
+    from tenon.resolve import resolve
+
+    try:
+        return str(resolve().paths[0])
+    except TenonError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def real(model: str) -> Iterator[RealServer]:
+    """The default model behind HTTP. Its pool is small enough for preemption under load."""
+    server = start(
+        model, "--served-model-name", "smollm2", "--kv-cache-memory", "64MiB", "--max-model-len", "1024"
+    )
+    yield server
+    status = stop(server)
+    assert status == 0

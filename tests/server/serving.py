@@ -1,0 +1,52 @@
+"""A server in this test's event loop: real sockets, scripted engine. Also a program, for signals:
+`python -m tests.server.serving [delay]` prints the port, then the greeting, and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tenon.server.app import App, build_app
+from tenon.server.run import http_server, listen, run
+from tenon.server.settings import ServerSettings
+from tests.server.fake_engine import FakeEngine
+
+
+@asynccontextmanager
+async def serving(
+    engine: FakeEngine, settings: ServerSettings | None = None
+) -> AsyncIterator[tuple[str, App]]:
+    """URL and app of a running server."""
+    app = build_app(engine, settings, engine.served_model_names)
+    sock = listen("127.0.0.1", 0)
+    server = http_server(app)
+    task = asyncio.ensure_future(server.serve(sockets=[sock]))
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
+    finally:
+        app.stop_live()
+        server.should_exit = True
+        await task
+
+
+def main() -> int:
+    engine = FakeEngine(lambda prompt, choice: "x" * 2000, delay=float(sys.argv[1]))
+    load = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    if load:
+        engine.ready = False
+
+    async def start() -> None:
+        await asyncio.sleep(load)
+        engine.ready = True
+
+    engine.start = start
+    with listen("127.0.0.1", 0) as sock:
+        print(sock.getsockname()[1], flush=True)
+        announce = lambda line: print(line, flush=True)  # noqa: E731
+        return asyncio.run(run(engine, sock, ServerSettings(drain_seconds=0.5), announce))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
