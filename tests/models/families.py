@@ -1,4 +1,4 @@
-"""Tiny random models of each family, made with transformers, saved as safetensors or GGUF for tenon to load."""
+"""Tiny random models of each family, made with transformers and saved for tenon as safetensors or GGUF."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def save_safetensors(model: Model, directory: Path, **options: Any) -> ModelFile
 def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, **extra: Any) -> ModelFiles:
     """Write the model as GGUF, and give it the values that the file's quantized weights stand for.
 
-    `extra` is metadata below the architecture's prefix, or with a leading underscore a tensor: `_rope_freqs=...`.
+    `extra` is metadata below the architecture's prefix, or with a leading underscore a tensor:
+    `_rope_freqs=...`.
     """
     config = model.config
     module = plugin.load("tenon.models", config.model_type)
@@ -122,7 +123,8 @@ def _random_blocks(values: np.ndarray, kind: Type) -> np.ndarray:
         halves = (rng.uniform(0.5, 1.5, (rows, blocks, 1)) * around).astype(np.float16)
         data[:, :, start : start + 2] = halves.view(np.uint8)
 
-    # Weights of about the spread that `make` gives: code * scale of 6 bits * d, less minimum of 6 bits * dmin.
+    # Weights of about the spread that `make` gives: code * scale of 6 bits * d, less minimum of 6 bits *
+    # dmin.
     spread = 1.5 / values.shape[1] ** 0.5
     if kind == Type.Q6_K:
         scale(208, spread / (18 * 74))

@@ -1,5 +1,5 @@
-"""Logits against transformers, float32, on tiny random models: every family, format, scaling of rope and way to
-cut the work into steps."""
+"""Logits against transformers, float32, on tiny random models: every family, format, scaling of rope and way
+to cut the work into steps."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_rope_scalings_from_safetensors(rope, family, tmp_path, seed, rng):
 
 
 def test_dynamic_rope(tmp_path, seed, rng):
-    """The longest admitted context decides: at that length, and below the original one, it is transformers'."""
+    """The longest admitted context decides: at that length, and below the original one, both agree."""
     scaling = {"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 4.0}
     config = {**tiny("llama"), "max_position_embeddings": ORIGINAL, "rope_parameters": scaling}
     reference = make(config, seed)
