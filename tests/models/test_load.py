@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, make, save_gguf, save_safetensors, tiny
 from safetensors.torch import load_file, save_file
 
 from tenon.core.spec import KVGroup
 from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
 from tenon.models import _load, load_model
+from tests.models.families import FAMILIES, make, save_gguf, save_safetensors, tiny
 
 WEIGHTS = "model.safetensors"
 

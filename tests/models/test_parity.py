@@ -8,11 +8,19 @@ import logging
 import gguf
 import numpy as np
 import pytest
-from driver import Driver
-from families import FAMILIES, make, quantize, reference_logits, save_gguf, save_safetensors, tiny
 from gguf import GGMLQuantizationType as Type
 
 from tenon.models import load_model
+from tests.models.driver import Driver
+from tests.models.families import (
+    FAMILIES,
+    make,
+    quantize,
+    reference_logits,
+    save_gguf,
+    save_safetensors,
+    tiny,
+)
 
 FLOAT32_TOLERANCE = 1e-4  # of the largest logit
 BFLOAT16_TOLERANCE = 4e-2
