@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Left to the user: a model (default: SmolLM2-135M-Instruct), more options of the command, an index for torch.
 MODEL  ?=
 ARGS   ?=

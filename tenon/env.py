@@ -42,3 +42,9 @@ def api_key() -> str | None:
 def child_environment(**changes: str) -> dict[str, str]:
     """The whole environment, with changes, for a process that tenon starts."""
     return {**os.environ, **changes}
+
+
+def given() -> dict[str, str]:
+    """Every TENON_* variable that is set, and HF_HUB_OFFLINE; secrets are not shown."""
+    names = sorted(name for name in os.environ if name.startswith("TENON_") or name == "HF_HUB_OFFLINE")
+    return {name: "(set)" if name.endswith("_KEY") else os.environ[name] for name in names}

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tenon.core.files import ModelFiles
 from tenon.errors import InvalidRequest, UnsupportedModel
-from tenon.text.ggml_vocab import SPACE
 from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces
 
 
@@ -147,7 +146,6 @@ def _pieces_of(fast: FastTokenizer) -> Pieces:
         return ByteLetters()
     if kinds == ["Metaspace"]:
         return SpacedPieces(steps[0].get("prepend_scheme", "always") != "never")
-    replaced = [(step["pattern"], step["content"]) for step in steps if step["type"] == "Replace"]
-    if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"} and replaced == [({"String": SPACE}, " ")]:
+    if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
         return SpacedPieces("Strip" in kinds)
     raise UnsupportedModel(f"the tokenizer's decoder {'+'.join(kinds)} is not supported")

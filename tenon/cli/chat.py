@@ -1,0 +1,196 @@
+"""`tenon chat`: a conversation in the terminal, with a model in this process or on a server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Protocol
+
+import rich_click as click
+
+from tenon import env
+from tenon.cli.options import engine_options
+from tenon.config import EngineArgs
+from tenon.core.sampling import SamplingParams
+from tenon.errors import EngineDead, TenonError
+
+HELP = """\
+  /reset  forget the conversation
+  /help   this text
+  /exit   leave (or Ctrl-D)
+Ctrl-C stops an answer."""
+
+
+class Model(Protocol):
+    """Something that answers a conversation, in pieces of text."""
+
+    name: str
+
+    def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]: ...
+
+
+class LocalModel:
+    """A model in this process."""
+
+    def __init__(self, engine: Any, params: SamplingParams) -> None:
+        self.name = engine.model_name
+        self._engine = engine
+        self._params = params
+
+    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+        from tenon.cli.prompt import chat_ids
+
+        shown = 0
+        prompt = chat_ids(self._engine, messages)
+        async with self._engine.generate(prompt, self._params) as stream:
+            async for output in stream:
+                text = output.outputs[0].text
+                yield text[shown:]
+                shown = len(text)
+
+
+class RemoteModel:
+    """A model on a server with an OpenAI-compatible API."""
+
+    def __init__(self, url: str, name: str, api_key: str | None, params: SamplingParams) -> None:
+        from tenon.util.http import Connection, Target
+
+        self.name = name
+        self._connection = Connection(Target.parse(url), api_key)
+        self._params = params
+
+    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+        import msgspec
+
+        from tenon.util.http import HttpError, events
+
+        body: dict[str, Any] = {"model": self.name, "messages": messages, "stream": True}
+        params = self._params
+        body |= {"temperature": params.temperature, "top_p": params.top_p, "max_tokens": params.max_tokens}
+        if params.seed is not None:
+            body["seed"] = params.seed
+        encoded = msgspec.json.encode({name: value for name, value in body.items() if value is not None})
+        try:
+            parts = self._connection.stream("POST", "/v1/chat/completions", encoded)
+            async with aclosing(events(parts)) as stream:
+                async for data in stream:
+                    chunk = msgspec.json.decode(data)
+                    if error := chunk.get("error"):
+                        raise EngineDead(str(error.get("message", error)))
+                    if chunk["choices"]:
+                        yield chunk["choices"][0]["delta"].get("content") or ""
+        except (OSError, HttpError) as error:
+            raise EngineDead(f"the server stopped answering: {error}") from None
+
+
+class Conversation:
+    """The turns so far, and the loop that adds to them."""
+
+    def __init__(self, model: Model, runner: asyncio.Runner, system: str | None) -> None:
+        self._model = model
+        self._runner = runner
+        self._system = [{"role": "system", "content": system}] if system else []
+        self.messages = list(self._system)
+        self._prompt = "> " if sys.stdin.isatty() else ""
+
+    def hold(self) -> None:
+        """Read, answer, repeat, until /exit or the end of input."""
+        while True:
+            try:
+                line = input(self._prompt).strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                print("\n(/exit or Ctrl-D leaves)")
+                continue
+            if line == "/exit":
+                return
+            if line == "/help":
+                print(HELP)
+            elif line == "/reset":
+                self.messages = list(self._system)
+                print("(the conversation starts anew)")
+            elif line.startswith("/"):
+                print(f"there is no {line.split()[0]}; /help lists the commands")
+            elif line:
+                self.ask(line)
+
+    def ask(self, text: str) -> None:
+        """Print the answer to one message as it comes; Ctrl-C keeps what has come so far."""
+        self.messages.append({"role": "user", "content": text})
+        answer: list[str] = []
+        try:
+            self._runner.run(self._stream(answer))
+        except KeyboardInterrupt:
+            print(" (stopped)", end="")
+        except TenonError as error:
+            print(f"error: {error}", file=sys.stderr)
+        print()
+        if answer:
+            self.messages.append({"role": "assistant", "content": "".join(answer)})
+        else:
+            self.messages.pop()
+
+    async def _stream(self, answer: list[str]) -> None:
+        async with aclosing(self._model.answer(self.messages)) as pieces:
+            async for piece in pieces:
+                if piece:
+                    answer.append(piece)
+                    print(piece, end="", flush=True)
+
+
+@click.command("chat")
+@click.option("--url", help="Talk to this server instead of loading a model here.")
+@click.option("--api-key", metavar="TEXT", help="Key of that server (default: TENON_API_KEY).")
+@click.option("--system", metavar="TEXT", help="System message.")
+@click.option(
+    "--temperature", type=float, default=0.7, show_default=True, help="0 takes the likeliest token."
+)
+@click.option(
+    "--top-p", type=float, default=0.95, show_default=True, help="Smallest set of this probability."
+)
+@click.option("--max-tokens", type=int, default=1024, show_default=True, help="Longest answer, in tokens.")
+@click.option("--sampling-seed", type=int, metavar="N", help="Seed, for the same answers again.")
+@engine_options()
+def command(
+    engine: EngineArgs,
+    url: str | None,
+    api_key: str | None,
+    system: str | None,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    sampling_seed: int | None,
+) -> None:
+    """Hold a conversation in the terminal.
+
+    `tenon chat` loads the default model here; `tenon chat --url http://127.0.0.1:8000` talks to a server.
+    Lines can also come from a pipe.
+    """
+    params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=sampling_seed)
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            model = runner.run(_model(stack, engine, url, api_key or env.api_key(), params))
+            if sys.stdin.isatty():
+                import readline  # noqa: F401  line editing and history for input()
+
+                print(f"{model.name}: type a message; /help lists the commands")
+            Conversation(model, runner, system).hold()
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _model(
+    stack: AsyncExitStack, args: EngineArgs, url: str | None, api_key: str | None, params: SamplingParams
+) -> Model:
+    if url:
+        from tenon.util.http import Target, first_model
+
+        name = await first_model(Target.parse(url), api_key)
+        return RemoteModel(url, name, api_key, params)
+    from tenon.cli.engine import started
+
+    return LocalModel(await stack.enter_async_context(started(args)), params)

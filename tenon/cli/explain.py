@@ -1,0 +1,67 @@
+"""`tenon explain`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import rich_click as click
+
+from tenon.cli.options import engine_options
+from tenon.config import EngineArgs
+
+
+@click.command("explain")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--no-load", is_flag=True, help="Only the ops; do not load the model.")
+@engine_options()
+def command(engine: EngineArgs, as_json: bool, no_load: bool) -> None:
+    """Show which backend runs each op on this machine for a model, and why the others do not."""
+    from tenon.ops import select
+
+    facts: dict[str, Any] = {"model": engine.model, "engine": {}}
+    if not no_load:
+        facts["engine"] = _load(engine)
+    facts["ops"] = [
+        {"op": choice.op, "backend": choice.backend, "others": choice.reasons} for choice in select.explain()
+    ]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+
+
+def _load(args: EngineArgs) -> dict[str, str]:
+    """What the engine says about itself, once it has loaded the model and captured its plans."""
+    from tenon.cli.models import ensure_here
+    from tenon.cli.terminal import working
+    from tenon.engine.client import InProcessClient
+
+    config = args.resolve()
+    if config.load_format == "auto":
+        ensure_here(config.model, config.revision)
+    with working(f"loading {config.model}"):
+        ready = InProcessClient(config).load()
+    return {
+        **ready.info,
+        "max_model_len": str(ready.max_model_len),
+        "kv_blocks": f"{ready.num_kv_blocks} of {ready.block_size} tokens",
+        "load_seconds": f"{ready.load_seconds:.2f}",
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False)
+    for name, value in facts["engine"].items():
+        console.print(f"{name}: {value}", markup=False)
+    table = Table("op", "backend", "why not another")
+    for row in facts["ops"]:
+        style = "yellow" if row["backend"] == "reference" else ""
+        others = "\n".join(f"{name}: {reason}" for name, reason in row["others"].items())
+        table.add_row(row["op"], row["backend"], others, style=style)
+    console.print(table)

@@ -1,0 +1,66 @@
+"""Command-line options made from the fields of `EngineArgs`, so that an argument is defined once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Collection
+from typing import Any
+
+import rich_click as click
+
+from tenon.config import EngineArgs
+
+PANEL = "Engine"
+_FIELDS = {field.name: field for field in dataclasses.fields(EngineArgs)}
+
+
+def engine_options(leave_out: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: an optional MODEL argument and a flag per engine argument; the command gets `engine`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        taken = [name for name in _FIELDS if name not in {"model", *leave_out}]
+
+        @functools.wraps(function)
+        def with_engine(*args: Any, **kwargs: Any) -> Any:
+            given = {name: kwargs.pop(name) for name in ("model", *taken)}
+            return function(*args, engine=EngineArgs(**given), **kwargs)
+
+        decorated: Callable[..., Any] = with_engine
+        for name in reversed(taken):
+            decorated = _option(_FIELDS[name])(decorated)
+        model = _FIELDS["model"]
+        decorated = click.option_panel("Options")(click.option_panel(PANEL)(decorated))
+        return click.argument(
+            "model", required=False, default=model.default, metavar="[MODEL]", help=model.metadata["help"]
+        )(decorated)
+
+    return decorate
+
+
+def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option of one field: `--max-model-len N`, `--flag/--no-flag`, or a choice."""
+    name = field.name.replace("_", "-")
+    help = field.metadata["help"]
+    settings: dict[str, Any] = {"default": field.default, "help": help, "panel": PANEL}
+    kind = _kind(typing.get_type_hints(EngineArgs)[field.name])
+    if kind is bool:
+        return click.option(f"--{name}/--no-{name}", field.name, show_default=True, **settings)
+    settings["show_default"] = field.default is not None
+    choices = field.metadata.get("choices")
+    if choices:
+        settings["type"] = click.Choice(choices)
+    else:
+        settings["type"] = kind
+        settings["metavar"] = field.metadata.get("metavar") or {int: "N", float: "X"}.get(kind, "TEXT")
+    flags = [f"--{name}"]
+    return click.option(*flags, field.name, **settings)
+
+
+def _kind(hint: Any) -> type:
+    """The type a flag's value is read as: that of `int | None` is int, of anything with text in it str."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [member for member in members if member in (bool, int, float, str)]
+    return str if str in kinds else kinds[0]

@@ -1,0 +1,75 @@
+"""`tenon serve`."""
+
+from __future__ import annotations
+
+import logging
+
+import rich_click as click
+
+from tenon import env
+from tenon.cli.options import engine_options
+from tenon.config import EngineArgs
+from tenon.errors import ConfigError
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=8000, show_default=True, metavar="N", help="Port; 0: any free one.")
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    metavar="TEXT",
+    help="Ask clients for this key (default: TENON_API_KEY); may be given again. Keys share no prefixes.",
+)
+@click.option("--share-prefix-cache", is_flag=True, help="One prefix cache for all keys.")
+@click.option(
+    "--max-body-bytes", type=int, default=8 << 20, show_default=True, metavar="N", help="Longest body."
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="X",
+    help="How long requests in flight may go on after a stop signal.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default=None,
+    help="What to log on standard error (default: TENON_LOG_LEVEL, or info).",
+)
+@engine_options()
+def command(
+    engine: EngineArgs,
+    host: str,
+    port: int,
+    api_keys: tuple[str, ...],
+    share_prefix_cache: bool,
+    max_body_bytes: int,
+    drain_seconds: float,
+    log_level: str | None,
+) -> int:
+    """Serve a model over an OpenAI-compatible HTTP API.
+
+    `tenon serve` serves SmolLM2-135M-Instruct on http://127.0.0.1:8000. MODEL can also be a directory in
+    Hugging Face format, a .gguf file, or the id of a Hugging Face repository.
+    """
+    from tenon.cli.models import ensure_here
+    from tenon.server.run import serve
+    from tenon.server.settings import ServerSettings
+
+    level = (log_level or env.log_level()).upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if engine.load_format == "auto":
+        ensure_here(engine.model, engine.revision)
+    settings = ServerSettings.with_keys(
+        api_keys or tuple(filter(None, [env.api_key()])),
+        share_prefix_cache=share_prefix_cache,
+        max_body_bytes=max_body_bytes,
+        drain_seconds=drain_seconds,
+    )
+    return serve(engine, host, port, settings, announce=lambda line: click.echo(line))

@@ -1,0 +1,57 @@
+import csv
+import io
+import json
+
+import pytest
+
+from tenon.bench import report
+from tenon.errors import ConfigError
+
+RESULT = {
+    "model": "m",
+    "configuration": {"seed": 1},
+    "tpot_ms": 1.23456789,
+    "gap": float("nan"),
+    "rows": [{"a": 1}],
+}
+
+
+def test_json_has_no_nan(capsys):
+    report.write_json(RESULT, "-")
+    assert json.loads(capsys.readouterr().out) == RESULT | {"gap": None}
+
+
+def test_json_into_a_file(tmp_path):
+    report.write_json(RESULT, str(tmp_path / "x.json"))
+    assert json.loads((tmp_path / "x.json").read_text())["tpot_ms"] == RESULT["tpot_ms"]
+    with pytest.raises(ConfigError, match="cannot write"):
+        report.write_json(RESULT, str(tmp_path / "no" / "x.json"))
+
+
+def test_csv_rows_are_appended_and_new_columns_join(tmp_path):
+    path = str(tmp_path / "runs.csv")
+    report.append_csv(RESULT, path)
+    report.append_csv(RESULT, path)
+    report.append_csv(RESULT | {"ready_s": 0.5}, path)
+    report.append_csv({"model": "n"}, path)
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["m", "m", "m", "n"]
+    assert rows[0]["configuration.seed"] == "1"
+    assert [row["ready_s"] for row in rows] == ["", "", "0.5", ""]
+    assert rows[0]["tpot_ms"] == "1.23457"
+    with pytest.raises(ConfigError, match="cannot write"):
+        report.append_csv(RESULT, str(tmp_path))
+
+
+def test_a_stamp_says_what_ran_where():
+    stamp = report.stamp("latency", "m", {})
+    assert set(stamp) == {"benchmark", "model", "configuration", "commit", "machine", "date"}
+    assert all(value for name, value in stamp.items() if name != "configuration")
+
+
+def test_shown_as_lines_and_tables():
+    out = io.StringIO()
+    report.show(RESULT, out)
+    assert "tpot_ms" in out.getvalue()
+    assert "configuration.seed" in out.getvalue()

@@ -1,0 +1,82 @@
+import asyncio
+import io
+import sys
+
+import pytest
+
+from tenon import cli
+from tenon.cli.chat import Conversation
+from tests.openai_server import FakeServer, running
+
+
+def converse(monkeypatch, capsys, lines, *arguments):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+    status = cli.run(["chat", *arguments])
+    return status, *capsys.readouterr()
+
+
+def test_a_server_is_sent_the_whole_conversation(monkeypatch, capsys):
+    with running() as server:
+        status, out, _ = converse(
+            monkeypatch,
+            capsys,
+            ["Hello", "And then?", "/reset", "Again", "/help", "/nonsense", "/exit", "never"],
+            *("--url", server.url, "--system", "Be brief.", "--max-tokens", "3", "--sampling-seed", "7"),
+        )
+    assert status == 0
+    assert out.count("w0 w1 w2") == 3
+    assert "/reset  forget" in out
+    assert "there is no /nonsense" in out
+    turns = [[message["content"] for message in body["messages"]] for body in server.bodies]
+    assert turns == [
+        ["Be brief.", "Hello"],
+        ["Be brief.", "Hello", "w0 w1 w2 ", "And then?"],
+        ["Be brief.", "Again"],
+    ]
+    assert server.bodies[0]["seed"] == 7
+
+
+@pytest.mark.parametrize("fault", ["status", "error", "cut"])
+def test_a_server_that_fails_ends_the_answer_not_the_program(monkeypatch, capsys, fault):
+    with running(FakeServer(fault=fault)) as server:
+        lines = ["one", "two", "three"]
+        status, out, err = converse(monkeypatch, capsys, lines, "--url", server.url, "--max-tokens", "4")
+    assert status == 0
+    assert "error: " in err
+    assert out.count("w3") == 2
+    assert len(server.bodies) == 3
+
+
+class SlowModel:
+    """Says two words, then is interrupted, as by Ctrl-C."""
+
+    name = "slow"
+
+    async def answer(self, messages):
+        yield "one "
+        yield "two"
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_stops_the_answer_and_keeps_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with asyncio.Runner() as runner:
+        conversation = Conversation(SlowModel(), runner, None)
+        conversation.ask("Count.")
+    assert capsys.readouterr().out == "one two (stopped)\n"
+    assert [message["content"] for message in conversation.messages] == ["Count.", "one two"]
+
+
+def test_an_interrupt_at_the_prompt_does_not_leave(monkeypatch, capsys):
+    answers = iter([KeyboardInterrupt(), "/exit"])
+
+    def read(prompt):
+        answer = next(answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("builtins.input", read)
+    with asyncio.Runner() as runner:
+        Conversation(SlowModel(), runner, None).hold()
+    assert "/exit or Ctrl-D leaves" in capsys.readouterr().out
