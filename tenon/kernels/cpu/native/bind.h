@@ -30,5 +30,6 @@ void bind_base(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_simd(nb::module_& m);
+void bind_linear(nb::module_& m);
 
 }  // namespace tenon

@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
     tenon::bind_rope(m);
     tenon::bind_rowwise(m);
     tenon::bind_simd(m);
+    tenon::bind_linear(m);
 }

@@ -66,26 +66,34 @@ void* Arena::allocate(size_t bytes) {
     return take(chunks_.back(), bytes);
 }
 
+// Back into the free list, joined with free neighbours.
+void Arena::give(Chunk& chunk, size_t offset, size_t size) {
+    auto it = chunk.free.emplace(offset, size).first;
+    const auto next = std::next(it);
+    if (next != chunk.free.end() && offset + size == next->first) {
+        it->second += next->second;
+        chunk.free.erase(next);
+    }
+    if (it == chunk.free.begin()) return;
+    const auto before = std::prev(it);
+    if (before->first + before->second == offset) {
+        before->second += it->second;
+        chunk.free.erase(it);
+    }
+}
+
 void Arena::release(void* block) {
     std::lock_guard lock(mutex_);
-    const auto used = used_.find(static_cast<char*>(block));
+    char* address = static_cast<char*>(block);
+    const auto used = used_.find(address);
     const size_t size = used->second;
     used_.erase(used);
-    for (Chunk& chunk : chunks_) {
-        const size_t offset = size_t(static_cast<char*>(block) - chunk.base);
-        if (static_cast<char*>(block) < chunk.base || offset >= chunk.size) continue;
-        auto it = chunk.free.emplace(offset, size).first;
-        const auto next = std::next(it);
-        if (next != chunk.free.end() && offset + size == next->first) {
-            it->second += next->second;
-            chunk.free.erase(next);
-        }
-        if (it != chunk.free.begin()) {
-            const auto before = std::prev(it);
-            if (before->first + before->second == offset) {
-                before->second += it->second;
-                chunk.free.erase(it);
-            }
+    for (auto chunk = chunks_.begin(); chunk != chunks_.end(); ++chunk) {
+        if (address < chunk->base || address >= chunk->base + chunk->size) continue;
+        give(*chunk, size_t(address - chunk->base), size);
+        if (policy_ == kUnmapFree && chunk->free.begin()->second == chunk->size) {
+            unmap_pages(chunk->base, chunk->size);
+            chunks_.erase(chunk);
         }
         return;
     }

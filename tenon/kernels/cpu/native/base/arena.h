@@ -13,7 +13,10 @@ namespace tenon {
 // address, aligned to 64 bytes. Grows when needed; pages cost memory once they are touched.
 class Arena : public std::enable_shared_from_this<Arena> {
   public:
-    explicit Arena(size_t chunk_bytes = size_t(64) << 20) : chunk_bytes_(chunk_bytes) {}
+    enum Policy { kKeepFree, kUnmapFree };  // what happens to a mapping that has become entirely free
+
+    explicit Arena(size_t chunk_bytes = size_t(64) << 20, Policy policy = kKeepFree)
+        : chunk_bytes_(chunk_bytes), policy_(policy) {}
     ~Arena();
     Arena(const Arena&) = delete;
 
@@ -30,9 +33,11 @@ class Arena : public std::enable_shared_from_this<Arena> {
         std::map<size_t, size_t> free;  // offset -> size
     };
     void* take(Chunk& chunk, size_t bytes);
+    static void give(Chunk& chunk, size_t offset, size_t size);
 
     mutable std::mutex mutex_;
     size_t chunk_bytes_;
+    Policy policy_;
     std::vector<Chunk> chunks_;
     std::map<char*, size_t> used_;
 };

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #define TENON_INLINE static inline __attribute__((always_inline))
+#define TENON_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace tenon {
 
@@ -15,6 +16,16 @@ struct bf16 {
 // IEEE binary16.
 struct f16 {
     uint16_t bits;
+};
+
+// Choose<yes, A, B>::type is A if yes, else B.
+template <bool yes, class A, class B>
+struct Choose {
+    using type = A;
+};
+template <class A, class B>
+struct Choose<false, A, B> {
+    using type = B;
 };
 
 TENON_INLINE float bits_to_f32(uint32_t bits) {

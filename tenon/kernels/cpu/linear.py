@@ -1,0 +1,60 @@
+"""Linear layers on the native kernels.
+
+Shape letters: T tokens, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tenon.core.tensors import RawTensor
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.memory import address, row_stride
+from tenon.ops.arrays import FLOAT32
+from tenon.ops.linear import PackedLinear
+from tenon.ops.workspace import empty
+
+
+def pack_linear(parts: list[RawTensor], act: np.dtype[Any]) -> PackedLinear:
+    orders = [None if p.row_order is None else np.ascontiguousarray(p.row_order, np.int32) for p in parts]
+    for part, order in zip(parts, orders, strict=True):
+        if order is not None and (
+            len(order) != part.shape[0] or order.min() < 0 or order.max() >= len(order)
+        ):
+            raise ValueError(f"{part.name}: row_order must name each of its {part.shape[0]} rows")
+    data = [np.ascontiguousarray(part.data) for part in parts]
+    return _native.pack_linear(
+        [
+            (part.dtype, *part.shape, address(bytes_), 0 if order is None else address(order))
+            for part, bytes_, order in zip(parts, data, orders, strict=True)
+        ],
+        np.dtype(act) == FLOAT32,
+    )
+
+
+def linear(
+    x_TK: np.ndarray,
+    w: PackedLinear,
+    bias_N: np.ndarray | None = None,
+    *,
+    accumulate_into_TN: np.ndarray | None = None,
+) -> np.ndarray:
+    rows, columns = x_TK.shape
+    y_TN = accumulate_into_TN
+    if y_TN is None:
+        y_TN = empty((rows, w.shape[0]), FLOAT32)
+    _native.linear(
+        address(x_TK),
+        row_stride(x_TK),
+        rows,
+        columns,
+        x_TK.dtype == FLOAT32,
+        w,
+        0 if bias_N is None else address(bias_N),
+        address(y_TN),
+        row_stride(y_TN),
+        accumulate_into_TN is not None,
+    )
+    return y_TN

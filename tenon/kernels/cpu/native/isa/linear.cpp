@@ -1,0 +1,226 @@
+// y = x W^T over packed weights (linear.h), with one definition of its bits:
+//
+//   for each step of 32 along K: even = chain of 16 fused multiply-adds from zero over k = 0, 2, .. 30,
+//   odd likewise over k = 1, 3, .. 31, and acc += even + odd. Then + bias, then + y when accumulating.
+//
+// That is what AMX's TDPBF16PS computes, so all three kernels below give equal bits, for any number of rows:
+//   few rows      weights are unpacked in registers, each used once per row          (decoding: bound by
+//   memory) many rows     a block of panels is unpacked to float32 in L1 and swept by rows   (vector units)
+//   many rows     the same with bf16 tiles                                           (AMX, linear_tiles.h)
+// Threads split output columns, or rows; never K.
+#include "linear.h"
+
+#include "isa/linear_tiles.h"
+#include "simd/panels.h"
+#include "simd/unpack.h"
+
+namespace tenon::TENON_ISA {
+namespace {
+
+// Per instruction set: rows and panels whose accumulators fit into its registers.
+#if defined(__AVX512F__)
+constexpr int kFewRows = 4, kFewPanels = 2, kBlockRows = 6, kBlockPanels = 2;
+#elif defined(__AVX2__)
+constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 3, kBlockPanels = 1;
+#else
+constexpr int kFewRows = 0, kFewPanels = 1, kBlockRows = 2, kBlockPanels = 1;
+#endif
+constexpr int kBlockSteps = 8;     // along K: an unpacked panel block is 16 KiB
+constexpr int64_t kMaxRows = 192;  // rows swept over one unpacked block; bounds scratch memory
+
+TENON_INLINE int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+// Rows [first, first + rows) of x as float32 with K padded to whole steps: [rows][steps * 32].
+void widen_rows(const LinearArgs& args, int64_t first, int64_t rows, float* out) {
+    const int64_t columns = args.w->columns, padded = args.w->steps * 32;
+    for (int64_t row = first; row < first + rows; ++row, out += padded) {
+        const float* wide = static_cast<const float*>(args.x) + row * args.x_stride;
+        const bf16* half = static_cast<const bf16*>(args.x) + row * args.x_stride;
+        int64_t k = 0;
+        for (; k + 16 <= columns; k += 16) store(out + k, args.x_is_f32 ? load(wide + k) : load(half + k));
+        for (; k < padded; k += 16) {
+            const int n = int(columns > k ? columns - k : 0);
+            store(out + k, args.x_is_f32 ? load_n(wide + k, n) : load_n(half + k, n));
+        }
+    }
+}
+
+// Few rows: x [M][steps * 32] times P adjacent panels.
+template <Format F, int M, int P>
+void multiply_few(const Segment& segment, int64_t panel, int64_t steps, const float* x, const Output& out) {
+    const Nibbles<F> nibbles;
+    const uint8_t* data = segment.data + panel * segment.panel_bytes;
+    F32x16 acc[M][P];
+    for (int m = 0; m < M; ++m)
+        for (int p = 0; p < P; ++p) acc[m][p] = zero_f32();
+    for (int64_t s = 0; s < steps; ++s) {
+        const float* x_step = x + s * 32;
+        F32x16 chain[P][M][2];
+        unroll<P>([&](auto p) TENON_LAMBDA {
+            const uint8_t* step = data + p.value * segment.panel_bytes + s * step_bytes(F);
+            for (int line = 0; line < step_bytes(F); line += 64)
+                __builtin_prefetch(step + 4 * step_bytes(F) + line);
+            visit_step<F>(step, nibbles, [&](auto k, F32x16 raw) TENON_LAMBDA {
+                const F32x16 w = finish<F>(k, raw);
+                unroll<M>([&](auto m) TENON_LAMBDA {
+                    const F32x16 x_k = splat(x_step[m.value * steps * 32 + k.value]);
+                    F32x16& c = chain[p.value][m.value][k.value % 2];
+                    c = k.value < 2 ? x_k * w : fma(x_k, w, c);
+                });
+            });
+        });
+        unroll<M>([&](auto m) TENON_LAMBDA {
+            unroll<P>([&](auto p) TENON_LAMBDA {
+                F32x16& a = acc[m.value][p.value];
+                a = a + (chain[p.value][m.value][0] + chain[p.value][m.value][1]);
+            });
+        });
+    }
+    for (int m = 0; m < M; ++m)
+        for (int p = 0; p < P; ++p) out.put(m, segment, panel + p, acc[m][p]);
+}
+
+template <Format F, int M>
+void multiply_few_panels(const Segment& segment, int64_t panel, int64_t panels, int64_t steps, const float* x,
+                         const Output& out) {
+    constexpr int P = M <= 2 ? kFewPanels : 1;
+    for (; panels >= P; panels -= P, panel += P) multiply_few<F, M, P>(segment, panel, steps, x, out);
+    if constexpr (P > 1)
+        if (panels > 0) multiply_few<F, M, 1>(segment, panel, steps, x, out);
+}
+
+void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
+    const int64_t steps = args.w->steps;
+    const Units units(*args.w, kFewPanels);
+    const Output out(args, 0);
+    pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
+        float* x = static_cast<float*>(pool.scratch(thread, size_t(rows * steps * 32) * 4));
+        widen_rows(args, 0, rows, x);
+        units.visit(begin, end, [&](const Segment& segment, int64_t panel, int64_t panels) {
+            with_format(segment.format, [&](auto format) {
+                constexpr Format F = format.value;
+                if constexpr (kFewRows >= 1)
+                    if (rows == 1) multiply_few_panels<F, 1>(segment, panel, panels, steps, x, out);
+                if constexpr (kFewRows >= 2)
+                    if (rows == 2) multiply_few_panels<F, 2>(segment, panel, panels, steps, x, out);
+                if constexpr (kFewRows >= 3)
+                    if (rows == 3) multiply_few_panels<F, 3>(segment, panel, panels, steps, x, out);
+                if constexpr (kFewRows >= 4)
+                    if (rows == 4) multiply_few_panels<F, 4>(segment, panel, panels, steps, x, out);
+            });
+        });
+    });
+}
+
+// acc [M][P * 16] += x [M][steps * 32] times P unpacked panels [steps * 32][16].
+template <int M, int P>
+void multiply_block(const float* x, int64_t x_stride, const float* const (&panels)[kBlockPanels],
+                    int64_t steps, float* acc) {
+    for (int64_t s = 0; s < steps; ++s) {
+        F32x16 even[M][P], odd[M][P];
+        const auto visit = [&](int64_t k, auto first) TENON_LAMBDA {
+            unroll<P>([&](auto p) TENON_LAMBDA {
+                const F32x16 w0 = load(panels[p.value] + k * 16), w1 = load(panels[p.value] + k * 16 + 16);
+                unroll<M>([&](auto m) TENON_LAMBDA {
+                    const F32x16 x0 = splat(x[m.value * x_stride + k]),
+                                 x1 = splat(x[m.value * x_stride + k + 1]);
+                    F32x16 &e = even[m.value][p.value], &o = odd[m.value][p.value];
+                    e = first.value ? x0 * w0 : fma(x0, w0, e);
+                    o = first.value ? x1 * w1 : fma(x1, w1, o);
+                });
+            });
+        };
+        visit(s * 32, Index<1>{});
+        for (int64_t k = s * 32 + 2; k < s * 32 + 32; k += 2) visit(k, Index<0>{});
+        for (int m = 0; m < M; ++m)
+            for (int p = 0; p < P; ++p) {
+                float* a = acc + (m * kBlockPanels + p) * 16;
+                store(a, load(a) + (even[m][p] + odd[m][p]));
+            }
+    }
+}
+
+template <int P>
+void multiply_rows(int64_t rows, const float* x, int64_t x_stride, const float* const (&panels)[kBlockPanels],
+                   int64_t steps, float* acc) {
+    constexpr int64_t acc_stride = kBlockPanels * 16;
+    for (; rows >= kBlockRows; rows -= kBlockRows, x += kBlockRows * x_stride, acc += kBlockRows * acc_stride)
+        multiply_block<kBlockRows, P>(x, x_stride, panels, steps, acc);
+    if constexpr (kBlockRows > 4)
+        for (; rows >= 4; rows -= 4, x += 4 * x_stride, acc += 4 * acc_stride)
+            multiply_block<4, P>(x, x_stride, panels, steps, acc);
+    if constexpr (kBlockRows > 2)
+        for (; rows >= 2; rows -= 2, x += 2 * x_stride, acc += 2 * acc_stride)
+            multiply_block<2, P>(x, x_stride, panels, steps, acc);
+    for (; rows >= 1; --rows, x += x_stride, acc += acc_stride)
+        multiply_block<1, P>(x, x_stride, panels, steps, acc);
+}
+
+// Rows [0, rows) of x [rows][x_stride] times 1..kBlockPanels panels from `panel` on.
+void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, int64_t rows,
+           const float* x, int64_t x_stride, const Output& out, float* scratch) {
+    float* acc = scratch;
+    float* unpacked = acc + rows * kBlockPanels * 16;
+    for (int64_t i = 0; i < rows * kBlockPanels; ++i) store(acc + i * 16, zero_f32());
+    for (int64_t s = 0; s < w.steps; s += kBlockSteps) {
+        const int64_t steps = min64(kBlockSteps, w.steps - s);
+        const float* panels[kBlockPanels] = {};
+        for (int64_t p = 0; p < num_panels; ++p) {
+            const uint8_t* packed =
+                segment.data + (panel + p) * segment.panel_bytes + s * step_bytes(segment.format);
+            float* target = unpacked + p * kBlockSteps * 32 * 16;
+            panels[p] = segment.format == Format::f32 ? reinterpret_cast<const float*>(packed) : target;
+            if (segment.format != Format::f32)
+                with_format(segment.format,
+                            [&](auto format) { unpack_panel<format.value>(packed, steps, target); });
+        }
+        if (num_panels == kBlockPanels)
+            multiply_rows<kBlockPanels>(rows, x + s * 32, x_stride, panels, steps, acc);
+        else
+            multiply_rows<1>(rows, x + s * 32, x_stride, panels, steps, acc);
+    }
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t p = 0; p < num_panels; ++p)
+            out.put(row, segment, panel + p, load(acc + (row * kBlockPanels + p) * 16));
+}
+
+void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) {
+    const PackedView& w = *args.w;
+    const int64_t stride = w.steps * 32;
+    float* x = static_cast<float*>(pool.shared_scratch(size_t(rows * stride) * 4));
+    pool.parallel_for(rows, [&](int64_t begin, int64_t end, int) {
+        widen_rows(args, first + begin, end - begin, x + begin * stride);
+    });
+    const Units units(w, kBlockPanels);
+    const int64_t splits = row_splits(units.count, rows, pool.num_threads());
+    pool.parallel_for(units.count * splits, [&](int64_t begin, int64_t end, int thread) {
+        const size_t scratch_floats = size_t(rows * kBlockPanels * 16 + kBlockPanels * kBlockSteps * 32 * 16);
+        float* scratch = static_cast<float*>(pool.scratch(thread, scratch_floats * 4));
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t split = task % splits, unit = task / splits;
+            const int64_t from = rows * split / splits, to = rows * (split + 1) / splits;
+            units.visit(unit, unit + 1, [&](const Segment& segment, int64_t panel, int64_t panels) {
+                sweep(w, segment, panel, panels, to - from, x + from * stride, stride,
+                      Output(args, first + from), scratch);
+            });
+        }
+    });
+}
+
+void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t rows = args.rows.at(dims);
+    if (rows <= kFewRows) return few_rows(args, rows, pool);
+#ifdef TENON_TILES
+    if (!args.x_is_f32) return tile_linear(args, rows, pool);
+#endif
+    for (int64_t first = 0; first < rows; first += kMaxRows)
+        many_rows(args, first, min64(kMaxRows, rows - first), pool);
+}
+
+}  // namespace
+
+extern const LinearKernels linear_kernels{linear};
+
+}  // namespace tenon::TENON_ISA

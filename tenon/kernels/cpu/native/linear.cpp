@@ -1,0 +1,85 @@
+// Bindings of packed weights and the linear layer.
+#include "linear.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "bind.h"
+#include "pack/packed.h"
+
+namespace tenon {
+namespace {
+
+// (type, rows, columns, address, address of the row order or 0)
+using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t>;
+
+std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32) {
+    std::vector<RawPart> parts;
+    for (const auto& [type, rows, columns, data, order] : tuples)
+        parts.push_back(
+            {parse_source(type), rows, columns, pointer<const uint8_t>(data), pointer<const int32_t>(order)});
+    return PackedLinear::pack(parts, f32);
+}
+
+std::unique_ptr<PackedLinear> adopt(int64_t columns,
+                                    const std::vector<std::tuple<std::string, int64_t>>& layout,
+                                    uintptr_t bytes, int64_t size) {
+    std::vector<Layout> segments;
+    for (const auto& [format, rows] : layout) segments.push_back({parse_format(format), rows});
+    return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size);
+}
+
+std::vector<std::tuple<std::string, int64_t>> layout_of(const PackedLinear& w) {
+    std::vector<std::tuple<std::string, int64_t>> layout;
+    for (const Segment& segment : w.segments())
+        layout.emplace_back(format_name(segment.format), segment.rows);
+    return layout;
+}
+
+// Columns of x, its type and its rows are checked here, once for every caller.
+void linear(uintptr_t x, int64_t x_stride, int64_t rows, int64_t columns, bool x_is_f32,
+            const PackedLinear& w, uintptr_t bias, uintptr_t y, int64_t y_stride, bool accumulate) {
+    const PackedView& view = w.view();
+    if (columns != view.columns)
+        throw std::invalid_argument("x has " + std::to_string(columns) + " columns, the weights take " +
+                                    std::to_string(view.columns));
+    if (x_is_f32 != (view.segments[0].format == Format::f32))
+        throw std::invalid_argument("the weights were packed for activations of the other type");
+    run_op("linear", linear_kernels().linear,
+           LinearArgs{pointer<const void>(x), x_stride, x_is_f32, accumulate, &view,
+                      pointer<const float>(bias), pointer<float>(y), y_stride, count(rows)});
+}
+
+}  // namespace
+
+void bind_linear(nb::module_& m) {
+    nb::class_<PackedLinear>(m, "PackedLinear", "Weights in the layout of the CPU kernels.")
+        .def_prop_ro("shape",
+                     [](const PackedLinear& w) { return std::make_tuple(w.view().rows, w.view().columns); })
+        .def_prop_ro("nbytes", [](const PackedLinear& w) { return w.view().num_bytes; })
+        .def_prop_ro("formats",
+                     [](const PackedLinear& w) {
+                         std::vector<std::string> names;
+                         for (const Segment& segment : w.segments())
+                             names.push_back(format_name(segment.format));
+                         return names;
+                     })
+        .def_prop_ro("layout", &layout_of, "(format, rows) of each segment")
+        .def_prop_ro("address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(w.bytes()); })
+        .def_prop_ro(
+            "view_address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(&w.view()); },
+            "of the PackedView that kernels read");
+    m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::call_guard<nb::gil_scoped_release>());
+    m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"));
+    m.def("linear", &linear, nb::arg("x"), nb::arg("x_stride"), nb::arg("rows"), nb::arg("columns"),
+          nb::arg("x_is_f32"), nb::arg("w"), nb::arg("bias"), nb::arg("y"), nb::arg("y_stride"),
+          nb::arg("accumulate"));
+}
+
+}  // namespace tenon

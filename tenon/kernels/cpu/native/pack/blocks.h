@@ -1,0 +1,34 @@
+// Reading weights as they lie in model files: plain floats, and the block formats of ggml.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "simd/types.h"
+
+namespace tenon {
+
+enum class Source { f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k };
+
+// Throws std::invalid_argument for an unknown name.
+Source parse_source(const std::string& name);
+
+bool is_float(Source source);
+
+// Bytes of one row of `columns` weights. Throws std::invalid_argument if they are not whole blocks.
+int64_t row_bytes(Source source, int64_t columns);
+
+// 32 consecutive weights of a row: weight k is d[k / 16] * code[k] + m.
+struct CodedStep {
+    int8_t code[32];
+    float d[2];  // equal, but for Q6_K
+    float m;
+};
+
+// The step numbered `step` of a row of a block format.
+CodedStep read_codes(Source source, const uint8_t* row, int64_t step);
+
+// The same step of a row of any type as exact float32; columns past the end of the row are zero.
+void read_floats(Source source, const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]);
+
+}  // namespace tenon

@@ -1,0 +1,60 @@
+// Packed weights that own their memory, and how they come about.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "linear.h"
+#include "pack/blocks.h"
+
+namespace tenon {
+
+// A weight matrix in a model file. Row i of the weight is row row_order[i] of the data, if there is an order.
+struct RawPart {
+    Source source;
+    int64_t rows;
+    int64_t columns;
+    const uint8_t* data;
+    const int32_t* row_order;  // or null
+};
+
+// What a segment of packed bytes is.
+struct Layout {
+    Format format;
+    int64_t rows;
+};
+
+const char* format_name(Format format);
+Format parse_format(const std::string& name);  // throws std::invalid_argument
+
+class PackedLinear {
+  public:
+    // Packs the parts, one after the other along N, on all threads of the pool, for activations in bf16, or
+    // in float32 when `f32`. Throws std::invalid_argument when the parts do not fit together.
+    static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32);
+
+    // Bytes that were packed before, 64-byte aligned and kept alive by the caller. Throws
+    // std::invalid_argument when their number is not what the layout takes.
+    static std::unique_ptr<PackedLinear> adopt(int64_t columns, const std::vector<Layout>& layout,
+                                               const uint8_t* bytes, int64_t size);
+
+    ~PackedLinear();
+    PackedLinear(const PackedLinear&) = delete;
+
+    const PackedView& view() const { return view_; }  // at the same address for life
+    const std::vector<Segment>& segments() const { return segments_; }
+    const uint8_t* bytes() const { return bytes_; }
+
+  private:
+    PackedLinear(int64_t columns, const std::vector<Layout>& layout);
+    void place(const uint8_t* bytes);
+    void fill(const Segment& segment, const RawPart& part, int64_t panel, uint8_t* out) const;
+
+    std::vector<Segment> segments_;
+    PackedView view_{};
+    const uint8_t* bytes_ = nullptr;
+    void* owned_ = nullptr;
+};
+
+}  // namespace tenon

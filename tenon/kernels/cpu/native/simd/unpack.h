@@ -1,0 +1,180 @@
+// From packed weights to float32 lanes. The layout is described in linear.h.
+#pragma once
+
+#include "linear.h"
+#include "simd/lanes.h"
+
+namespace tenon::TENON_ISA {
+
+// f(Index<0>), ..., f(Index<n - 1>), unrolled.
+template <int i>
+struct Index {
+    static constexpr int value = i;
+};
+template <int n, class F>
+TENON_INLINE void unroll(F f) {
+    if constexpr (n > 0) {
+        unroll<n - 1>(f);
+        f(Index<n - 1>{});
+    }
+}
+#define TENON_LAMBDA __attribute__((always_inline))
+
+constexpr bool has_u4(Format f) {
+    return f == Format::s4_d16 || f == Format::u4_dm16 || f == Format::u4_dm32;
+}
+constexpr bool has_offset(Format f) {
+    return f == Format::u4_dm16 || f == Format::u4_dm32 || f == Format::s8_dm16 || f == Format::s8_dm32;
+}
+constexpr bool has_f16_scales(Format f) {
+    return f == Format::s4_d16 || f == Format::u4_dm16 || f == Format::s8_d16 || f == Format::s8_dm16;
+}
+constexpr int scales_per_step(Format f) {
+    return f == Format::s8x16_d32 ? 2 : 1;
+}
+constexpr int code_bytes(Format f) {
+    return has_u4(f) ? 256 : 512;
+}
+
+// The four-bit code in the low bits of each lane (the rest is ignored) as its value.
+#if defined(__AVX512F__)
+template <Format F>
+struct Nibbles {
+    // A permutation of registers looks at four bits of each index only: mask, conversion and offset in one.
+    __m512 table = F == Format::s4_d16
+                       ? _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
+                       : _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    TENON_INLINE_MEMBER F32x16 value(I32x16 code) const { return {_mm512_permutexvar_ps(code.v, table)}; }
+};
+#else
+template <Format F>
+struct Nibbles {
+    TENON_INLINE_MEMBER F32x16 value(I32x16 code) const {
+        const I32x16 q = code & splat_i32(15);
+        return to_f32(F == Format::s4_d16 ? q - splat_i32(8) : q);
+    }
+};
+#endif
+
+// Scales of one step, with the factor that undoes the bias of truncation.
+template <Format F>
+struct Scales {
+    F32x16 d[scales_per_step(F)];
+    F32x16 m;
+
+    TENON_INLINE_MEMBER explicit Scales(const uint8_t* step) {
+        using Stored = typename Choose<has_f16_scales(F), f16, float>::type;
+        const Stored* stored = reinterpret_cast<const Stored*>(step + code_bytes(F));
+        const F32x16 unbias = splat(kUnbias);
+        for (int i = 0; i < scales_per_step(F); ++i) d[i] = load(stored + 16 * i) * unbias;
+        if constexpr (has_offset(F)) m = load(stored + 16) * unbias;
+    }
+
+    TENON_INLINE_MEMBER F32x16 apply(F32x16 q, int half) const {
+        const F32x16 scale = d[scales_per_step(F) == 2 ? half : 0];
+        if constexpr (has_offset(F)) return fma(scale, q, m);
+        return scale * q;
+    }
+};
+
+TENON_INLINE F32x16 upper16(F32x16 w) {
+    return as_f32(as_i32(w) & splat_i32(int32_t(0xffff0000)));
+}
+
+// visit(Index<k>, weights of 16 columns at k), for the 32 k of a step in order. Quantized weights come before
+// their truncation to bf16: the visitor applies upper16, or stores the upper halves.
+template <Format F, class Visit>
+TENON_INLINE void visit_step(const uint8_t* step, const Nibbles<F>& nibbles, Visit visit) {
+    if constexpr (F == Format::f32) {
+        unroll<32>([&](auto k)
+                       TENON_LAMBDA { visit(k, load(reinterpret_cast<const float*>(step) + 16 * k.value)); });
+    } else if constexpr (F == Format::bf16) {
+        unroll<16>([&](auto pair) TENON_LAMBDA {
+            const I32x16 both = load_i32(step + 64 * pair.value);
+            visit(Index<2 * pair.value>{}, as_f32(shl<16>(both)));
+            visit(Index<2 * pair.value + 1>{}, as_f32(both));
+        });
+    } else if constexpr (has_u4(F)) {
+        const Scales<F> scales(step);
+        unroll<4>([&](auto word) TENON_LAMBDA {
+            const I32x16 codes = load_i32(step + 64 * word.value);
+            unroll<8>([&](auto nibble) TENON_LAMBDA {
+                const F32x16 q = nibbles.value(shr<4 * nibble.value>(codes));
+                visit(Index<8 * word.value + nibble.value>{}, scales.apply(q, 0));
+            });
+        });
+    } else {
+        const Scales<F> scales(step);
+        unroll<8>([&](auto word) TENON_LAMBDA {
+            const I32x16 codes = load_i32(step + 64 * word.value);
+            unroll<4>([&](auto byte) TENON_LAMBDA {
+                const F32x16 q = to_f32(sar<24>(shl<24 - 8 * byte.value>(codes)));
+                visit(Index<4 * word.value + byte.value>{}, scales.apply(q, word.value / 4));
+            });
+        });
+    }
+}
+
+// The value that the linear layer multiplies with at k: float32, or a bf16 in the upper half of one.
+template <Format F, class K>
+TENON_INLINE F32x16 finish(K, F32x16 w) {
+    if constexpr (F == Format::f32 || (F == Format::bf16 && K::value % 2 == 0)) return w;
+    return upper16(w);
+}
+
+// Calls f(Value<format>) for the format at hand.
+template <Format F>
+struct Value {
+    static constexpr Format value = F;
+};
+template <class F>
+TENON_INLINE void with_format(Format format, F f) {
+    switch (format) {
+        case Format::f32:
+            return f(Value<Format::f32>{});
+        case Format::bf16:
+            return f(Value<Format::bf16>{});
+        case Format::s4_d16:
+            return f(Value<Format::s4_d16>{});
+        case Format::u4_dm16:
+            return f(Value<Format::u4_dm16>{});
+        case Format::u4_dm32:
+            return f(Value<Format::u4_dm32>{});
+        case Format::s8_d16:
+            return f(Value<Format::s8_d16>{});
+        case Format::s8_dm16:
+            return f(Value<Format::s8_dm16>{});
+        case Format::s8_dm32:
+            return f(Value<Format::s8_dm32>{});
+        case Format::s8x16_d32:
+            return f(Value<Format::s8x16_d32>{});
+    }
+}
+
+// Steps of one panel as float32 [32 * steps][16 columns].
+template <Format F>
+static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
+    const Nibbles<F> nibbles;
+    for (int64_t s = 0; s < steps; ++s) {
+        visit_step<F>(panel + s * step_bytes(F), nibbles, [&](auto k, F32x16 w) TENON_LAMBDA {
+            store(out + (s * 32 + k.value) * 16, finish<F>(k, w));
+        });
+    }
+}
+
+// Row `row` of W, K values, as the linear layer sees them.
+TENON_INLINE void unpack_row(const PackedView& w, int64_t row, float* out) {
+    const Segment* segment = w.segments;
+    while (row >= segment->first_row + segment->rows) ++segment;
+    const int64_t panel = (row - segment->first_row) / 16, column = (row - segment->first_row) % 16;
+    const uint8_t* data = segment->data + panel * segment->panel_bytes;
+    alignas(64) float step[32 * 16];
+    for (int64_t k = 0; k < w.columns; k += 32) {
+        with_format(segment->format, [&](auto format) {
+            unpack_panel<format.value>(data + k / 32 * step_bytes(format.value), 1, step);
+        });
+        for (int64_t i = 0; i < 32 && k + i < w.columns; ++i) out[k + i] = step[i * 16 + column];
+    }
+}
+
+}  // namespace tenon::TENON_ISA
