@@ -75,6 +75,13 @@ class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
     num_steps: int = 0
 
 
+class Loading(msgspec.Struct, tag="loading"):
+    """How far start-up has come, in bytes of weights. Sent now and then before `Ready`."""
+
+    done: int
+    total: int
+
+
 class Ready(msgspec.Struct, tag="ready", kw_only=True):
     """Sent once, when the engine can take requests."""
 
@@ -98,4 +105,4 @@ class Outputs(msgspec.Struct, tag="outputs", kw_only=True):
     stats: EngineStats | None = None
 
 
-FromEngine = Ready | Failed | Outputs
+FromEngine = Loading | Ready | Failed | Outputs

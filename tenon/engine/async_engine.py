@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -121,8 +122,9 @@ class AsyncEngine:
 
     def abort(self, request_id: str) -> None:
         """End a request, whatever its state; its stream ends with "abort". Unknown ids are ignored."""
-        if self._frontend and (ids := self._frontend.abort(request_id)) and not self._dead:
-            self._client.send([Abort(ids)])
+        if self._frontend and (ids := self._frontend.abort(request_id)):
+            with contextlib.suppress(EngineDead):
+                self._client.send([Abort(ids)])
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no request holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load_engine(config: EngineConfig) -> Engine:
+Progress = Callable[[int, int], None]  # bytes of weights: done, total
+
+
+def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
     """Load model and cache. Raises the typed error of what is wrong (ModelNotFound, ConfigError ...)."""
     begin = time.monotonic()
     if config.load_format == "oracle":
         model: Model = Oracle()
     else:
-        model = _load_model(config)
+        model = _load_model(config, progress)
     return build_engine(model, config, begin)
 
 
@@ -101,12 +105,12 @@ def load_tokenizer_for(config: EngineConfig) -> Tokenizer:
     return tokenizer
 
 
-def _load_model(config: EngineConfig) -> Model:
+def _load_model(config: EngineConfig, progress: Progress | None) -> Model:
     from tenon.models import load_model
     from tenon.resolve import resolve
 
     files = resolve(config.model, config.revision)
-    return load_model(files, config.dtype, max_model_len=config.max_model_len)
+    return load_model(files, config.dtype, max_model_len=config.max_model_len, progress=progress)
 
 
 def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:

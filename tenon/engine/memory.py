@@ -62,7 +62,7 @@ def plan_blocks(
         needed = -(-length // block_size) * bytes_per_block
         raise ConfigError(
             f"a KV cache of {_size(budget)} holds {max(0, num_blocks) * block_size} tokens, fewer than the "
-            f"max_model_len of {length}: set kv_cache_memory to {_size(needed)} or more, or lower max_model_len"
+            f"max_model_len of {length}: set kv_cache_memory to {_size(needed)} or more, or a lower length"
         )
     return num_blocks, num_blocks * block_size
 

@@ -1,0 +1,164 @@
+"""The engine process: `python -m tenon.engine.worker FD`, started by `tenon.engine.process`.
+
+It ends when it is told to, and when its parent is gone, even by SIGKILL and even within a step. SIGINT and
+SIGTERM it leaves to its parent: a terminal sends the one, systemd the other, to all processes at once, and
+requests that are being drained still need an engine. Without work it sleeps in a poll.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+
+import msgspec
+import zmq
+
+from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
+from tenon.engine.engine import Engine
+from tenon.engine.process import LENGTH, Launch
+from tenon.errors import InvalidRequest, TenonError
+
+log = logging.getLogger(__name__)
+
+STATS_SECONDS = 0.1
+IDLE_CHECK_MS = 1000
+_PR_SET_PDEATHSIG = 1
+
+
+def main(lifeline: socket.socket) -> int:
+    """Exit code: 0 after an orderly end, 1 when start-up or the engine failed."""
+    _die_with_parent()
+    launch = msgspec.msgpack.decode(_read(lifeline), type=Launch)
+    logging.basicConfig(level=launch.log_level, format="%(levelname)s %(name)s: %(message)s")
+    threading.Thread(target=_watch, args=(lifeline, launch.directory), daemon=True, name="lifeline").start()
+    try:
+        _run(launch, lifeline)
+    except TenonError as error:
+        _tell(lifeline, Failed(type(error).__name__, str(error)))
+        return 1
+    except Exception as error:
+        log.exception("the engine failed")
+        _tell(lifeline, Failed("EngineDead", f"the engine failed: {type(error).__name__}: {error}"))
+        return 1
+    finally:
+        shutil.rmtree(launch.directory, ignore_errors=True)
+    return 0
+
+
+def _run(launch: Launch, lifeline: socket.socket) -> None:
+    from tenon.engine.loader import load_engine
+
+    engine = load_engine(launch.config, lambda done, total: _tell(lifeline, Loading(done, total)))
+    context = zmq.Context(io_threads=1)
+    with context, context.socket(zmq.PULL) as requests, context.socket(zmq.PUSH) as outputs:
+        for end, address in ((requests, launch.requests_address), (outputs, launch.outputs_address)):
+            end.linger = 0
+            end.set_hwm(0)
+            end.bind(address)
+        _tell(lifeline, engine.ready)
+        serve(engine, requests, outputs)
+
+
+def serve(engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes]) -> None:
+    """Steps while there is work, and messages between steps, until Shutdown."""
+    inbox = Inbox(requests)
+    encode = msgspec.msgpack.Encoder().encode
+    stats_due = 0.0
+    while True:
+        if not engine.has_work:
+            _sleep(engine, requests)
+        for message in inbox.drain():
+            if isinstance(message, Shutdown):
+                return
+            engine.handle(message)
+        if not engine.has_work:
+            outputs.send(encode(Outputs(stats=engine.stats())))
+            continue
+        result = engine.step()
+        now = time.monotonic()
+        if now >= stats_due or not engine.has_work:
+            result.stats = engine.stats()
+            stats_due = now + STATS_SECONDS
+        if result.outputs or result.stats:
+            outputs.send(encode(result))
+
+
+class Inbox:
+    """Messages that have arrived."""
+
+    def __init__(self, requests: zmq.Socket[bytes]) -> None:
+        self._requests = requests
+        self._decode = msgspec.msgpack.Decoder(list[ToEngine]).decode
+
+    def drain(self) -> list[ToEngine]:
+        """All messages that are there; does not wait. What cannot be read is reported and dropped."""
+        messages: list[ToEngine] = []
+        while self._requests.poll(0):
+            frame = self._requests.recv()
+            try:
+                messages += self._decode(frame)
+            except (msgspec.DecodeError, InvalidRequest) as error:
+                log.error("dropped a message of %d bytes: %s", len(frame), error)
+        return messages
+
+
+def _sleep(engine: Engine, requests: zmq.Socket[bytes]) -> None:
+    """Until a message arrives. An engine that stays idle proves first that nothing was left behind."""
+    if not requests.poll(IDLE_CHECK_MS):
+        engine.check_integrity()
+        requests.poll()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent ends, and heed it only then."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def on_sigterm(*_: object) -> None:
+        if os.getppid() != parent:
+            sys.exit(1)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _watch(lifeline: socket.socket, directory: str) -> None:
+    """In a thread: the end of the lifeline is noticed on every system, and during a long step too."""
+    with contextlib.suppress(OSError):
+        lifeline.recv(1)  # nothing is sent any more: it returns at the end of the lifeline
+    time.sleep(1)  # an orderly end, or the one by SIGTERM, is faster
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(1)
+
+
+def _tell(lifeline: socket.socket, message: FromEngine) -> None:
+    data = msgspec.msgpack.encode(message)
+    lifeline.sendall(LENGTH.pack(len(data)) + data)
+
+
+def _read(lifeline: socket.socket) -> bytes:
+    (length,) = LENGTH.unpack(_read_exactly(lifeline, LENGTH.size))
+    return _read_exactly(lifeline, length)
+
+
+def _read_exactly(lifeline: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = lifeline.recv(size - len(data))
+        if not part:
+            sys.exit(1)  # the parent is gone already
+        data += part
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1]))))
