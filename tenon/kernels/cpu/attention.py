@@ -24,12 +24,12 @@ def attention(
 ) -> np.ndarray:
     o_TX = empty(q_TX.shape, kv.act)
     _native.attention(
-        dense(q_TX),
+        dense(q_TX, kv.act),
         address(o_TX),
         address(kv.k),
         address(kv.v),
-        dense(batch.query_start_R1),
-        dense(batch.context_len_R),
+        dense(batch.query_start_R1, np.int32),
+        dense(batch.context_len_R, np.int32),
         address(batch.block_table_RB),
         row_stride(batch.block_table_RB),
         batch.num_requests,

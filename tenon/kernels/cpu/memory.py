@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -10,10 +12,12 @@ def address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def dense(array: np.ndarray) -> int:
-    """The address of an array whose elements follow each other without gaps. Raises ValueError for others."""
+def dense(array: np.ndarray, dtype: Any = np.float32) -> int:
+    """The address of an array of `dtype` without gaps between its elements. Raises ValueError for others."""
     if not array.flags.c_contiguous:
         raise ValueError(f"need a C-contiguous array, not strides {array.strides} of shape {array.shape}")
+    if array.dtype != dtype:
+        raise ValueError(f"need an array of {np.dtype(dtype)}, not {array.dtype}")
     return address(array)
 
 

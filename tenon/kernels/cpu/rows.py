@@ -12,5 +12,5 @@ from tenon.ops.workspace import empty
 def gather_rows(x_TD: np.ndarray, rows_S: np.ndarray) -> np.ndarray:
     rows, width = len(rows_S), x_TD.shape[1]
     y_SD = empty((rows, width), np.float32)
-    _native.gather_rows(dense(x_TD), dense(rows_S), address(y_SD), rows, width)
+    _native.gather_rows(dense(x_TD), dense(rows_S, np.int32), address(y_SD), rows, width)
     return y_SD

@@ -29,6 +29,7 @@ void bind_attention(nb::module_& m);
 void bind_base(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
+void bind_sampling(nb::module_& m);
 void bind_simd(nb::module_& m);
 void bind_linear(nb::module_& m);
 

@@ -6,6 +6,7 @@ NB_MODULE(_native, m) {
     tenon::bind_base(m);
     tenon::bind_rope(m);
     tenon::bind_rowwise(m);
+    tenon::bind_sampling(m);
     tenon::bind_simd(m);
     tenon::bind_linear(m);
 }

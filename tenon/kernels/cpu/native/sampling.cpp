@@ -1,0 +1,29 @@
+#include "sampling.h"
+
+#include "bind.h"
+
+namespace tenon {
+
+void bind_sampling(nb::module_& m) {
+    m.def("sample", [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, uintptr_t temperature_S,
+                       uintptr_t top_k_S, uintptr_t top_p_S, uintptr_t min_p_S, uintptr_t seed_S,
+                       uintptr_t choice_S, uintptr_t position_S, uintptr_t ids_S) {
+        run_op("sample", sampling_kernels().sample,
+               SampleArgs{pointer<const float>(logits_SV), stride, vocab, count(rows),
+                          pointer<const float>(temperature_S), pointer<const int32_t>(top_k_S),
+                          pointer<const float>(top_p_S), pointer<const float>(min_p_S),
+                          pointer<const uint64_t>(seed_S), pointer<const int32_t>(choice_S),
+                          pointer<const int64_t>(position_S), pointer<int32_t>(ids_S)});
+    });
+    m.def("logprobs",
+          [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, int top_n, uintptr_t ids_S,
+             uintptr_t logprob_S, uintptr_t rank_S, uintptr_t top_ids_Sn, uintptr_t top_logprobs_Sn) {
+              run_op("logprobs", sampling_kernels().logprobs,
+                     LogprobsArgs{pointer<const float>(logits_SV), stride, vocab, count(rows), top_n,
+                                  pointer<const int32_t>(ids_S), pointer<float>(logprob_S),
+                                  pointer<int32_t>(rank_S), pointer<int32_t>(top_ids_Sn),
+                                  pointer<float>(top_logprobs_Sn)});
+          });
+}
+
+}  // namespace tenon
