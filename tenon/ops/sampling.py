@@ -30,8 +30,8 @@ def sample(
     """ids_S int32: one token per row, a function of that row alone.
 
     logits, temperature, top_p, min_p float32; top_k, choice int32; seed uint64; position int64. Temperature 0
-    (or too small for a normal float32) takes the largest logit. Otherwise z = (logit - largest) / temperature,
-    and of the tokens with z > -inf are kept
+    (or too small for a normal float32) takes the largest logit. Otherwise z = (logit - largest) /
+    temperature, and of the tokens with z > -inf are kept
     1. top_k: the k largest z (0: all);
     2. top_p: of those, by falling probability, the fewest that reach the share top_p (1: all; at least one);
     3. min_p: of those, the ones with at least min_p of the largest probability.
