@@ -1,0 +1,212 @@
+"""The same bits, whatever the instruction set, the number of threads, the batch and the chunking.
+
+Shape letters: T tokens, H query heads, G key/value heads, E head width, X = H * E, S rows, V vocabulary.
+"""
+
+import contextlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tenon import ops
+from tenon.core.batch import Batch
+from tenon.kernels import cpu
+from tenon.ops import harness, select
+from tenon.ops.arrays import BFLOAT16, FLOAT32
+
+if reason := cpu.support():
+    pytest.skip(reason, allow_module_level=True)
+
+from tenon.kernels.cpu import _native
+
+BLOCK = 32
+JUDGED = sorted(name for name, op in select.OPS.items() if op.cases and harness.targets(name))
+
+
+@contextlib.contextmanager
+def threads(count):
+    before = _native.num_threads()
+    _native.set_num_threads(count)
+    try:
+        yield
+    finally:
+        _native.set_num_threads(before)
+
+
+def raw(array):
+    """The array's bits."""
+    return np.ascontiguousarray(array).view(f"u{array.itemsize}")
+
+
+def assert_same_bits(a, b):
+    np.testing.assert_array_equal(raw(a), raw(b))
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_instruction_sets_agree(name, seed):
+    targets = harness.targets(name)
+    for case in harness.cases(name, seed):
+        results = [harness.observe(name, case, target) for target in targets]
+        for target, result in zip(targets[1:], results[1:], strict=True):
+            for key, array in result.items():
+                assert np.array_equal(raw(array), raw(results[0][key])), f"{case.label}: {key} on {target}"
+
+
+@pytest.mark.skipif(_native.max_threads() < 2, reason="one core")
+@pytest.mark.parametrize("name", JUDGED)
+def test_numbers_of_threads_agree(name, seed):
+    target = harness.Target("cpu", _native.isa())
+    for case in [*harness.cases(name, seed), *harness.cases(name, seed, bench=True)]:
+        results = []
+        for count in (1, 2):
+            with threads(count):
+                results.append(harness.observe(name, case, target))
+        for key, array in results[0].items():
+            assert np.array_equal(raw(array), raw(results[1][key])), f"{case.label}: {key}"
+
+
+@dataclass
+class Sequence:
+    """One request of the little engine below: all its inputs, and how far it has come."""
+
+    qkv_TN: np.ndarray
+    blocks: np.ndarray
+    done: int = 0
+    out: list = field(default_factory=list)
+
+
+class Layer:
+    """One attention layer and its cache, stepped with batches of (sequence, number of tokens)."""
+
+    def __init__(self, rng, act, heads=6, kv_heads=2, head_dim=64, num_blocks=160):
+        self.shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
+        self.rng, self.width = rng, (heads + 2 * kv_heads) * head_dim
+        angle = rng.uniform(0, 6.28, (2048, head_dim // 2))
+        self.cos_sin_PE = np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+        self.norm_E = rng.uniform(0.5, 2, head_dim).astype(np.float32)
+        self.kv = ops.kv_cache(num_blocks, BLOCK, kv_heads, head_dim, act)
+        # What earlier users left behind must never show.
+        self.kv.k.fill(np.nan)
+        self.kv.v.fill(np.nan)
+        self.free = rng.permutation(num_blocks).astype(np.int32)
+
+    def sequence(self, qkv_TN):
+        count = -(-len(qkv_TN) // BLOCK)
+        blocks, self.free = self.free[:count], self.free[count:]
+        return Sequence(qkv_TN, blocks)
+
+    def step(self, *work):
+        batch = self._batch(work)
+        rows = [sequence.qkv_TN[sequence.done : sequence.done + count] for sequence, count in work]
+        q_TX = ops.rope_kv_write(
+            np.concatenate(rows),
+            self.cos_sin_PE,
+            self.kv,
+            batch,
+            **self.shape,
+            rot_dim=self.shape["head_dim"],
+            q_norm_E=self.norm_E,
+            k_norm_E=self.norm_E,
+            eps=1e-6,
+        )
+        o_TX = ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2)
+        for (sequence, count), start in zip(work, batch.query_start_R1, strict=False):
+            sequence.out.append(o_TX[start : start + count])
+            sequence.done += count
+
+    def run(self, sequence, chunks):
+        """Step the sequence alone, by the chunks given and then token by token. Returns its outputs."""
+        for count in chunks:
+            self.step((sequence, min(count, len(sequence.qkv_TN) - sequence.done)))
+        while sequence.done < len(sequence.qkv_TN):
+            self.step((sequence, 1))
+        return np.concatenate(sequence.out)
+
+    def _batch(self, work):
+        positions = [np.arange(s.done, s.done + n) for s, n in work]
+        slots = [s.blocks[p // BLOCK] * BLOCK + p % BLOCK for (s, _), p in zip(work, positions, strict=True)]
+        table_RB = np.full((len(work), max(len(s.blocks) for s, _ in work)), 2**31 - 1, np.int32)
+        for row, (s, _) in enumerate(work):
+            table_RB[row, : len(s.blocks)] = s.blocks
+        starts = np.cumsum([0, *(n for _, n in work)]).astype(np.int32)
+        return Batch(
+            token_ids_T=np.zeros(starts[-1], np.int32),
+            positions_T=np.concatenate(positions).astype(np.int32),
+            slots_T=np.concatenate(slots).astype(np.int32),
+            query_start_R1=starts,
+            context_len_R=np.array([s.done + n for s, n in work], np.int32),
+            block_table_RB=table_RB,
+            logit_rows_S=starts[1:] - 1,
+        )
+
+
+@pytest.fixture(params=[BFLOAT16, FLOAT32], ids=str)
+def act(request):
+    return request.param
+
+
+def random_qkv(rng, layer, tokens):
+    return rng.standard_normal((tokens, layer.width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 512])
+def test_chunks_of_a_prompt_agree(act, chunk, seed):
+    rng = np.random.default_rng(seed)
+    layer = Layer(rng, act)
+    qkv_TN = random_qkv(rng, layer, 600)
+    whole = layer.run(layer.sequence(qkv_TN), [600])
+    pieces = layer.run(layer.sequence(qkv_TN), [chunk] * (570 // chunk))
+    assert_same_bits(pieces, whole)
+    assert np.isfinite(whole.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("others", [1, 6, 32])
+def test_alone_and_among_others_agree(act, others, seed):
+    rng = np.random.default_rng(seed)
+    layer = Layer(rng, act)
+    qkv_TN = random_qkv(rng, layer, 300)
+    alone = layer.run(layer.sequence(qkv_TN), [300])
+    subject = layer.sequence(qkv_TN)
+    company = [layer.sequence(random_qkv(rng, layer, int(rng.integers(20, 60)))) for _ in range(others)]
+    while subject.done < 300:
+        count = min(int(rng.choice([1, 5, 40])), 300 - subject.done)
+        work = [(s, min(int(rng.choice([1, 9])), len(s.qkv_TN) - s.done)) for s in company]
+        work = [(s, n) for s, n in work if n] + [(subject, count)]
+        layer.step(*(work[i] for i in rng.permutation(len(work))))
+    assert_same_bits(np.concatenate(subject.out), alone)
+
+
+def test_a_shared_prefix_agrees(act, seed):
+    """Two sequences over the same first blocks: the second computes only what follows."""
+    rng = np.random.default_rng(seed)
+    layer = Layer(rng, act)
+    qkv_TN = random_qkv(rng, layer, 200)
+    first = layer.sequence(qkv_TN)
+    whole = layer.run(first, [200])
+    second = layer.sequence(qkv_TN)
+    second.blocks = np.concatenate([first.blocks[:4], second.blocks[4:]])
+    second.done = 4 * BLOCK
+    assert_same_bits(layer.run(second, [200]), whole[4 * BLOCK :])
+
+
+def test_wide_groups_and_long_contexts_agree(seed):
+    """More query heads per key/value head than a tile has rows; contexts that are split between threads."""
+    rng = np.random.default_rng(seed)
+    layer = Layer(rng, BFLOAT16, heads=64, kv_heads=1, head_dim=16)
+    qkv_TN = random_qkv(rng, layer, 1300)
+    whole = layer.run(layer.sequence(qkv_TN), [1300])
+    assert_same_bits(layer.run(layer.sequence(qkv_TN), [1290]), whole)
+
+
+def test_rows_are_independent(seed):
+    """A row's result is the same alone and in a matrix."""
+    rng = np.random.default_rng(seed)
+    x_TD = rng.standard_normal((40, 576)).astype(np.float32)
+    weight_D = rng.standard_normal(576).astype(np.float32)
+    for one in (
+        lambda x: ops.rms_norm(x, weight_D, 1e-5, BFLOAT16),
+        lambda x: ops.silu_mul(x, BFLOAT16),
+        lambda x: ops.logprobs(x, np.full(len(x), 3, np.int32), 4)[3],
+    ):
+        assert_same_bits(one(x_TD[7:8]), one(x_TD)[7:8])
