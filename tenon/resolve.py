@@ -33,11 +33,8 @@ def resolve(
     """
     if name is None or name in CATALOG:
         return _from_catalog(name or DEFAULT_MODEL, download, progress)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _from_directory(path)
-    if path.exists():
-        return _from_file(path)
+    if (path := _existing(name)) is not None:
+        return _from_directory(path) if path.is_dir() else _from_file(path)
     match = _REPOSITORY.fullmatch(name)
     if match and (match["file"] or not name.endswith(".gguf")):
         from tenon import hub
@@ -50,6 +47,15 @@ def resolve(
         f"no model named {name!r}: give {', '.join(sorted(CATALOG))}, a directory, a .gguf file "
         "or a Hugging Face repository (org/name)"
     )
+
+
+def _existing(name: str) -> Path | None:
+    """The path, if there is something; None for what cannot even be a path (too long, no such user, NUL)."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def _from_catalog(name: str, download: bool, progress: Progress | None) -> ModelFiles:

@@ -130,12 +130,15 @@ def test_files_that_are_no_models(home):
     assert ".safetensors" in refused("nothing/a.safetensors", ModelFileError)
 
 
-@pytest.mark.parametrize("name", ["./nope", "/nope/at/all", "~/nope", "nope.gguf", "org/nope.gguf", "a/b/c"])
+@pytest.mark.parametrize(
+    "name",
+    ["./nope", "/nope/at/all", "~/nope", "~nobody-by-that-name/x", "nope.gguf", "org/nope.gguf", "a/b/c"],
+)
 def test_paths_that_do_not_exist(name):
     assert "no such file" in refused(name)
 
 
-@pytest.mark.parametrize("name", ["gpt-5", "smollm", " ", "wörld"])
+@pytest.mark.parametrize("name", ["gpt-5", "smollm", " ", "wörld", "x" * 5000, "a\0b"])
 def test_names_that_mean_nothing(name):
     assert "smollm2" in refused(name)
 

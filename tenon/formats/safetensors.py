@@ -64,22 +64,25 @@ class SafetensorsShards:
 
 
 def open_safetensors(directory: Path) -> SafetensorsShards:
-    """The safetensors checkpoint in `directory`: sharded by its index, or the one file `model.safetensors`.
+    """The safetensors checkpoint in `directory`: sharded by its index, or its only safetensors file.
 
     Raises ModelFileError: neither is there, or a shard is missing, or lacks what the index says it holds.
     """
     index = directory / INDEX_NAME
     if index.is_file():
         return _open_index(index)
-    single = directory / SINGLE_NAME
-    if single.is_file():
-        return SafetensorsShards(directory, (single,))
+    found = sorted(directory.glob("*.safetensors"))
+    single = [path for path in found if path.name == SINGLE_NAME] or found
+    if len(single) > 1:
+        raise ModelFileError(f"{directory}: {len(found)} safetensors files, but no index {INDEX_NAME}")
+    if single:
+        return SafetensorsShards(directory, tuple(single))
     if pickles := sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
         raise ModelFileError(
             f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads "
             "safetensors or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
         )
-    raise ModelFileError(f"{directory}: neither {SINGLE_NAME} nor {INDEX_NAME} is there")
+    raise ModelFileError(f"{directory}: no safetensors file is there")
 
 
 def _open_index(path: Path) -> SafetensorsShards:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tenon.core.files import ModelFiles
 from tenon.errors import InvalidRequest, UnsupportedModel
+from tenon.text.ggml_vocab import SPACE
 from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces
 
 
@@ -146,6 +147,7 @@ def _pieces_of(fast: FastTokenizer) -> Pieces:
         return ByteLetters()
     if kinds == ["Metaspace"]:
         return SpacedPieces(steps[0].get("prepend_scheme", "always") != "never")
-    if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
+    replaced = [(step["pattern"], step["content"]) for step in steps if step["type"] == "Replace"]
+    if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"} and replaced == [({"String": SPACE}, " ")]:
         return SpacedPieces("Strip" in kinds)
     raise UnsupportedModel(f"the tokenizer's decoder {'+'.join(kinds)} is not supported")

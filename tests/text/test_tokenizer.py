@@ -120,6 +120,7 @@ def test_sentencepiece_text_loses_only_the_encoders_space(seed):
 
 def test_a_decoder_that_is_not_known_is_named():
     fast = FastTokenizer(models.BPE())
-    fast.decoder = decoders.CTC()
-    with pytest.raises(UnsupportedModel, match="CTC"):
-        Tokenizer(fast)
+    for decoder in (decoders.CTC(), decoders.Sequence([decoders.Replace("x", " "), decoders.Fuse()])):
+        fast.decoder = decoder
+        with pytest.raises(UnsupportedModel, match=r"CTC|Replace\+Fuse"):
+            Tokenizer(fast)

@@ -1,0 +1,238 @@
+"""The GGUF reader against files written by the `gguf` package, and against files that lie."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import time
+
+import gguf
+import numpy as np
+import pytest
+
+from tenon.core import ggml
+from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.formats.gguf import GGUFFile, open_gguf
+
+STRING, ARRAY, U32, F32, I8 = 8, 9, 4, 6, 1
+
+
+def text(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def entry(key, kind, value):
+    return text(key) + struct.pack("<I", kind) + value
+
+
+def tensor(name, dims, kind=0, offset=0):
+    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def file(entries=(), tensors=(), data=b"", *, magic=b"GGUF", version=3, counts=None, alignment=32):
+    num_tensors, num_entries = counts or (len(tensors), len(entries))
+    head = magic + struct.pack("<IQQ", version, num_tensors, num_entries) + b"".join((*entries, *tensors))
+    return head + b"\0" * (-len(head) % alignment) + data
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(data):
+        path = tmp_path / "model.gguf"
+        path.write_bytes(data)
+        return GGUFFile(path)
+
+    return read
+
+
+def test_reads_what_the_gguf_package_writes(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    tokens = [chr(rng.integers(0x20, 0xD000)) * int(rng.integers(0, 9)) for _ in range(500)]
+    writer.add_array("tokens", tokens)
+    writer.add_array("scores", [0.5, -1.25])
+    writer.add_array("types", [3, -1])
+    writer.add_bool("yes", True)
+    writer.add_uint64("big", 2**60)
+    writer.add_float64("pi", 3.25)
+    writer.add_int8("negative", -3)
+    matrix = rng.standard_normal((6, 64)).astype(np.float32)
+    quantized = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("matrix", matrix)
+    writer.add_tensor("vector", matrix[0].astype(np.float16))
+    writer.add_tensor("quantized", quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    got = GGUFFile(path)
+    assert got.metadata["general.architecture"] == "llama"
+    assert got.metadata["tokens"] == tokens
+    assert got.metadata["scores"] == [0.5, -1.25]
+    assert got.metadata["types"] == [3, -1]
+    assert got.metadata["yes"] is True
+    assert (got.metadata["big"], got.metadata["pi"], got.metadata["negative"]) == (2**60, 3.25, -3)
+    assert "nothing" not in got.metadata
+    assert len(got.metadata) == len(list(got.metadata)) == 8
+    assert np.array_equal(got.tensors["matrix"].raw().dequantize(), matrix)
+    assert got.tensors["vector"].shape == (64,)
+    raw = got.tensors["quantized"].raw()
+    assert (raw.dtype, raw.shape) == ("q8_0", (6, 64))
+    assert np.array_equal(raw.data, quantized.reshape(-1))
+    got.tensors["quantized"].release()
+    assert np.array_equal(raw.data, quantized.reshape(-1))  # released pages come back from the file
+
+
+def test_strings_that_are_not_utf8_are_kept_readable(read):
+    array = struct.pack("<IQ", STRING, 2) + text(b"\xff") + text("fine")
+    assert read(file([entry("tokens", ARRAY, array)])).metadata["tokens"] == ["�", "fine"]
+
+
+def test_alignment_moves_the_data(read):
+    data = np.arange(4, dtype=np.float32).tobytes()
+    got = read(
+        file(
+            [entry("general.alignment", U32, struct.pack("<I", 128))], [tensor("t", [4])], data, alignment=128
+        )
+    )
+    assert got.tensors["t"].raw().dequantize().tolist() == [0, 1, 2, 3]
+
+
+ONE = np.zeros(32, np.float32).tobytes()
+HUGE = 2**63
+MALFORMED = {
+    "empty": b"",
+    "magic": file(magic=b"GGML"),
+    "cut in the header": file()[:14],
+    "cut in a key": file([entry("key", U32, b"1234")])[:30],
+    "cut in a value": file(counts=(0, 1))[:24] + entry("a" * 40, 12, b"1234"),
+    "huge number of entries": file(counts=(0, HUGE)),
+    "huge number of tensors": file(counts=(HUGE, 0)),
+    "more entries than the file can hold": file([entry("k", U32, b"1234")], counts=(0, 50)),
+    "huge key": file(counts=(0, 1))[:24] + struct.pack("<Q", HUGE) + b"x" * 64,
+    "long key": file([entry("k" * 70000, U32, b"1234")]),
+    "key no text": file([entry(b"\xff\xfe", U32, b"1234")]),
+    "huge string": file(counts=(0, 1))[:24] + text("k") + struct.pack("<IQ", STRING, HUGE) + b"x" * 64,
+    "string past the end": file(counts=(0, 1))[:24] + text("k") + struct.pack("<IQ", STRING, 65) + b"x" * 64,
+    "huge array": file(counts=(0, 1))[:24] + text("k") + struct.pack("<IIQ", ARRAY, U32, HUGE) + b"x" * 64,
+    "huge array of strings": file([entry("k", ARRAY, struct.pack("<IQ", STRING, HUGE))]),
+    "array of strings past the end": file(
+        [entry("k", ARRAY, struct.pack("<IQ", STRING, 3) + text("a") + struct.pack("<Q", 2**40))]
+    )
+    + ONE,
+    "array in an array": file([entry("k", ARRAY, struct.pack("<IQ", ARRAY, 1) + b"\0" * 12)]),
+    "unknown value type": file([entry("k", 77, b"1234")]),
+    "key twice": file([entry("k", U32, b"1234"), entry("k", U32, b"1234")]),
+    "alignment 0": file([entry("general.alignment", U32, struct.pack("<I", 0))]),
+    "alignment 48": file([entry("general.alignment", U32, struct.pack("<I", 48))]),
+    "alignment 2^31": file([entry("general.alignment", U32, struct.pack("<I", 2**31))]),
+    "alignment a string": file([entry("general.alignment", STRING, text("32"))]),
+    "tensor twice": file([], [tensor("t", [32]), tensor("t", [32])], ONE),
+    "no dimensions": file([], [tensor("t", [])], ONE),
+    "too many dimensions": file([], [tensor("t", [2, 2, 2, 2, 2])], ONE),
+    "huge number of dimensions": file(counts=(1, 0))[:24] + text("t") + b"\xff" * 4 + b"\0" * 99,
+    "empty tensor": file([], [tensor("t", [0, 4])], ONE),
+    "shape overflows 64 bits": file([], [tensor("t", [2**32, 2**32, 2**32])], ONE),
+    "shape wraps to the right size": file([], [tensor("t", [2**62, 4, 8])], ONE),
+    "offset off the grid": file([], [tensor("t", [8], 0, 4)], ONE),
+    "offset past the end": file([], [tensor("t", [32], 0, 2**40)], ONE),
+    "huge offset": file([], [tensor("t", [32], 0, HUGE)], ONE),
+    "data cut": file([], [tensor("t", [32])], ONE[:-1]),
+    "no whole blocks": file([], [tensor("t", [48], 8)], ONE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_files_are_refused_at_once(what, read):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    with pytest.raises(ModelFileError, match=r"model\.gguf"):
+        read(MALFORMED[what])
+    assert time.perf_counter() - start < 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_a_valid_file_cut_anywhere_is_refused(read):
+    array = struct.pack("<IQ", STRING, 2) + text("a") + text("bc")
+    whole = file([entry("k", ARRAY, array), entry("x", F32, b"1234")], [tensor("t", [32])], ONE)
+    assert read(whole).tensors["t"].shape == (32,)
+    for length in range(len(whole)):
+        with pytest.raises(ModelFileError):
+            read(whole[:length])
+
+
+def test_random_damage_never_escapes_as_another_error(read, seed):
+    rng = np.random.default_rng(seed)
+    array = struct.pack("<IQ", STRING, 3) + text("abc") + text("") + text("z")
+    entries = [entry("k", ARRAY, array), entry("general.alignment", U32, struct.pack("<I", 32))]
+    whole = np.frombuffer(file(entries, [tensor("t", [8, 4]), tensor("u", [32], 0, 128)], ONE * 2), np.uint8)
+    for _ in range(400):
+        damaged = whole.copy()
+        at = rng.integers(0, len(whole), rng.integers(1, 4))
+        damaged[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF], len(at))
+        try:
+            got = read(damaged.tobytes())
+            dict(got.metadata)
+            for info in got.tensors.values():
+                assert info.raw().dequantize().shape == info.shape
+        except ModelFileError:
+            pass
+
+
+@pytest.mark.parametrize(("version", "says"), [(1, "version is 1"), (3 << 24, "big-endian")])
+def test_other_versions_are_named(version, says, read):
+    with pytest.raises(UnsupportedModel, match=says):
+        read(file(version=version))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(20, "iq4_nl"), (26, "i32"), (77, "number 77")])
+def test_tensor_types_that_do_not_load_are_named(kind, name, read):
+    with pytest.raises(UnsupportedModel, match=rf"'odd' has type {name}"):
+        read(file([], [tensor("odd", [32], kind)], ONE))
+
+
+def test_all_block_types_are_read(read):
+    numbers = {t.name.lower(): t.value for t in gguf.GGMLQuantizationType}
+    for dtype, block in ggml.BLOCKS.items():
+        got = read(
+            file(
+                [], [tensor("t", [256, 2], numbers[dtype])], b"\0" * (512 // block.elements * block.num_bytes)
+            )
+        )
+        assert (got.tensors["t"].dtype, got.tensors["t"].shape) == (dtype, (2, 256))
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ModelFileError, match="cannot read it"):
+        GGUFFile(tmp_path / "none.gguf")
+
+
+def test_split_files(tmp_path):
+    paths = tuple(tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2))
+    count = entry("split.count", 2, struct.pack("<H", 2))
+    paths[0].write_bytes(file([count], [tensor("a", [32])], ONE))
+    paths[1].write_bytes(file([], [tensor("b", [32])], ONE))
+    assert set(open_gguf(paths).tensors) == {"a", "b"}
+    paths[1].write_bytes(file([], [tensor("a", [32])], ONE))
+    with pytest.raises(ModelFileError, match="'a'"):
+        open_gguf(paths)
+    with pytest.raises(ModelFileError, match="split into 2"):
+        open_gguf((*paths, paths[1]))
+
+
+def test_a_vocabulary_is_stepped_over_quickly(tmp_path):
+    tokens = b"".join(text(f"token{i}") for i in range(150_000))
+    path = tmp_path / "m.gguf"
+    path.write_bytes(file([entry("t", ARRAY, struct.pack("<IQ", STRING, 150_000) + tokens)]))
+    best = min(_seconds(path) for _ in range(3))
+    assert best < 0.15
+    assert GGUFFile(path).metadata["t"][149_999] == "token149999"
+
+
+def _seconds(path):
+    start = time.perf_counter()
+    GGUFFile(path)
+    return time.perf_counter() - start

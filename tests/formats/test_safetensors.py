@@ -1,0 +1,146 @@
+"""The safetensors reader against files written by the `safetensors` package, and against files that lie."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.formats.safetensors import SafetensorsFile, open_safetensors
+
+
+def file(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def one(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(data):
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(data)
+        return SafetensorsFile(path)
+
+    return read
+
+
+def test_reads_what_the_safetensors_package_writes(tmp_path, seed):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        "matrix": torch.randn(5, 7, generator=generator),
+        "half": torch.randn(3, 4, generator=generator).half(),
+        "brain": torch.randn(9, generator=generator).bfloat16(),
+        "ids": torch.arange(4),
+        "scalar": torch.tensor(2.0),
+    }
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    got = open_safetensors(tmp_path).tensors
+    assert set(got) == set(tensors)
+    for name in ("matrix", "half", "brain"):
+        raw = got[name].raw()
+        assert raw.shape == tuple(tensors[name].shape)
+        assert np.array_equal(raw.dequantize(), tensors[name].float().numpy())
+    for name in ("ids", "scalar"):  # loadable only as long as nobody needs them
+        with pytest.raises(UnsupportedModel, match=name):
+            got[name].raw()
+
+
+MALFORMED = {
+    "empty": b"",
+    "short": b"1234567",
+    "huge header": file({}, length=2**63),
+    "header past the end": file({}, length=3),
+    "no JSON": file(b"{"),
+    "not an object": file(b"[1]"),
+    "deep": file(b'{"a":' + b"[" * 100_000),
+    "tensor no object": file({"a": 3}),
+    "no dtype": file({"a": {"shape": [2], "data_offsets": [0, 8]}}, b"12345678"),
+    "shape of strings": file({"a": one(shape=["2"])}, b"12345678"),
+    "unknown dtype": file({"a": one("F4")}, b"12345678"),
+    "negative size": file({"a": one(shape=(-2,))}, b"12345678"),
+    "huge size": file({"a": one(shape=(2**63,))}, b"12345678"),
+    "product overflows": file({"a": one(shape=(2**61, 2**61, 2**61))}, b"12345678"),
+    "too many dimensions": file({"a": one(shape=[1] * 9 + [2])}, b"12345678"),
+    "three offsets": file({"a": one(offsets=(0, 4, 8))}, b"12345678"),
+    "offsets turned": file({"a": one(offsets=(8, 0))}, b"12345678"),
+    "negative offset": file({"a": one(offsets=(-8, 0))}, b"12345678"),
+    "past the end": file({"a": one(offsets=(0, 8))}, b"1234567"),
+    "wrong length": file({"a": one(shape=(3,))}, b"12345678"),
+    "hole": file({"a": one(), "b": one(offsets=(12, 20))}, b"1" * 20),
+    "overlap": file({"a": one(), "b": one(offsets=(4, 12))}, b"1" * 12),
+    "left over": file({"a": one()}, b"1" * 9),
+    "name twice": file(b'{"a":%s,"a":%s}' % ((json.dumps(one()).encode(),) * 2), b"12345678"),
+    "metadata no strings": file({"__metadata__": {"a": 1}, "a": one()}, b"12345678"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_files_are_refused_at_once(what, read):
+    start = time.perf_counter()
+    with pytest.raises(ModelFileError, match=r"model\.safetensors"):
+        read(MALFORMED[what])
+    assert time.perf_counter() - start < 0.5
+
+
+def sharded(directory, weight_map, **shards):
+    directory.mkdir(exist_ok=True)
+    for name, tensors in shards.items():
+        save_file({t: torch.zeros(2) for t in tensors}, directory / f"{name}.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return directory
+
+
+def test_shards(tmp_path):
+    weight_map = {"a": "one.safetensors", "b": "two.safetensors"}
+    assert set(open_safetensors(sharded(tmp_path, weight_map, one="a", two="b")).tensors) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "says"),
+    [
+        ({"a": "../one.safetensors"}, "not the name"),
+        ({"a": "/etc/passwd"}, "not the name"),
+        ({"a": "sub/one.safetensors"}, "not the name"),
+        ({"a": "..\\one.safetensors"}, "not the name"),
+        ({"a": "one.bin"}, "not the name"),
+        ({"a": "gone.safetensors"}, "gone"),
+        ({"a": "one.safetensors", "z": "one.safetensors"}, "'z'"),
+        ({"a": "two.safetensors", "b": "one.safetensors"}, "where it is not"),
+        ({"a": 3}, "malformed"),
+    ],
+)
+def test_bad_indices(tmp_path, weight_map, says):
+    with pytest.raises(ModelFileError, match=says):
+        open_safetensors(sharded(tmp_path, weight_map, one="a", two="b"))
+
+
+def test_a_tensor_in_two_shards(tmp_path):
+    weight_map = {"a": "one.safetensors", "b": "two.safetensors"}
+    with pytest.raises(ModelFileError, match="two files"):
+        open_safetensors(sharded(tmp_path, weight_map, one="a", two="ab"))
+
+
+def test_pickles_are_refused(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelFileError, match="pickle"):
+        open_safetensors(tmp_path)
+
+
+def test_a_single_file_of_any_name(tmp_path):
+    with pytest.raises(ModelFileError, match="no safetensors"):
+        open_safetensors(tmp_path)
+    save_file({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    assert set(open_safetensors(tmp_path).tensors) == {"a"}
+    save_file({"b": torch.zeros(2)}, tmp_path / "more.safetensors")
+    with pytest.raises(ModelFileError, match="no index"):
+        open_safetensors(tmp_path)

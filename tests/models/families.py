@@ -1,0 +1,158 @@
+"""Tiny random models of each family, made with transformers and saved for tenon as safetensors or GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Type
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tenon.core.files import ModelFiles
+from tenon.util import plugin
+
+FAMILIES = plugin.names("tenon.models")
+
+Model = Any  # a transformers causal LM
+PickType = Callable[[str], Type]  # by GGUF tensor name
+
+
+def tiny(family: str) -> dict[str, Any]:
+    return dict(plugin.load("tenon.models", family).TINY)
+
+
+def make(config: dict[str, Any], seed: int) -> Model:
+    """A float32 model with weights large enough for every part to matter."""
+    generator = torch.Generator().manual_seed(seed)
+    settings = {k: v for k, v in config.items() if k not in ("model_type", "architectures")}
+    hf_config = AutoConfig.for_model(config["model_type"], **settings)
+    model = AutoModelForCausalLM.from_config(
+        hf_config, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 2:
+                parameter.copy_(noise * 1.5 / parameter.shape[1] ** 0.5)
+            elif name.endswith("bias"):
+                parameter.copy_(noise * 0.5)
+            else:
+                parameter.copy_(1 + noise * 0.3)
+    return model
+
+
+def reference_logits(model: Model, tokens: list[int]) -> np.ndarray:
+    """float32 [tokens, vocabulary]"""
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+def save_safetensors(model: Model, directory: Path, **options: Any) -> ModelFiles:
+    model.save_pretrained(directory, **options)
+    return ModelFiles("hf", tuple(sorted(directory.glob("*.safetensors"))), "tiny", directory)
+
+
+def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, **extra: Any) -> ModelFiles:
+    """Write the model as GGUF, and give it the values that the file's quantized weights stand for.
+
+    `extra` is metadata below the architecture's prefix, or with a leading underscore a tensor:
+    `_rope_freqs=...`.
+    """
+    config = model.config
+    module = plugin.load("tenon.models", config.model_type)
+    (architecture,) = module.GGUF_ARCHITECTURES
+    writer = gguf.GGUFWriter(path, architecture)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_eos_token_id(3)
+    for key, value in extra.items():
+        if key.startswith("_"):
+            writer.add_tensor(f"{key[1:]}.weight", value)
+        else:
+            _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
+    parameters = dict(model.named_parameters())
+    for hf_name, parameter in parameters.items():
+        stem, _, suffix = hf_name.rpartition(".")
+        name = f"{_gguf_name(module.WEIGHTS, stem)}.{suffix}"
+        kind = pick(name) if parameter.dim() == 2 else Type.F32
+        data = quantize(parameter.detach().numpy(), kind)
+        values = gguf.quants.dequantize(data, kind).reshape(parameter.shape)
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(values))
+        if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
+            data = _interleave(data, head_dim)
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return ModelFiles("gguf", (path,), "tiny", path.parent)
+
+
+def quantize(values: np.ndarray, kind: Type) -> np.ndarray:
+    """Rows of blocks, uint8 (or float32). K-quants, for which gguf has no quantizer, are random blocks."""
+    values = np.ascontiguousarray(values, np.float32)
+    if kind == Type.F32:
+        return values
+    try:
+        return gguf.quants.quantize(values, kind)
+    except NotImplementedError:
+        return _random_blocks(values, kind)
+
+
+def _random_blocks(values: np.ndarray, kind: Type) -> np.ndarray:
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(abs(int(values.view(np.int32).sum())))
+    rows, blocks = values.shape[0], values.shape[1] // elements
+    data = rng.integers(0, 256, (rows, blocks, size), dtype=np.uint8)
+
+    def scale(start: int, around: float) -> None:
+        halves = (rng.uniform(0.5, 1.5, (rows, blocks, 1)) * around).astype(np.float16)
+        data[:, :, start : start + 2] = halves.view(np.uint8)
+
+    # Weights of about the spread that `make` gives: code * scale of 6 bits * d, less minimum of 6 bits *
+    # dmin.
+    spread = 1.5 / values.shape[1] ** 0.5
+    if kind == Type.Q6_K:
+        scale(208, spread / (18 * 74))
+    else:
+        codes = 16 if kind == Type.Q4_K else 32
+        scale(0, spread / (codes / 2 * 20))
+        scale(2, spread / 20)
+    return data.reshape(rows, -1)
+
+
+def _gguf_name(names: dict[str, str], stem: str) -> str:
+    parts = stem.split(".")
+    number = next((p for p in parts if p.isdigit()), None)
+    return names[".".join("{i}" if p == number else p for p in parts)].replace("{i}", str(number))
+
+
+def _interleave(rows: np.ndarray, head_dim: int) -> np.ndarray:
+    """What converters do to q and k of llama files."""
+    tail = rows.shape[1:]
+    return np.ascontiguousarray(
+        rows.reshape(-1, 2, head_dim // 2, *tail).swapaxes(1, 2).reshape(rows.shape[0], *tail)
+    )
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    if isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_uint32(key, value)

@@ -1,0 +1,197 @@
+"""Logits against transformers, float32, on tiny random models: every family, format, scaling of rope and way
+to cut the work into steps."""
+
+from __future__ import annotations
+
+import logging
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+
+from tenon.models import load_model
+from tests.models.driver import Driver
+from tests.models.families import (
+    FAMILIES,
+    make,
+    quantize,
+    reference_logits,
+    save_gguf,
+    save_safetensors,
+    tiny,
+)
+
+FLOAT32_TOLERANCE = 1e-4  # of the largest logit
+BFLOAT16_TOLERANCE = 4e-2
+
+VARIANTS = {
+    **{family: tiny(family) for family in FAMILIES},
+    "mistral": {**tiny("llama"), "model_type": "mistral", "sliding_window": 400, "head_dim": 32},
+    "llama-biases": {**tiny("llama"), "attention_bias": True, "mlp_bias": True},
+    "llama-tied": {**tiny("llama"), "tie_word_embeddings": True, "num_key_value_heads": 4},
+    "qwen2-untied": {**tiny("qwen2"), "tie_word_embeddings": False, "num_key_value_heads": 1},
+    "qwen3-tied": {**tiny("qwen3"), "tie_word_embeddings": True, "attention_bias": True},
+}
+
+ORIGINAL = 64
+ROPES = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": ORIGINAL,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL},
+    "yarn-attention": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": ORIGINAL,
+        "attention_factor": 0.7,
+        "beta_fast": 16,
+        "beta_slow": 2,
+    },
+    "yarn-mscale": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": ORIGINAL,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.5,
+        "truncate": False,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    """Reference ops warn once; that is not what these tests are about."""
+    caplog.set_level(logging.ERROR, "tenon.ops.select")
+
+
+@pytest.fixture
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def error(logits, expected):
+    return float(np.abs(logits - expected).max() / np.abs(expected).max())
+
+
+def prompt(rng, length, vocab=160):
+    return rng.integers(0, vocab, length).tolist()
+
+
+def check(files, reference, rng, length=90, **options):
+    tokens = prompt(rng, length)
+    driver = Driver(load_model(files, "float32", **options), rng)
+    (logits_SV,) = driver.step([(1, tokens)])
+    assert error(logits_SV, reference_logits(reference, tokens)) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_safetensors_match_transformers(variant, tmp_path, seed, rng):
+    reference = make(VARIANTS[variant], seed)
+    check(save_safetensors(reference, tmp_path), reference, rng)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "mistral"])  # GGUF calls it llama
+def test_gguf_matches_transformers(variant, tmp_path, seed, rng):
+    reference = make(VARIANTS[variant], seed)
+    check(save_gguf(reference, tmp_path / "m.gguf"), reference, rng)
+
+
+@pytest.mark.parametrize(
+    "kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+)
+def test_quantized_gguf_matches_transformers(kind, tmp_path, seed, rng):
+    config = {**tiny("llama"), "hidden_size": 256, "intermediate_size": 256}
+    reference = make(config, seed)
+    files = save_gguf(reference, tmp_path / "m.gguf", lambda name: Type[kind])
+    check(files, reference, rng, length=40)
+
+
+def test_stacked_layers_of_different_types(tmp_path, seed, rng):
+    """As files of mixed quality have it: v in more bits than q and k, the head in yet another type."""
+    types = {"attn_q": Type.Q4_0, "attn_k": Type.Q4_1, "attn_v": Type.Q8_0, "ffn_up": Type.BF16}
+    types |= {"token_embd": Type.Q8_0, "ffn_gate": Type.Q5_1}
+
+    def pick(name):
+        return next((kind for part, kind in types.items() if part in name), Type.F32)
+
+    reference = make(tiny("qwen2"), seed)
+    check(save_gguf(reference, tmp_path / "m.gguf", pick), reference, rng, length=40)
+
+
+@pytest.mark.parametrize("rope", ROPES)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_rope_scalings_from_safetensors(rope, family, tmp_path, seed, rng):
+    scaling = {"rope_theta": 5000.0, **ROPES[rope]}
+    reference = make({**tiny(family), "rope_parameters": scaling}, seed)
+    check(save_safetensors(reference, tmp_path), reference, rng, length=3 * ORIGINAL)
+
+
+def test_dynamic_rope(tmp_path, seed, rng):
+    """The longest admitted context decides: at that length, and below the original one, both agree."""
+    scaling = {"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 4.0}
+    config = {**tiny("llama"), "max_position_embeddings": ORIGINAL, "rope_parameters": scaling}
+    reference = make(config, seed)
+    files = save_safetensors(reference, tmp_path)
+    assert load_model(files, "float32").spec.max_position == 4 * ORIGINAL
+    check(files, reference, rng, length=150, max_model_len=150)
+    check(files, make(config, seed), rng, length=ORIGINAL, max_model_len=ORIGINAL)
+
+
+def test_rope_scalings_from_gguf(tmp_path, seed, rng):
+    def scaled(name, family, rope, **extra):
+        config = {**tiny(family), "rope_parameters": {"rope_theta": 5000.0, **rope}}
+        reference = make(config, seed)
+        check(save_gguf(reference, tmp_path / name, **extra), reference, rng, length=3 * ORIGINAL)
+
+    linear = {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}
+    scaled("linear.gguf", "llama", ROPES["linear"], **linear)
+    yarn = {"rope__scaling__factor": 4.0, "rope__scaling__original_context_length": ORIGINAL}
+    scaled("yarn.gguf", "qwen2", ROPES["yarn"], rope__scaling__type="yarn", **yarn)
+
+    # Llama 3's scaling comes as a tensor of divisors of the frequencies.
+    config = {**tiny("llama"), "rope_parameters": {"rope_theta": 5000.0, **ROPES["llama3"]}}
+    frequencies = make(config, seed).model.rotary_emb.inv_freq.double().numpy()
+    plain = 5000.0 ** (-np.arange(0, 16, 2) / 16)
+    divisors = (plain / frequencies).astype(np.float32)
+    scaled("llama3.gguf", "llama", ROPES["llama3"], _rope_freqs=divisors)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ragged_steps_match_whole_sequences(family, tmp_path, seed, rng):
+    """Prompts in chunks and single tokens, of several requests in one batch, in whatever order."""
+    reference = make(tiny(family), seed)
+    driver = Driver(load_model(save_safetensors(reference, tmp_path), "float32"), rng)
+    sequences = [prompt(rng, n) for n in (70, 33, 101, 5)]
+    got = [[] for _ in sequences]
+    while unfinished := [i for i, s in enumerate(sequences) if driver.lengths[i] < len(s)]:
+        chosen = rng.permutation(unfinished)[: rng.integers(1, 5)]
+        lengths = [int(rng.choice([1, 7, 32, 40])) for _ in chosen]
+        work = [(int(i), sequences[i][driver.lengths[i] :][:n]) for i, n in zip(chosen, lengths, strict=True)]
+        for (i, _), logits_SV in zip(work, driver.step(work), strict=True):
+            got[i].append(logits_SV)
+    for tokens, parts in zip(sequences, got, strict=True):
+        assert error(np.concatenate(parts), reference_logits(reference, tokens)) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_stays_close(family, tmp_path, seed, rng):
+    """Weights, activations and KV have eight bits: errors of some thousandths per layer."""
+    reference = make(tiny(family), seed)
+    tokens = prompt(rng, 64)
+    driver = Driver(load_model(save_safetensors(reference, tmp_path)), rng)
+    logits_SV = np.concatenate([driver.step([(0, part)])[0] for part in (tokens[:50], tokens[50:])])
+    assert error(logits_SV, reference_logits(reference, tokens)) < BFLOAT16_TOLERANCE
+
+
+def test_the_oracle_itself():
+    """The random K-quant blocks have a sensible spread, or the tests above would prove little."""
+    values = np.zeros((64, 256), np.float32)
+    for kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
+        weights = gguf.quants.dequantize(quantize(values, kind), kind)
+        assert 0.03 < weights.std() < 0.3
