@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tenon.config import EngineConfig
@@ -37,13 +37,12 @@ class InProcessClient:
         self._engine: Engine | None = None
         self._inbox: list[ToEngine] = []
         self._wake = asyncio.Event()
-        self._alive = True
 
-    def load(self) -> Ready:
-        """Load the model in this thread."""
+    def load(self, progress: Callable[[int, int], None] | None = None) -> Ready:
+        """Load the model in this thread; `progress(done, total)` counts bytes of weights."""
         from tenon.engine.loader import load_engine
 
-        self._engine = load_engine(self.config)
+        self._engine = load_engine(self.config, progress)
         return self._engine.ready
 
     @property
@@ -73,7 +72,9 @@ class InProcessClient:
         while not self.has_work:
             self._wake.clear()
             await self._wake.wait()
-        return await asyncio.to_thread(self.step)
+        outputs = await asyncio.to_thread(self.step)
+        outputs.stats = self.engine.stats()
+        return outputs
 
     async def stop(self) -> None:
         self._engine = None

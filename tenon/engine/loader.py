@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenon import ops
+from tenon import env, ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
@@ -36,6 +36,8 @@ Progress = Callable[[int, int], None]  # bytes of weights: done, total
 def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
     """Load model and cache. Raises the typed error of what is wrong (ModelNotFound, ConfigError ...)."""
     begin = time.monotonic()
+    if config.num_threads is not None:
+        env.set_num_threads(config.num_threads)
     if config.load_format == "oracle":
         model: Model = Oracle()
     else:

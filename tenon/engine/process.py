@@ -25,7 +25,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from tenon import env, errors
+from tenon import errors
 from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
 from tenon.errors import EngineDead, TenonError
@@ -127,16 +127,12 @@ class ProcessClient:
 
     async def _spawn(self, launch: Launch) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
-        changes = {}
-        if self.config.num_threads is not None:
-            changes["TENON_NUM_THREADS"] = str(self.config.num_threads)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tenon.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard output belongs to the front end's own output
-                env=env.child_environment(**changes),
             )
         reader, self._lifeline = await asyncio.open_connection(sock=ours)
         data = self._encode(launch)

@@ -1,0 +1,201 @@
+"""Offline inference: `LLM(model).generate(prompts, params)`. The engine runs in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from tenon.config import DEFAULT_MODEL, make_args
+from tenon.core.messages import Abort, AddRequest
+from tenon.core.outputs import RequestOutput
+from tenon.core.sampling import SamplingParams
+from tenon.engine.client import InProcessClient
+from tenon.engine.frontend import Frontend, Generation, Prompt
+from tenon.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+Message = Mapping[str, Any]
+
+
+class LLM:
+    """A model, loaded and ready. Engine arguments are those of `tenon.config.EngineArgs`.
+
+    Raises ModelNotFound, ModelFileError or ConfigError when it cannot be loaded as asked. Not thread-safe.
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, **engine_args: Any) -> None:
+        from tenon.engine.loader import load_tokenizer_for
+
+        config = make_args(model=model, **engine_args).resolve()
+        self._client = InProcessClient(config)
+        with _loading_bar() as progress:
+            info = self._client.load(progress)
+        self._frontend = Frontend(load_tokenizer_for(config), info, config)
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus output, in tokens."""
+        return self._frontend.info.max_model_len
+
+    def get_tokenizer(self) -> Tokenizer:
+        tokenizer = self._frontend.tokenizer
+        assert tokenizer is not None
+        return tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        priority: Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Outputs in the order of the prompts.
+
+        A prompt is text, or `{"prompt_token_ids": [...]}`; one alone need not be in a list. One set of
+        parameters holds for all prompts, a list gives each its own. Raises InvalidRequest before anything
+        runs; a request that fails on its way ends with the finish reason "error", and the others go on.
+        """
+        prompts = _listed(prompts)
+        count = len(prompts)
+        params = _one_each("sampling_params", sampling_params or SamplingParams(), count)
+        priorities = [0] * count if priority is None else _one_each("priority", priority, count)
+        generations: list[Generation] = []
+        adds: list[AddRequest] = []
+        try:
+            for prompt, own, rank in zip(prompts, params, priorities, strict=True):
+                generation, messages = self._frontend.add(prompt, own, priority=rank)
+                generations.append(generation)
+                adds += messages
+            self._client.send(adds)
+            with _ProgressBar(generations, use_tqdm) as bar:
+                self._run(bar)
+        except BaseException:  # an interrupt, too: the next call finds an empty engine
+            self._abort(generations)
+            raise
+        for generation in generations:
+            if generation.error is not None:
+                log.error("request %s failed: %s", generation.request_id, generation.error)
+        return [generation.snapshot() for generation in generations]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Like `generate`, for one conversation or a list of them, through the model's chat template."""
+        from tenon.text.chat import render
+
+        tokenizer = self.get_tokenizer()
+        single = bool(messages) and isinstance(messages[0], Mapping)
+        conversations = cast("list[Sequence[Message]]", [messages] if single else messages)
+        prompts: list[Prompt] = []
+        for conversation in conversations:
+            text = render(
+                conversation,
+                chat_template,
+                tokenizer,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                **(chat_template_kwargs or {}),
+            )
+            prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
+        return self.generate(prompts, sampling_params, use_tqdm)
+
+    def _run(self, bar: _ProgressBar) -> None:
+        while self._frontend.generations or self._client.has_work:
+            if aborts := self._frontend.apply(self._client.step()):
+                self._client.send([Abort(aborts)])
+            bar.update()
+
+    def _abort(self, generations: list[Generation]) -> None:
+        children = [child for g in generations for child in self._frontend.abort(g.request_id)]
+        self._client.send([Abort(children)])
+        self._client.step()
+
+
+def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str | dict):
+        return [cast("Prompt", prompts)]
+    listed = list(cast("Sequence[Prompt]", prompts))
+    if listed and all(isinstance(item, int) for item in listed):
+        return [cast("Prompt", listed)]  # one prompt, as token ids
+    return listed
+
+
+def _one_each(name: str, values: Any, count: int) -> list[Any]:
+    if isinstance(values, SamplingParams):
+        return [values] * count
+    if len(values) != count:
+        raise InvalidRequest(f"{name} has {len(values)} entries for {count} prompts", name)
+    return list(values)
+
+
+@contextlib.contextmanager
+def _loading_bar() -> Iterator[Callable[[int, int], None] | None]:
+    """Bytes of weights, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _ProgressBar:
+    """Requests done and tokens per second, on standard error."""
+
+    SECONDS = 0.1  # between updates
+
+    def __init__(self, generations: list[Generation], show: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._generations = generations
+        self._bar = Progress(
+            TextColumn("generating"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[rate]:.0f} tokens/s"),
+            console=Console(stderr=True),
+            disable=not show,
+        )
+        self._task = self._bar.add_task("", total=len(generations), rate=0.0)
+        self._begin = time.monotonic()
+        self._due = 0.0
+
+    def update(self, *, now: bool = False) -> None:
+        elapsed = time.monotonic() - self._begin
+        if elapsed < self._due and not now:
+            return
+        self._due = elapsed + self.SECONDS
+        tokens = sum(len(choice.token_ids) for g in self._generations for choice in g.choices)
+        done = sum(generation.finished for generation in self._generations)
+        self._bar.update(self._task, completed=done, rate=tokens / max(elapsed, 1e-9))
+
+    def __enter__(self) -> _ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update(now=True)
+        self._bar.stop()
