@@ -106,7 +106,7 @@ using Kernel = void (*)(const Args&, const StepDims&, Pool&);
         }                                     \
     }
 
-// For families listed in TENON_AMX_FAMILIES of CMakeLists.txt.
+// For families with kernels of their own for AMX, in amx/f.cpp.
 #define TENON_DECLARE_KERNELS_AMX(Table, name)      \
     namespace baseline {                            \
     extern const Table name;                        \

@@ -6,11 +6,10 @@
 // That is what AMX's TDPBF16PS computes, so all three kernels below give equal bits, for any number of rows:
 //   few rows      weights are unpacked in registers, each used once per row          (decoding: bound by
 //   memory) many rows     a block of panels is unpacked to float32 in L1 and swept by rows   (vector units)
-//   many rows     the same with bf16 tiles                                           (AMX, linear_tiles.h)
+//   many rows     the same with bf16 tiles                                           (AMX, amx/linear.cpp)
 // Threads split output columns, or rows; never K.
 #include "linear.h"
 
-#include "isa/linear_tiles.h"
 #include "simd/panels.h"
 #include "simd/unpack.h"
 
@@ -19,7 +18,7 @@ namespace {
 
 // Per instruction set: rows and panels whose accumulators fit into its registers.
 #if defined(__AVX512F__)
-constexpr int kFewRows = 4, kFewPanels = 2, kBlockRows = 6, kBlockPanels = 2;
+constexpr int kFewRows = 4, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 2;
 #elif defined(__AVX2__)
 constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 3, kBlockPanels = 1;
 #else
@@ -120,20 +119,24 @@ void multiply_block(const float* x, int64_t x_stride, const float* const (&panel
                     int64_t steps, float* acc) {
     for (int64_t s = 0; s < steps; ++s) {
         F32x16 even[M][P], odd[M][P];
-        const auto visit = [&](int64_t k, auto first) TENON_LAMBDA {
+        for (int m = 0; m < M; ++m)
+            for (int p = 0; p < P; ++p) even[m][p] = odd[m][p] = zero_f32();
+        for (int64_t k = s * 32; k < s * 32 + 32; k += 2) {
+            F32x16 w0[P], w1[P];
             unroll<P>([&](auto p) TENON_LAMBDA {
-                const F32x16 w0 = load(panels[p.value] + k * 16), w1 = load(panels[p.value] + k * 16 + 16);
-                unroll<M>([&](auto m) TENON_LAMBDA {
-                    const F32x16 x0 = splat(x[m.value * x_stride + k]),
-                                 x1 = splat(x[m.value * x_stride + k + 1]);
+                w0[p.value] = load(panels[p.value] + k * 16);
+                w1[p.value] = load(panels[p.value] + k * 16 + 16);
+            });
+            // Row by row, so that one broadcast is alive at a time: registers are full.
+            unroll<M>([&](auto m) TENON_LAMBDA {
+                const F32x16 x0 = splat(x[m.value * x_stride + k]), x1 = splat(x[m.value * x_stride + k + 1]);
+                unroll<P>([&](auto p) TENON_LAMBDA {
                     F32x16 &e = even[m.value][p.value], &o = odd[m.value][p.value];
-                    e = first.value ? x0 * w0 : fma(x0, w0, e);
-                    o = first.value ? x1 * w1 : fma(x1, w1, o);
+                    e = fma(x0, w0[p.value], e);
+                    o = fma(x1, w1[p.value], o);
                 });
             });
-        };
-        visit(s * 32, Index<1>{});
-        for (int64_t k = s * 32 + 2; k < s * 32 + 32; k += 2) visit(k, Index<0>{});
+        }
         for (int m = 0; m < M; ++m)
             for (int p = 0; p < P; ++p) {
                 float* a = acc + (m * kBlockPanels + p) * 16;
@@ -212,9 +215,6 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
 void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t rows = args.rows.at(dims);
     if (rows <= kFewRows) return few_rows(args, rows, pool);
-#ifdef TENON_TILES
-    if (!args.x_is_f32) return tile_linear(args, rows, pool);
-#endif
     for (int64_t first = 0; first < rows; first += kMaxRows)
         many_rows(args, first, min64(kMaxRows, rows - first), pool);
 }

@@ -51,9 +51,7 @@ struct Tiles {
         __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(c), "i"(a), "i"(b));
     }
 };
-#define TENON_TILES 1
-
-#elif defined(TENON_EMULATE_TILES)
+#else
 
 struct Tiles {
     alignas(64) static inline thread_local uint8_t tile[8][16][64];
@@ -97,8 +95,6 @@ struct Tiles {
         }
     }
 };
-#define TENON_TILES 1
-
 #endif
 
 }  // namespace tenon::TENON_ISA

@@ -152,6 +152,7 @@ TENON_INLINE void with_format(Format format, F f) {
 }
 
 // Steps of one panel as float32 [32 * steps][16 columns].
+#if defined(__AVX2__)
 template <Format F>
 static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
     const Nibbles<F> nibbles;
@@ -161,6 +162,35 @@ static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
         });
     }
 }
+#else
+// The portable build uses plain loops instead of visit_step: unrolled arrays of 16 take minutes to compile.
+template <Format F>
+TENON_INLINE float code_at(const uint8_t* step, int k, int column) {
+    if constexpr (has_u4(F)) {
+        const int byte = step[64 * (k / 8) + 4 * column + k % 8 / 2], code = byte >> (k % 2 * 4) & 15;
+        return float(F == Format::s4_d16 ? code - 8 : code);
+    }
+    return float(int8_t(step[64 * (k / 4) + 4 * column + k % 4]));
+}
+
+template <Format F>
+static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
+    for (int64_t s = 0; s < steps; ++s, panel += step_bytes(F)) {
+        for (int k = 0; k < 32; ++k, out += 16) {
+            if constexpr (F == Format::f32) {
+                store(out, load(reinterpret_cast<const float*>(panel) + 16 * k));
+            } else if constexpr (F == Format::bf16) {
+                const bf16* pairs = reinterpret_cast<const bf16*>(panel + 64 * (k / 2));
+                for (int c = 0; c < 16; ++c) out[c] = tenon::to_f32(pairs[2 * c + k % 2]);
+            } else {
+                F32x16 q;
+                for (int c = 0; c < 16; ++c) q.v[c] = code_at<F>(panel, k, c);
+                store(out, upper16(Scales<F>(panel).apply(q, k / 16)));
+            }
+        }
+    }
+}
+#endif
 
 // Row `row` of W, K values, as the linear layer sees them.
 TENON_INLINE void unpack_row(const PackedView& w, int64_t row, float* out) {

@@ -1,19 +1,20 @@
-// The AMX kernel of the linear layer, for bf16 activations. Included by linear.cpp.
+// The linear layer on AMX tiles, for many rows of bf16 activations; the rest goes to the AVX-512 kernels,
+// which give the same bits (isa/linear.cpp). Compiled for AMX and for its emulation.
 //
 // x is copied once into tiles [row tile][step][16 rows][32 k]; panels are unpacked into tiles of bf16 a block
 // of steps at a time (bf16 weights are tiles already), so that two of them stay in L1 while the rows sweep
 // over them.
-#pragma once
+#include "linear.h"
 
 #include "simd/panels.h"
 #include "simd/tiles.h"
 #include "simd/unpack.h"
 
-#ifdef TENON_TILES
 namespace tenon::TENON_ISA {
 namespace {
 
 constexpr int64_t kTileBytes = 1024;
+constexpr int64_t kTileMinRows = 5;      // fewer rows: unpacking in registers is cheaper
 constexpr int64_t kTileBlockSteps = 18;  // along K: two blocks of panels take 36 KiB
 constexpr int64_t kTileMaxRows = 512;    // rows per unpacking; bounds scratch memory
 
@@ -147,11 +148,15 @@ void tile_linear_block(const LinearArgs& args, int64_t first, int64_t rows, Pool
     });
 }
 
-void tile_linear(const LinearArgs& args, int64_t rows, Pool& pool) {
+void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t rows = args.rows.at(dims);
+    if (args.x_is_f32 || rows < kTileMinRows) return avx512::linear_kernels.linear(args, dims, pool);
     for (int64_t first = 0; first < rows; first += kTileMaxRows)
         tile_linear_block(args, first, kTileMaxRows < rows - first ? kTileMaxRows : rows - first, pool);
 }
 
 }  // namespace
+
+extern const LinearKernels linear_kernels{linear};
+
 }  // namespace tenon::TENON_ISA
-#endif
