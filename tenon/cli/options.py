@@ -43,7 +43,7 @@ def engine_options(leave_out: Collection[str] = ()) -> Callable[[Callable[..., A
 def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option of one field: `--max-model-len N`, `--flag/--no-flag`, or a choice."""
     name = field.name.replace("_", "-")
-    help = field.metadata["help"]
+    help = field.metadata["help"] + "."
     settings: dict[str, Any] = {"default": field.default, "help": help, "panel": PANEL}
     kind = _kind(typing.get_type_hints(EngineArgs)[field.name])
     if kind is bool:

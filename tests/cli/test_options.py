@@ -53,4 +53,4 @@ def test_every_argument_has_a_flag_with_its_help():
         if field.name == "seed":
             assert field.name not in options
         else:
-            assert options[field.name].help == field.metadata["help"]
+            assert options[field.name].help.rstrip(".") == field.metadata["help"]

@@ -1,0 +1,50 @@
+"""The scripts that `make` runs."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_line_reference_is_current():
+    cli_reference = script("cli_reference")
+    assert cli_reference.PATH.read_text() == cli_reference.reference(), "run `make docs`"
+
+
+def test_coverage_floor():
+    def file(percent):
+        return {"summary": {"percent_covered": percent}}
+
+    report = {"files": {"b.py": file(79.9), "a.py": file(12.0), "c.py": file(80.0)}}
+    assert script("coverage_floor").below(report, 80.0) == [("a.py", 12.0), ("b.py", 79.9)]
+
+
+def test_extra_requirements():
+    done = run(sys.executable, str(ROOT / "scripts" / "extra_requirements.py"), "dev", "hub")
+    assert "ruff" in done.stdout
+    assert "huggingface-hub" in done.stdout
+
+
+def test_preflight_says_what_to_install(tmp_path):
+    preflight = str(ROOT / "scripts" / "preflight.sh")
+    assert run(preflight, sys.executable).returncode == 0
+    missing = run(preflight, "no-such-python")
+    assert missing.returncode == 1
+    assert "apt install" in missing.stderr
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    assert "older than Python 3.11" in run(preflight, str(old)).stderr
