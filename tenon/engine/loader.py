@@ -17,8 +17,9 @@ from tenon.engine import oracle
 from tenon.engine.engine import Engine
 from tenon.engine.memory import kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
-from tenon.engine.prepare import Preparer
-from tenon.engine.runner import Model, Runner
+from tenon.engine.passes import Limits, Model, make_passes
+from tenon.engine.prepare import EXAMPLE_LOGIT_ROWS, Preparer
+from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
 from tenon.engine.table import Table
 from tenon.errors import ConfigError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
+LOGIT_BYTES = 64 << 20  # of logits at once; see tenon.engine.runner
 
 Progress = Callable[[int, int], None]  # bytes of weights: done, total
 
@@ -78,7 +81,10 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         block_size=config.block_size,
     )
     sampler = Sampler(table, frozenset(spec.eos_token_ids), spec.vocab_size)
-    runner = Runner(model, kv, sampler)
+    slice_rows = max(EXAMPLE_LOGIT_ROWS, LOGIT_BYTES // (4 * spec.vocab_size))
+    limits = Limits(preparer.max_tokens, preparer.max_num_seqs, slice_rows)
+    passes = make_passes(model, kv, limits, preparer.example())
+    runner = Runner(model, passes, sampler, slice_rows)
     ready = Ready(
         max_model_len=max_model_len,
         num_kv_blocks=num_blocks,

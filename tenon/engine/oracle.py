@@ -60,7 +60,10 @@ class OracleKV:
 
 
 class Oracle:
-    """The Model protocol. `fail` is called with every batch, for tests that inject faults."""
+    """The Model protocol, in numpy: there are no ops to record. `fail` is called with every batch, for tests
+    that inject faults."""
+
+    recordable = False
 
     def __init__(
         self, vocab: int = VOCAB, max_position: int = MAX_POSITION, eos: tuple[int, ...] = (EOS,)

@@ -14,6 +14,9 @@ from tenon.core.request import Request
 from tenon.core.schedule import Schedule
 from tenon.engine.table import Table
 
+EXAMPLE_COUNTS = [4, 3, 3, 2, 1]
+EXAMPLE_LOGIT_ROWS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class PromptRows:
@@ -38,6 +41,10 @@ class Preparer:
 
     def __init__(self, table: Table, *, max_tokens: int, max_num_seqs: int, block_size: int) -> None:
         max_blocks = table.block_table_RB.shape[1]
+        max_tokens = max(max_tokens, sum(EXAMPLE_COUNTS))
+        max_num_seqs = max(max_num_seqs, len(EXAMPLE_COUNTS))
+        self.max_tokens = max_tokens
+        self.max_num_seqs = max_num_seqs
         self._table = table
         self._block_size = block_size
         self._token_ids_T = np.zeros(max_tokens, np.int32)
@@ -48,6 +55,15 @@ class Preparer:
         self._block_table_RB = np.zeros((max_num_seqs, max_blocks), np.int32)
         self._logit_rows_S = np.zeros(max_num_seqs, np.int32)
         self._arange_T = np.arange(max_tokens, dtype=np.int32)
+
+    def example(self) -> Batch:
+        """A made-up batch, in the buffers of all batches, to record plans with: its numbers of tokens,
+        requests and logit rows differ from each other, and from the number of requests plus one."""
+        counts = EXAMPLE_COUNTS
+        ids = [0] * sum(counts)
+        self._logit_rows_S[:EXAMPLE_LOGIT_ROWS] = range(EXAMPLE_LOGIT_ROWS)
+        rows, starts = [0] * len(counts), [0] * len(counts)
+        return self._fill(ids, rows, starts, counts, EXAMPLE_LOGIT_ROWS)
 
     def prepare(self, step: Schedule) -> Prepared:
         """Fill the buffers. The batch holds until the next call."""

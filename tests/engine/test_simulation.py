@@ -46,7 +46,7 @@ def _random_load(rng: random.Random, configuration: dict, num_requests: int) -> 
         for _ in range(rng.randint(0, 12)):
             simulation.step()
             engine.check_integrity()
-        if rng.random() < 0.3:
+        if simulation.adds and rng.random() < 0.3:
             simulation.abort(rng.choice(list(simulation.adds)))
         if rng.random() < 0.05:
             engine.scheduler.cache.reset()

@@ -1,0 +1,119 @@
+"""How the runner runs a model: the forward pass and the head, recorded once and replayed, or op by op.
+
+A replay (`tenon.ops.plan`) costs no Python, which would take a good part of the two milliseconds of a small
+model's token. A model whose ops cannot be recorded runs op by op, with the same results.
+Shape letters: T tokens, R requests, S rows whose logits are wanted, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tenon import ops
+from tenon.core.batch import Batch
+from tenon.core.spec import ModelSpec
+from tenon.ops.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What the engine asks of a model. Rows are independent of each other."""
+
+    spec: ModelSpec
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
+        """hidden_TD float32; writes K and V of the batch's tokens into the layers' caches."""
+        ...
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        """logits_SV float32 of rows of what `forward` returned."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest step."""
+
+    tokens: int
+    requests: int
+    logit_rows: int
+
+
+class Passes(Protocol):
+    """`forward`, then any number of `logits` on its result."""
+
+    def forward(self, batch: Batch) -> None: ...
+
+    def logits(self, rows_S: np.ndarray) -> np.ndarray:
+        """logits_SV of rows (int32) of the last forward pass. The caller may change them; they hold until the
+        next call."""
+        ...
+
+
+class EagerPasses:
+    """Op by op."""
+
+    def __init__(self, model: Model, kv: list[Any]) -> None:
+        self._model = model
+        self._kv = kv
+        self._hidden_TD: np.ndarray | None = None
+
+    def forward(self, batch: Batch) -> None:
+        self._hidden_TD = self._model.forward(batch, self._kv)
+
+    def logits(self, rows_S: np.ndarray) -> np.ndarray:
+        assert self._hidden_TD is not None, "forward comes first"
+        return self._model.logits(ops.gather_rows(self._hidden_TD, rows_S))
+
+
+class ReplayedPasses:
+    """Two plans: forward, and head. `example` is a batch in the buffers that every step will use; its K and V
+    are written into the cache. Check `reason` before use."""
+
+    def __init__(self, model: Model, kv: list[Any], limits: Limits, example: Batch) -> None:
+        self._num_tokens = self._num_requests = 0
+        self._rows_S = np.zeros(limits.logit_rows, np.int32)
+        sizes = (limits.tokens, limits.requests, limits.logit_rows)
+        dims = {
+            "tokens": example.num_tokens,
+            "requests": example.num_requests,
+            "sampled": len(example.logit_rows_S),
+        }
+        self._forward, self._head = Plan(*sizes), Plan(*sizes)
+        with self._forward.capture(**dims):
+            self._hidden_TD = model.forward(example, kv)
+        rows_S = self._rows_S[: dims["sampled"]]
+        rows_S[:] = example.logit_rows_S
+        with self._head.capture(**dims):
+            self._logits_SV = model.logits(ops.gather_rows(self._hidden_TD, rows_S))
+
+    @property
+    def reason(self) -> str | None:
+        """Why these plans cannot be run; None if they can."""
+        return self._forward.reason or self._head.reason
+
+    def forward(self, batch: Batch) -> None:
+        self._num_tokens, self._num_requests = batch.num_tokens, batch.num_requests
+        self._forward.run(self._num_tokens, self._num_requests, 0)
+
+    def logits(self, rows_S: np.ndarray) -> np.ndarray:
+        count = len(rows_S)
+        self._rows_S[:count] = rows_S
+        self._head.run(self._num_tokens, self._num_requests, count)
+        return self._head.rows(self._logits_SV, count)
+
+
+def make_passes(model: Model, kv: list[Any], limits: Limits, example: Batch) -> Passes:
+    """Replayed passes if the model can be recorded. A model with an attribute `recordable = False` cannot."""
+    if not getattr(model, "recordable", True):
+        return EagerPasses(model, kv)
+    replayed = ReplayedPasses(model, kv, limits, example)
+    if replayed.reason is None:
+        return replayed
+    log.warning("the forward pass runs op by op: %s", replayed.reason)
+    return EagerPasses(model, kv)
