@@ -164,6 +164,8 @@ class Simulation:
         for output in outputs:
             assert output.request_id not in self.aborted, "an output of an aborted request"
             self.answers[output.request_id].take(output)
+        if self.engine.runner.model.fail is not None:
+            return
         # Liveness: the first in rank always gets on; work that exists is worked on.
         if first is not None and first in list(scheduler.running):
             assert first.num_computed > before

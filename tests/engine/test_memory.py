@@ -1,0 +1,90 @@
+"""Free memory as the kernel and the cgroups tell it, and what is made of it."""
+
+import pytest
+
+from tenon.engine.memory import MIN_HEADROOM, available_bytes, kv_budget, plan_blocks
+from tenon.errors import ConfigError
+
+GIB = 1 << 30
+
+
+def make_root(tmp_path, available, cgroup="", files=()):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: 99999 kB\nMemAvailable: {available >> 10} kB\n")
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, text in dict(files).items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(text))
+    return tmp_path
+
+
+def test_without_cgroups_the_machine_decides(tmp_path):
+    assert available_bytes(make_root(tmp_path, 8 * GIB)) == 8 * GIB
+
+
+def test_cgroup_v2_limit_counts_without_page_cache(tmp_path):
+    files = {
+        "memory.max": 4 * GIB,
+        "memory.current": 3 * GIB,
+        "memory.stat": f"anon {GIB}\ninactive_file {GIB}\n",
+    }
+    assert available_bytes(make_root(tmp_path, 8 * GIB, "0::/\n", files)) == 2 * GIB
+
+
+def test_the_tightest_level_of_a_hierarchy_counts(tmp_path):
+    files = {
+        "a/memory.max": 2 * GIB,
+        "a/memory.current": GIB,
+        "a/b/memory.max": "max",
+        "a/b/memory.current": 0,
+        "a/b/c/memory.max": 5 * GIB,
+        "a/b/c/memory.current": GIB,
+    }
+    assert available_bytes(make_root(tmp_path, 8 * GIB, "0::/a/b/c\n", files)) == GIB
+
+
+def test_cgroup_v1(tmp_path):
+    files = {
+        "memory/docker/x/memory.limit_in_bytes": 3 * GIB,
+        "memory/docker/x/memory.usage_in_bytes": 2 * GIB,
+        "memory/docker/x/memory.stat": f"total_inactive_file {GIB // 2}\n",
+    }
+    root = make_root(tmp_path, 8 * GIB, "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n", files)
+    assert available_bytes(root) == 3 * GIB // 2
+
+
+def test_an_overdrawn_cgroup_has_nothing(tmp_path):
+    files = {"memory.max": GIB, "memory.current": 2 * GIB}
+    assert available_bytes(make_root(tmp_path, 8 * GIB, "0::/\n", files)) == 0
+
+
+def test_a_system_that_does_not_tell_asks_for_the_argument(tmp_path):
+    with pytest.raises(ConfigError, match="kv-cache-memory"):
+        available_bytes(tmp_path)
+
+
+def test_headroom(tmp_path):
+    assert kv_budget(make_root(tmp_path, 8 * GIB)) == 6 * GIB
+    assert kv_budget() < available_bytes() + GIB
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {GIB >> 10} kB\n")
+    assert kv_budget(tmp_path) == GIB - MIN_HEADROOM
+
+
+def plan(**fields):
+    defaults = {"bytes_per_block": 100, "block_size": 32, "model_len": 320, "wanted_len": None}
+    return plan_blocks(**{"budget": 10_000, "max_num_seqs": 64, **defaults, **fields})
+
+
+def test_blocks_for_a_budget():
+    assert plan() == (100, 320)
+    assert plan(max_num_seqs=2) == (20, 320), "no more than all requests can use"
+    assert plan(wanted_len=33, max_num_seqs=2) == (4, 33)
+
+
+def test_a_small_budget_shortens_the_context_unless_it_was_asked_for():
+    assert plan(budget=500) == (5, 160)
+    with pytest.raises(ConfigError, match="kv_cache_memory to 0"):
+        plan(budget=500, wanted_len=161)
+    with pytest.raises(ConfigError, match="holds 0 tokens"):
+        plan(budget=-5)
