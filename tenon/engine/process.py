@@ -111,12 +111,12 @@ class ProcessClient:
         if running:
             self.send([Shutdown()])
         self._dead = self._dead or EngineDead("the engine was stopped")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._process is not None and await _wait(self._process, STOP_SECONDS if running else 0) is None:
             self._process.kill()  # SIGTERM would not do: see tenon.engine.worker
             self._process.wait()
+        for task in self._tasks:  # until now, for the child could not end while nobody takes its outputs
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._lifeline is not None:
             self._lifeline.close()
         if self._requests is not None:
@@ -163,11 +163,12 @@ class ProcessClient:
         data = b""
         with contextlib.suppress(ConnectionError):
             data = await reader.read(-1)
-        self._dead = EngineDead(f"the engine process {await self._how_it_ended()}")
-        if len(data) > LENGTH.size:
-            with contextlib.suppress(msgspec.DecodeError):
-                self._dead = EngineDead(msgspec.msgpack.decode(data[LENGTH.size :], type=Failed).message)
-        log.error("the engine is gone: %s", self._dead)
+        if self._dead is None:
+            self._dead = EngineDead(f"the engine process {await self._how_it_ended()}")
+            if len(data) > LENGTH.size:
+                with contextlib.suppress(msgspec.DecodeError):
+                    self._dead = EngineDead(msgspec.msgpack.decode(data[LENGTH.size :], type=Failed).message)
+            log.error("the engine is gone: %s", self._dead)
         self._inbox.put_nowait(self._dead)
 
     async def _receive_all(self, address: str) -> None:

@@ -142,7 +142,10 @@ async def test_stop_leaves_nothing_and_may_come_twice():
     directory, pid = engine._client._directory, engine._client.pid
     reader = asyncio.create_task(last(engine.generate("x", params(max_tokens=4000))))
     await asyncio.sleep(0.05)
+    begin = time.monotonic()
     await engine.stop()
+    assert time.monotonic() - begin < 4, "it had to be killed"
+    assert engine._client._process.returncode == 0
     await engine.stop()
     with pytest.raises(EngineDead):
         await reader
