@@ -23,7 +23,7 @@ from tenon.text.tokenizer import Tokenizer, load_tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 MAX_TOKENS = 2000
-CONTINUATION = 48
+CONTINUATION = 40
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 PROMPTS = [
     "The capital of France is",

@@ -1,0 +1,73 @@
+"""The default model, on this machine's kernels, against figures of another implementation in float32.
+
+tests/fixtures/smollm2_reference.json is made by scripts/make_reference_fixtures.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tenon import ops
+from tenon.core.files import ModelFiles
+from tenon.models import load_model
+from tenon.text.tokenizer import load_tokenizer
+from tests.models.driver import Driver
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+REFERENCE = json.loads((FIXTURES / "smollm2_reference.json").read_text())
+NLL_TOLERANCE = 0.005  # relative
+SURE = 0.5  # nats by which the reference's choice leads: there tenon must make the same one
+CHUNK = 500
+
+
+@pytest.fixture(scope="module")
+def loaded(smollm2_gguf):
+    if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
+        pytest.skip("the native kernels are not built: the references of the ops would take half an hour")
+    assert hashlib.sha256(smollm2_gguf.read_bytes()).hexdigest() == REFERENCE["model_sha256"]
+    files = ModelFiles("gguf", (smollm2_gguf,), "smollm2", smollm2_gguf.parent)
+    return load_model(files, max_model_len=2048)
+
+
+@pytest.mark.parametrize("text", REFERENCE["texts"])
+def test_texts_are_those_of_the_reference(smollm2_gguf, text):
+    files = ModelFiles("gguf", (smollm2_gguf,), "smollm2", smollm2_gguf.parent)
+    ids = load_tokenizer(files).encode((FIXTURES / "texts" / text).read_text(), add_special_tokens=False)
+    assert ids[:2000] == REFERENCE["texts"][text]["token_ids"]
+
+
+@pytest.mark.parametrize("text", REFERENCE["texts"])
+def test_likelihood_of_texts(loaded, text, seed):
+    ids = REFERENCE["texts"][text]["token_ids"]
+    driver = Driver(loaded, np.random.default_rng(seed), num_sequences=1, max_len=2048)
+    total = 0.0
+    for start in range(0, len(ids) - 1, CHUNK):
+        chunk, targets = ids[start : start + CHUNK], np.array(ids[start + 1 : start + CHUNK + 1], np.int32)
+        (logits_SV,) = driver.step([(0, chunk)])
+        logprob_S, *_ = ops.logprobs(logits_SV[: len(targets)], targets, 1)
+        total -= float(np.sum(logprob_S, dtype=np.float64))
+    mean_nll = total / (len(ids) - 1)
+    expected = REFERENCE["texts"][text]["mean_nll"]
+    print(f"{text}: {mean_nll:.5f} nats, transformers {expected:.5f}: {mean_nll / expected - 1:+.4%}")
+    assert abs(mean_nll / expected - 1) < NLL_TOLERANCE
+
+
+def test_greedy_choices(loaded, seed):
+    """All prompts in one batch, led along the reference: one close call cannot hide what comes after it."""
+    runs = REFERENCE["greedy"]
+    driver = Driver(loaded, np.random.default_rng(seed), num_sequences=len(runs), max_len=128)
+    step = driver.step([(i, run["prompt_token_ids"]) for i, run in enumerate(runs)])
+    sure = 0
+    for position in range(len(runs[0]["token_ids"])):
+        for run, logits_SV in zip(runs, step, strict=True):
+            if run["margins"][position] > SURE:
+                sure += 1
+                assert int(logits_SV[-1].argmax()) == run["token_ids"][position], (run["prompt"], position)
+        step = driver.step([(i, [run["token_ids"][position]]) for i, run in enumerate(runs)])
+    assert sure > 100
