@@ -219,7 +219,7 @@ class Attention {
                (id * a_.num_kv_heads + tile.kv_head) * int64_t(a_.block_size) * a_.head_dim;
     }
 
-    // scores = scale * q K^T
+    // scores = q K^T
     void score(const Tile& tile, int chunk, int steps, const Buffers& b) const {
         const int E = a_.head_dim, B = a_.block_size;
         constexpr int in_pair = sizeof(T) == 2 ? 2 : 1;
@@ -227,30 +227,26 @@ class Attention {
             int offset;
             const T* k = block(a_.k, tile, chunk, step, &offset) + offset * in_pair;
             for_pieces<kChainRows>(rows(tile), [&](int row, auto n) {
-                constexpr int tiles = kChainTiles, count = decltype(n)::value;
-                for (int t = 0; t < kStep; t += 16 * tiles) {
-                    F32x16 c[count][tiles];
-                    for (auto& line : c)
-                        for (auto& value : line) value = zero_f32();
+                constexpr int count = decltype(n)::value;
+                float* s = b.scores + int64_t(row) * kChunk + step * kStep;
+                for (int t = 0; t < kStep; t += 16 * kChainTiles)
                     for (int e = 0; e < E; e += kStep)
-                        chain_step<count, tiles>(b.q + int64_t(row) * E + e, E,
-                                                 k + int64_t(e) * B + t * in_pair, B, smaller(kStep, E - e),
-                                                 c);
-                    for (int r = 0; r < count; ++r)
-                        for (int i = 0; i < tiles; ++i)
-                            store(b.scores + int64_t(row + r) * kChunk + step * kStep + t + 16 * i,
-                                  c[r][i] * splat(a_.scale));
-                }
+                        chain_step<count, kChainTiles>(b.q + int64_t(row) * E + e, E,
+                                                       k + int64_t(e) * B + t * in_pair, B,
+                                                       smaller(kStep, E - e), s + t, kChunk, e == 0);
             });
         }
     }
 
-    // In place p = exp(score - largest) of the first `visible` positions, rounded to T, and 0 for the others.
-    static void softmax(float* s, int visible, int steps, float* largest, float* sum) {
+    // In place, p = exp(scale * s - largest) of the first `visible` positions, rounded to T, and 0 for the
+    // others.
+    void softmax(float* s, int visible, int steps, float* largest, float* sum) const {
         if (visible < 0) visible = 0;
+        const F32x16 scale = splat(a_.scale);
         F32x16 top = splat(-__builtin_inff());
         for (int i = 0; i < visible; i += 16) {
-            const F32x16 x = load(s + i);
+            const F32x16 x = load(s + i) * scale;
+            store(s + i, x);
             top = max(top, select(first_n(smaller(16, visible - i)), x, top));
         }
         *largest = reduce_max(top);
@@ -286,18 +282,13 @@ class Attention {
         const int E = a_.head_dim;
         constexpr int in_pair = sizeof(T) == 2 ? 2 : 1;
         for_pieces<kChainRows>(rows(tile), [&](int row, auto n) {
-            constexpr int count = decltype(n)::value;
-            F32x16 c[count][tiles];
-            for (auto& line : c)
-                for (auto& value : line) value = zero_f32();
+            float* t = b.t + int64_t(row) * E + e;
             for (int step = 0; step < steps; ++step) {
                 int offset;
                 const T* v = block(a_.v, tile, chunk, step, &offset) + int64_t(offset) * E + e * in_pair;
-                chain_step<count, tiles>(b.scores + int64_t(row) * kChunk + step * kStep, kChunk, v, E, kStep,
-                                         c);
+                chain_step<decltype(n)::value, tiles>(b.scores + int64_t(row) * kChunk + step * kStep, kChunk,
+                                                      v, E, kStep, t, E, step == 0);
             }
-            for (int r = 0; r < count; ++r)
-                for (int i = 0; i < tiles; ++i) store(b.t + int64_t(row + r) * E + e + 16 * i, c[r][i]);
         });
     }
 

@@ -31,10 +31,11 @@ TENON_INLINE Pair load_pair(const float* b, int64_t columns, int k, int n) {
     return {load(b + k * columns + n), load(b + (k + 1) * columns + n)};
 }
 
-// One step, of depth k <= 32 (even), for `rows` rows and `tiles` times 16 columns.
+// One step, of depth k <= 32 (even), for `rows` rows and `tiles` times 16 columns of C; the `first` step
+// replaces what C held. C stays in memory between steps: all registers go to the chains.
 template <int rows, int tiles, class B>
 TENON_INLINE void chain_step(const float* a, int64_t a_stride, const B* b, int64_t columns, int depth,
-                             F32x16 (&c)[rows][tiles]) {
+                             float* c, int64_t c_stride, bool first) {
     F32x16 even[rows][tiles], odd[rows][tiles];
     for (int r = 0; r < rows; ++r)
         for (int t = 0; t < tiles; ++t) even[r][t] = odd[r][t] = zero_f32();
@@ -50,7 +51,10 @@ TENON_INLINE void chain_step(const float* a, int64_t a_stride, const B* b, int64
         }
     }
     for (int r = 0; r < rows; ++r)
-        for (int t = 0; t < tiles; ++t) c[r][t] = c[r][t] + (even[r][t] + odd[r][t]);
+        for (int t = 0; t < tiles; ++t) {
+            float* to = c + r * c_stride + 16 * t;
+            store(to, (first ? zero_f32() : load(to)) + (even[r][t] + odd[r][t]));
+        }
 }
 
 template <int n>
