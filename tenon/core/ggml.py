@@ -14,34 +14,42 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 
 class Block(NamedTuple):
-    """`elements` weights take `num_bytes` bytes; `group` of them share a scale (0: not quantized)."""
+    """`elements` weights take `num_bytes` bytes; `group` of them share a scale (0: not quantized). `scales`
+    says at which bytes of the block its float16 numbers lie.
+    """
 
     elements: int
     num_bytes: int
     group: int
+    scales: tuple[int, ...] = ()
 
 
 BLOCKS: dict[str, Block] = {
     "f32": Block(1, 4, 0),
     "f16": Block(1, 2, 0),
     "bf16": Block(1, 2, 0),
-    "q4_0": Block(32, 18, 32),
-    "q4_1": Block(32, 20, 32),
-    "q5_0": Block(32, 22, 32),
-    "q5_1": Block(32, 24, 32),
-    "q8_0": Block(32, 34, 32),
-    "q4_k": Block(256, 144, 32),
-    "q5_k": Block(256, 176, 32),
-    "q6_k": Block(256, 210, 16),
+    "q4_0": Block(32, 18, 32, (0,)),
+    "q4_1": Block(32, 20, 32, (0, 2)),
+    "q5_0": Block(32, 22, 32, (0,)),
+    "q5_1": Block(32, 24, 32, (0, 2)),
+    "q8_0": Block(32, 34, 32, (0,)),
+    "q4_k": Block(256, 144, 32, (0, 2)),
+    "q5_k": Block(256, 176, 32, (0, 2)),
+    "q6_k": Block(256, 210, 16, (208,)),
 }
-_FLOATS = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+# The numpy dtypes of the formats that are not quantized.
+FLOATS: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,8 @@ def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
 
 def dequantize(dtype: str, data: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Exact float32 values [*shape] of the bytes `data` (uint8, 1-D)."""
-    if dtype in _FLOATS:
-        return data.view(_FLOATS[dtype]).reshape(shape).astype(np.float32)
+    if dtype in FLOATS:
+        return data.view(FLOATS[dtype]).reshape(shape).astype(np.float32)
     return unpack(dtype, data, shape).dequantize().reshape(shape)
 
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tenon.core import ggml
 from tenon.core.batch import Batch
+from tenon.core.tensors import RawTensor
 from tenon.ops.arrays import BFLOAT16
 
 
@@ -104,3 +106,17 @@ def history(batch: Batch, block_size: int) -> np.ndarray:
         p = np.arange(length)
         slots.append(batch.block_table_RB[row, p // block_size] * block_size + p % block_size)
     return np.concatenate(slots).astype(np.int32)
+
+
+def random_weight(rng: np.random.Generator, dtype: str, rows: int, columns: int) -> RawTensor:
+    """A weight [rows, columns] of the given type: random codes, scales of a few hundredths."""
+    size = ggml.num_bytes(dtype, (rows, columns))
+    block = ggml.BLOCKS[dtype]
+    if not block.group:
+        values = (0.05 * rng.standard_normal((rows, columns))).astype(ggml.FLOATS[dtype])
+        return RawTensor("weight", dtype, (rows, columns), values.reshape(-1).view(np.uint8))
+    data = rng.integers(0, 256, (size // block.num_bytes, block.num_bytes), dtype=np.uint8)
+    for start in block.scales:
+        scales = rng.uniform(-0.02, 0.02, len(data)).astype(np.float16)
+        data[:, start : start + 2] = scales.view(np.uint8).reshape(-1, 2)
+    return RawTensor("weight", dtype, (rows, columns), data.reshape(-1))

@@ -11,8 +11,6 @@ from tenon.core import ggml
 from tenon.core.tensors import RawTensor
 
 QUANTIZED = [name for name, block in ggml.BLOCKS.items() if block.group]
-HALVES = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0]}
-HALVES |= {"q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208]}
 
 
 def random_blocks(dtype: str, rows: int, columns: int, seed: int) -> np.ndarray:
@@ -20,7 +18,7 @@ def random_blocks(dtype: str, rows: int, columns: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     block = ggml.BLOCKS[dtype]
     data = rng.integers(0, 256, (rows * columns // block.elements, block.num_bytes), dtype=np.uint8)
-    for start in HALVES[dtype]:
+    for start in block.scales:
         halves = rng.standard_normal(len(data)).astype(np.float16)
         data[:, start : start + 2] = halves.view(np.uint8).reshape(-1, 2)
     return data.reshape(-1)

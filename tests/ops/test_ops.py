@@ -26,7 +26,7 @@ def test_every_kernel_op_has_cases_that_its_reference_passes(name, seed):
 
 
 def test_every_kernel_op_is_judged():
-    assert {name for name, op in select.OPS.items() if op.kernel} - set(JUDGED) <= {"linear", "embedding"}
+    assert {name for name, op in select.OPS.items() if op.kernel} - set(JUDGED) <= {"linear"}
 
 
 def test_judge_sees_errors(seed):

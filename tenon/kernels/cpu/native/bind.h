@@ -31,6 +31,7 @@ void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_simd(nb::module_& m);
+void bind_embedding(nb::module_& m);
 void bind_linear(nb::module_& m);
 
 }  // namespace tenon

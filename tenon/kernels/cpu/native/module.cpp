@@ -8,5 +8,6 @@ NB_MODULE(_native, m) {
     tenon::bind_rowwise(m);
     tenon::bind_sampling(m);
     tenon::bind_simd(m);
+    tenon::bind_embedding(m);
     tenon::bind_linear(m);
 }
