@@ -10,4 +10,5 @@ NB_MODULE(_native, m) {
     tenon::bind_simd(m);
     tenon::bind_embedding(m);
     tenon::bind_linear(m);
+    tenon::bind_probe(m);
 }
