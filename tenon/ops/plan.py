@@ -1,4 +1,4 @@
-"""Plans: a forward pass recorded once as a flat list of native calls, then replayed without Python or the GIL.
+"""Plans: a forward pass recorded once as a flat list of native calls, replayed without Python or the GIL.
 
 A plan holds addresses. What was used while it was recorded must live as long as it does, unmoved: weights, KV
 cache, the arrays of the `Batch` (whose contents change from step to step), and what the caller keeps of the
@@ -58,8 +58,8 @@ class Plan:
 
     @contextlib.contextmanager
     def capture(self, *, tokens: int, requests: int, sampled: int) -> Iterator[Plan]:
-        """Run and record the ops called in the block. The three numbers, of the batch that is run meanwhile, must
-        differ from each other (ValueError): they are how row counts are told apart.
+        """Run and record the ops called in the block. The three numbers, of the batch that is run meanwhile,
+        must differ from each other (ValueError): they are how row counts are told apart.
         """
         dims = (tokens, requests, sampled)
         if len(set(dims)) < 3:
@@ -108,7 +108,7 @@ class Plan:
         self._native.set_profiling(on)
 
     def profile(self) -> list[dict[str, Any]]:
-        """Per kind of op: `op`, `calls`, `seconds`, and the `bytes` and `flops` it had to move and compute."""
+        """Per kind of op: `op`, `calls`, `seconds`, and the `bytes` and `flops` it had to do at least."""
         return [] if self._native is None else self._native.profile()
 
 

@@ -36,8 +36,8 @@ def arena() -> Arena:
 class Workspace:
     """While one is entered (`with workspace:`), `empty` allocates from its arena.
 
-    `reserve` maps a number of rows to the larger number that memory is set aside for: a plan recorded with few
-    rows is replayed with many (`tenon.ops.plan`).
+    `reserve` maps a number of rows to the larger number that memory is set aside for: a plan recorded with
+    few rows is replayed with many (`tenon.ops.plan`).
     """
 
     def __init__(self) -> None:

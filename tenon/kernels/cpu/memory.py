@@ -25,6 +25,7 @@ def row_stride(array: np.ndarray) -> int:
     """Elements from one row of a matrix to the next. Raises ValueError if the elements of a row are not
     adjacent.
     """
-    if array.ndim != 2 or (array.strides[1] != array.itemsize and array.shape[1] > 1):
+    apart = array.size > 0 and array.shape[-1] > 1 and array.strides[-1] != array.itemsize
+    if array.ndim != 2 or apart:
         raise ValueError(f"need a matrix with adjacent elements in each row, not strides {array.strides}")
     return array.strides[0] // array.itemsize
