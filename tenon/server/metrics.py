@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 
 import prometheus_client
@@ -35,7 +36,6 @@ _HISTOGRAMS = (
     ("ttft", "time_to_first_token_seconds", "From arrival to the first token.", _FIRST_TOKEN),
     ("itl", "inter_token_latency_seconds", "Between two tokens of one choice.", _PER_TOKEN),
     ("tpot", "request_time_per_output_token_seconds", "Mean over a request after its first.", _PER_TOKEN),
-    ("tpot_old", "time_per_output_token_seconds", "Old name of inter_token_latency_seconds.", _PER_TOKEN),
     ("e2e", "e2e_request_latency_seconds", "From arrival to the last token.", _LATENCY),
     ("prompt", "request_prompt_tokens", "Prompt tokens of a request.", _TOKENS),
     ("generation", "request_generation_tokens", "Tokens generated for a request.", _TOKENS),
@@ -79,44 +79,63 @@ class Metrics:
             )
             for key, name, text, buckets in _HISTOGRAMS
         }
+        self.registry.register(_OldName(self._histograms["itl"]))
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self._success = self._counter("request_success", "Requests ended.", "finished_reason")
+        self._models: dict[str, ModelMetrics] = {}
 
     def watch(self, model: str, stats: Callable[[], EngineStats | None]) -> None:
         """Read an engine's gauges and counters on every scrape; None while there is nothing to say."""
         self.registry.register(_EngineCollector(model, stats))
 
-    def start(self, model: str, arrival: float, prompt_tokens: int, n: int, max_tokens: int) -> RequestMeter:
-        return RequestMeter(self, model, arrival, prompt_tokens, n, max_tokens)
+    def of_model(self, model: str) -> ModelMetrics:
+        if (found := self._models.get(model)) is None:
+            found = self._models[model] = ModelMetrics(
+                model=model,
+                prompt_tokens=self._prompt_tokens.labels(model),
+                generation_tokens=self._generation_tokens.labels(model),
+                success=self._success,
+                **{key: histogram.labels(model) for key, histogram in self._histograms.items()},
+            )
+        return found
 
     def render(self) -> bytes:
         return prometheus_client.generate_latest(self.registry)
 
-    def observe(self, key: str, model: str, value: float) -> None:
-        self._histograms[key].labels(model).observe(value)
-
-    def count_tokens(self, model: str, *, prompt: int = 0, generated: int = 0) -> None:
-        if prompt:
-            self._prompt_tokens.labels(model).inc(prompt)
-        if generated:
-            self._generation_tokens.labels(model).inc(generated)
-
-    def count_end(self, model: str, reason: str) -> None:
-        self._success.labels(model, reason).inc()
-
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"tenon:{name}", text, ["model_name", *labels], registry=self.registry)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetrics:
+    """The metrics of one model, with the label looked up once: they are touched for every token."""
+
+    model: str
+    prompt_tokens: Counter
+    generation_tokens: Counter
+    success: Counter
+    ttft: Histogram
+    itl: Histogram
+    tpot: Histogram
+    e2e: Histogram
+    prompt: Histogram
+    generation: Histogram
+    max_generation: Histogram
+    n: Histogram
+
+    def start(self, arrival: float, prompt_tokens: int, n: int, max_tokens: int) -> RequestMeter:
+        """Meter of a request that arrived at `arrival` (time.monotonic)."""
+        return RequestMeter(self, arrival, prompt_tokens, n, max_tokens)
 
 
 class RequestMeter:
     """Times one request. A context manager: leaving it early counts as an abort, or an error if raised."""
 
     def __init__(
-        self, metrics: Metrics, model: str, arrival: float, prompt_tokens: int, n: int, max_tokens: int
+        self, metrics: ModelMetrics, arrival: float, prompt_tokens: int, n: int, max_tokens: int
     ) -> None:
         self._metrics = metrics
-        self._model = model
         self._arrival = arrival
         self._prompt_tokens = prompt_tokens
         self._n = n
@@ -132,41 +151,59 @@ class RequestMeter:
     def delta(self, index: int, tokens: int, finish_reason: str | None) -> None:
         """`tokens` new tokens of a choice have arrived."""
         now = time.monotonic()
-        if tokens and self._first is None:
-            self._first = now
-            self._metrics.observe("ttft", self._model, now - self._arrival)
-            self._metrics.count_tokens(self._model, prompt=self._prompt_tokens)
         if tokens:
-            self._observe_gap(index, tokens, now)
+            if self._first is None:
+                self._first = now
+                self._metrics.ttft.observe(now - self._arrival)
+                self._metrics.prompt_tokens.inc(self._prompt_tokens)
+            if (last := self._last.get(index)) is not None:
+                for _ in range(tokens):
+                    self._metrics.itl.observe((now - last) / tokens)
+            self._last[index] = now
+            self._generated += tokens
+            self._metrics.generation_tokens.inc(tokens)
         if finish_reason is not None:
             self._reasons.append(finish_reason)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        now = time.monotonic()
+        metrics = self._metrics
         if len(self._reasons) < self._n:
-            self._metrics.count_end(self._model, "error" if isinstance(error, Exception) else "abort")
+            reason = "error" if isinstance(error, Exception) else "abort"
+            metrics.success.labels(metrics.model, reason).inc()
             return
-        self._metrics.count_end(self._model, self._reasons[0])
-        self._metrics.observe("e2e", self._model, now - self._arrival)
-        self._metrics.observe("prompt", self._model, self._prompt_tokens)
-        self._metrics.observe("generation", self._model, self._generated)
-        self._metrics.observe("max_generation", self._model, self._max_tokens)
-        self._metrics.observe("n", self._model, self._n)
+        now = time.monotonic()
+        metrics.success.labels(metrics.model, self._reasons[0]).inc()
+        metrics.e2e.observe(now - self._arrival)
+        metrics.prompt.observe(self._prompt_tokens)
+        metrics.generation.observe(self._generated)
+        metrics.max_generation.observe(self._max_tokens)
+        metrics.n.observe(self._n)
         after_first = self._generated - self._n
         if self._first is not None and after_first > 0:
             # Choices run side by side: the time per token is that of one choice.
-            self._metrics.observe("tpot", self._model, (now - self._first) * self._n / after_first)
+            metrics.tpot.observe((now - self._first) * self._n / after_first)
 
-    def _observe_gap(self, index: int, tokens: int, now: float) -> None:
-        if (last := self._last.get(index)) is not None:
-            for _ in range(tokens):
-                self._metrics.observe("itl", self._model, (now - last) / tokens)
-                self._metrics.observe("tpot_old", self._model, (now - last) / tokens)
-        self._last[index] = now
-        self._generated += tokens
-        self._metrics.count_tokens(self._model, generated=tokens)
+
+class _OldName(Collector):
+    """inter_token_latency_seconds once more under its old name, which older dashboards ask for."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._histogram.collect():
+            old = Metric(
+                "tenon:time_per_output_token_seconds", "Old name of inter_token_latency.", "histogram"
+            )
+            for sample in metric.samples:
+                name = sample.name.replace("inter_token_latency", "time_per_output_token")
+                old.add_sample(name, sample.labels, sample.value)
+            yield old
 
 
 class _EngineCollector(Collector):
