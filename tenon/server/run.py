@@ -132,6 +132,8 @@ def http_server(app: Any) -> Server:
     """uvicorn, without its signal handlers and logs, and with bounded heads (h11)."""
     import uvicorn
 
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
     class HttpServer(uvicorn.Server):
         def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
             return contextlib.nullcontext()
