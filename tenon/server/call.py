@@ -37,6 +37,7 @@ class Call:
         self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
         self.arrival = time.monotonic()
         self.caller = ""
+        self.body_size = 0  # bytes of the request's body read so far
         self.status = 0  # of the answer; 0 until it starts
         self._receive = receive
         self._send = send
@@ -57,14 +58,13 @@ class Call:
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
-        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
+            self.body_size += len(part)
+            if self.body_size > limit:
                 raise _too_large(limit)
             parts.append(part)
             if not message.get("more_body", False):

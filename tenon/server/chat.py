@@ -62,7 +62,7 @@ async def create(call: Call, request: ChatRequest) -> None:
     model, engine = call.app.models.get(request.model)
     top_logprobs = _top_logprobs(request)
     limit_field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    ids = await chat_prompt(request, engine)
+    ids = await chat_prompt(request, engine, call.body_size)
     params = sampling_params(
         request,
         call.app.settings.default_sampling,

@@ -31,8 +31,11 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
-async def chat_prompt(request: ChatRequest, engine: Engine) -> list[int]:
-    """Token ids of a conversation, through the chat template. Raises InvalidRequest or ApiError."""
+async def chat_prompt(request: ChatRequest, engine: Engine, size: int) -> list[int]:
+    """Token ids of a conversation, through the chat template. `size`: bytes of the request's body.
+
+    Raises InvalidRequest or ApiError.
+    """
     from tenon.text.chat import render  # Jinja: not needed before the first chat
 
     messages = template_messages(request.messages)
@@ -55,7 +58,7 @@ async def chat_prompt(request: ChatRequest, engine: Engine) -> list[int]:
         # The template writes BOS itself.
         return encode(engine, text, bool(request.add_special_tokens), "messages")
 
-    ids = await offload(sum(map(_size, request.messages)), work)
+    ids = await offload(size, work)
     check_fits(ids, engine, "messages")
     return ids
 
@@ -83,9 +86,10 @@ async def completion_prompts(
             ids = await offload(len(prompt), partial(encode, engine, prompt, special, "prompt"))
             out.append((prompt, ids))
         else:
-            check_token_ids(prompt, engine.tokenizer.vocab_size)
-            out.append((None, prompt))
-        check_fits(out[-1][1], engine, "prompt")
+            ids = prompt
+            out.append((None, ids))
+        check_fits(ids, engine, "prompt")
+        check_token_ids(ids, engine.tokenizer.vocab_size)
     return out
 
 
@@ -166,10 +170,3 @@ def encode(engine: Engine, text: str, add_special_tokens: bool, field: str) -> l
         return engine.tokenizer.encode(text, add_special_tokens)
     except InvalidRequest as error:
         raise InvalidRequest(f"{field}: {error}", field, error.code) from None
-
-
-def _size(message: Message) -> int:
-    """Characters of a message's text."""
-    if isinstance(message.content, list):
-        return sum(len(str(part.get("text"))) for part in message.content)
-    return len(message.content or "")

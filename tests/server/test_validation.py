@@ -29,7 +29,7 @@ SHARED: dict[str, list] = {
     "logit_bias": [1, "x", [], {"a": 1}, {"1": "x"}, {"1": 101}, {"1": -101}, {"-1": 1}, {"1.5": 1},
                    {"257": 1}, {"9" * 30: 1}, {str(i): 1 for i in range(1100)}],
     "stop": [1, True, {}, [1], [""], "", "x" * 257, ["a"] * 17],
-    "stop_token_ids": [1, "x", ["x"], [-1], [257], [2**70], [1.5]],
+    "stop_token_ids": [1, "x", ["x"], [-1], [257], [2**70], [1.5], [1] * 1025],
     "stream": ["x", 1, []],
     "stream_options": [1, "x", [], {"include_usage": "x"}, {"what": True}],
     "ignore_eos": ["x", 1],

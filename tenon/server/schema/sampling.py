@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
-from tenon.core.sampling import SamplingParams
+from tenon.core.sampling import MAX_LOGIT_BIAS, SamplingParams
 from tenon.errors import InvalidRequest
 from tenon.server.errors import bad_request
 
-# The OpenAI API's defaults, where they differ from SamplingParams' or matter to users.
+MAX_STOP_TOKENS = 1024
+
+# Fields that SamplingParams has under the same name.
 _PLAIN = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "min_tokens", "stop", "stop_token_ids", "include_stop_str_in_output",
@@ -61,6 +63,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     # Known, and refused until they work: silence would be a wrong answer.
     structured_outputs: Any = None
@@ -101,6 +104,10 @@ def sampling_params(
     for name in _PLAIN:
         if (value := getattr(request, name)) is not None:
             values[name] = value
+    # Lists are measured before they are walked: a body may hold millions of entries.
+    for name, most in (("logit_bias", MAX_LOGIT_BIAS), ("stop_token_ids", MAX_STOP_TOKENS)):
+        if len(getattr(request, name) or ()) > most:
+            raise InvalidRequest(f"{name} holds more than {most} entries", name)
     if request.logit_bias is not None:
         values["logit_bias"] = _token_keys(request.logit_bias)
     values.update(max_tokens=max_tokens, logprobs=logprobs)
