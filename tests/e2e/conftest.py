@@ -85,9 +85,16 @@ def model() -> str:
 @pytest.fixture(scope="session")
 def real(model: str) -> Iterator[RealServer]:
     """The default model behind HTTP. Its pool is small enough for preemption under load."""
-    server = start(
-        model, "--served-model-name", "smollm2", "--kv-cache-memory", "64MiB", "--max-model-len", "1024"
-    )
+    yield from _served(model, "--kv-cache-memory", "64MiB", "--max-model-len", "1024")
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Iterator[RealServer]:
+    """The built-in test model, whose answers depend on every KV entry: needs neither files nor kernels."""
+    yield from _served("--load-format", "oracle", "--kv-cache-memory", "128KiB", "--max-model-len", "2048")
+
+
+def _served(*arguments: str) -> Iterator[RealServer]:
+    server = start(*arguments, "--served-model-name", "smollm2")
     yield server
-    status = stop(server)
-    assert status == 0
+    assert stop(server) == 0

@@ -136,9 +136,11 @@ def test_errors(api, real):
     assert httpx.get(real.url + "/health").status_code == 200
 
 
-async def test_storm(real: RealServer, seed: int):
+@pytest.mark.parametrize("kind", ["oracle", "real"])
+async def test_storm(kind: str, request: pytest.FixtureRequest, seed: int):
     """64 streams at once, a quarter of which vanish: no block stays used, every other answer is what the
     same request gets alone, token for token."""
+    server: RealServer = request.getfixturevalue(kind)
     rng = random.Random(seed)
     requests = []
     for i in range(64):
@@ -157,7 +159,7 @@ async def test_storm(real: RealServer, seed: int):
     gone = set(rng.sample(range(64), 16))
     after = {i: rng.randint(0, 3) for i in gone}
 
-    async with openai.AsyncOpenAI(base_url=real.api, api_key="none", max_retries=0, timeout=120) as api:
+    async with openai.AsyncOpenAI(base_url=server.api, api_key="none", max_retries=0, timeout=120) as api:
 
         async def streamed(i: int) -> tuple[list[int], list[float], str]:
             stream = await api.completions.create(**requests[i], stream=True)
@@ -178,7 +180,7 @@ async def test_storm(real: RealServer, seed: int):
 
         answers = await asyncio.gather(*(streamed(i) for i in range(64)))
         deadline = time.monotonic() + 10
-        while real.metric("kv_blocks_used") or real.metric("num_requests_running"):
+        while server.metric("kv_blocks_used") or server.metric("num_requests_running"):
             assert time.monotonic() < deadline, "blocks are still in use"
             await asyncio.sleep(0.1)
         survivors = sorted(set(range(64)) - gone)
@@ -189,7 +191,7 @@ async def test_storm(real: RealServer, seed: int):
             assert ids == alone.token_ids, i
             assert logprobs == alone.logprobs.token_logprobs, i
             assert text == alone.text, i
-    assert real.metric("kv_blocks_used") == 0
+    assert server.metric("kv_blocks_used") == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
