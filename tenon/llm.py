@@ -32,7 +32,7 @@ class LLM:
     """
 
     def __init__(self, model: str = DEFAULT_MODEL, **engine_args: Any) -> None:
-        from tenon.engine.loader import load_tokenizer_for
+        from tenon.engine.tokenizer import load_tokenizer_for
 
         config = make_args(model=model, **engine_args).resolve()
         self._client = InProcessClient(config)

@@ -76,14 +76,15 @@ class AsyncEngine:
 
     async def start(self) -> None:
         """Load tokenizer and model, at the same time. Raises what either of them raised (a TenonError)."""
-        from tenon.engine.loader import load_tokenizer_for
-
-        tokenizer = asyncio.create_task(asyncio.to_thread(load_tokenizer_for, self.config))
+        starting = asyncio.create_task(self._client.start())
+        tokenizer = asyncio.create_task(asyncio.to_thread(_load_tokenizer, self.config))
         try:
-            info = await self._client.start()
+            info = await starting
             self.tokenizer = await tokenizer
         except BaseException:
+            starting.cancel()
             tokenizer.cancel()
+            await asyncio.gather(starting, tokenizer, return_exceptions=True)
             await self._client.stop()
             raise
         self._frontend = Frontend(self.tokenizer, info, self.config)
@@ -149,6 +150,13 @@ class AsyncEngine:
         self._dead = self._dead or error
         if self._frontend:
             self._frontend.fail_all(self._dead)
+
+
+def _load_tokenizer(config: EngineConfig) -> Tokenizer:
+    """In a thread, modules included: the engine process must not wait for them to be started."""
+    from tenon.engine.tokenizer import load_tokenizer_for
+
+    return load_tokenizer_for(config)
 
 
 class RequestStream(AsyncIterator[RequestOutput]):

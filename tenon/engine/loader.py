@@ -6,14 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenon import env, ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
-from tenon.engine import oracle
 from tenon.engine.engine import Engine
 from tenon.engine.memory import kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
@@ -24,9 +22,6 @@ from tenon.engine.scheduler import Scheduler
 from tenon.engine.table import Table
 from tenon.errors import ConfigError
 from tenon.sample.sampler import Sampler
-
-if TYPE_CHECKING:
-    from tenon.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -94,23 +89,6 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         info={"model_type": spec.model_type, "dtype": spec.dtype},
     )
     return Engine(scheduler, table, preparer, runner, ready)
-
-
-def load_tokenizer_for(config: EngineConfig) -> Tokenizer:
-    """The tokenizer that goes with a configuration, with the chat template that was asked for."""
-    if config.load_format == "oracle":
-        tokenizer = oracle.tokenizer()
-    else:
-        from tenon.resolve import resolve
-        from tenon.text.tokenizer import load_tokenizer
-
-        tokenizer = load_tokenizer(resolve(config.tokenizer or config.model, config.revision))
-    if config.chat_template is not None:
-        try:
-            tokenizer.chat_templates["default"] = Path(config.chat_template).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"chat_template {config.chat_template!r} cannot be read: {error}") from None
-    return tokenizer
 
 
 def _load_model(config: EngineConfig, progress: Progress | None) -> Model:

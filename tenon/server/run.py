@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from tenon.engine.async_engine import AsyncEngine
     from tenon.server.app import App
-    from tenon.server.engine import Engine
 
 log = logging.getLogger("tenon.server")
 
@@ -88,10 +88,9 @@ async def run(
     loading = asyncio.ensure_future(engine.start())
     http: asyncio.Task[None] | None = None
     try:
-        await asyncio.sleep(0)  # the engine process is on its way; import while it loads
-        from tenon.server.app import build_app
-
-        app = build_app(cast("Engine", engine), settings, engine.served_model_names)
+        # Imports in a thread, so that the engine process is started and told its configuration meanwhile.
+        build_app = (await asyncio.to_thread(importlib.import_module, "tenon.server.app")).build_app
+        app = build_app(engine, settings, engine.served_model_names)
         server = http_server(app)
         http = asyncio.ensure_future(server.serve(sockets=[sock]))
         stopped = asyncio.ensure_future(signals.first.wait())

@@ -195,15 +195,15 @@ async def test_storm(kind: str, request: pytest.FixtureRequest, seed: int):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_behind(model: str, number: int):
+def test_nothing_is_left_behind(number: int):
     sockets_before = _unix_sockets()
-    server = start(model, "--max-model-len", "256", "--kv-cache-memory", "16MiB")
+    server = start("--load-format", "oracle")
     family = [
         server.process.pid,
         *(p.pid for p in psutil.Process(server.process.pid).children(recursive=True)),
     ]
     assert len(family) >= 2, "the engine should be a process of its own"
-    body = {"prompt": "Hello", "max_tokens": 200, "stream": True, "ignore_eos": True}
+    body = {"prompt": "Hello", "max_tokens": 900, "stream": True, "ignore_eos": True}
     with httpx.stream("POST", server.url + "/v1/completions", json=body) as response:
         next(response.iter_lines())
     assert stop(server, number) == 0
@@ -213,10 +213,10 @@ def test_nothing_is_left_behind(model: str, number: int):
         httpx.get(server.url + "/live")
 
 
-def test_killed_engine_ends_the_server(model: str):
-    server = start(model, "--max-model-len", "256", "--kv-cache-memory", "16MiB")
+def test_killed_engine_ends_the_server():
+    server = start("--load-format", "oracle")
     engine = psutil.Process(server.process.pid).children(recursive=True)[0]
-    body = {"prompt": "Hello", "max_tokens": 200, "stream": True, "ignore_eos": True}
+    body = {"prompt": "Hello", "max_tokens": 900, "stream": True, "ignore_eos": True}
     with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=20) as response:
         lines = response.iter_lines()
         next(lines)
@@ -226,9 +226,9 @@ def test_killed_engine_ends_the_server(model: str):
     assert server.process.wait(20) == 1
 
 
-def test_port_in_use_is_one_line(real: RealServer, model: str):
-    port = real.url.rpartition(":")[2]
-    command = [sys.executable, "-m", "tenon", "serve", model, "--port", port]
+def test_port_in_use_is_one_line(oracle: RealServer):
+    port = oracle.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "tenon", "serve", "--load-format", "oracle", "--port", port]
     out = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert out.returncode != 0
     assert f"port {port}" in out.stderr

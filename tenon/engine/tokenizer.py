@@ -1,0 +1,23 @@
+"""The tokenizer that goes with a configuration: all that the front end process needs of a model."""
+
+from __future__ import annotations
+
+from tenon.config import EngineConfig
+from tenon.text.tokenizer import Tokenizer, load_tokenizer
+
+
+def load_tokenizer_for(config: EngineConfig) -> Tokenizer:
+    """The model's tokenizer or the one asked for, with the chat template asked for. Raises TenonError."""
+    if config.load_format == "oracle":
+        from tenon.engine import oracle
+
+        tokenizer = oracle.tokenizer()
+    else:
+        from tenon.resolve import resolve
+
+        tokenizer = load_tokenizer(resolve(config.tokenizer or config.model, config.revision))
+    if config.chat_template is not None:
+        from tenon.text.chat import load_template
+
+        tokenizer.chat_templates["default"] = load_template(config.chat_template)
+    return tokenizer
