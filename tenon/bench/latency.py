@@ -61,14 +61,15 @@ def measure(
             f"max_model_len of {info.max_model_len}"
         )
     weights = roof.Weights.of(client.engine.runner.model, config.block_size)
-    before = roof.probe()
+    step_bytes = max(weights.read_per_step, 1 << 20)
+    before = roof.probe(step_bytes)
     runs = []
     for number in range(iterations + 1):
         run = _run(client, shape, weights.vocab_size, seed=number)
         if number:
             runs.append(run)
         progress()
-    roofs = before.best(roof.probe())
+    roofs = before.best(roof.probe(step_bytes))
     return figures(shape, runs, roofs, weights) | {"load_s": load_s, "engine": info.info}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,30 +12,45 @@ from tenon import ops
 from tenon.layers.embedding import Embedding
 from tenon.ops import select
 
+DRAM_BYTES = 1 << 30  # more than any last-level cache
+
 
 @dataclass(frozen=True, slots=True)
 class Roofs:
-    """Bytes per second read from memory, and bf16 operations per second of matrix products; or nan."""
+    """Rates probed on all threads; nan where the backend has no probe.
+
+    `bandwidth`: bytes per second read from a buffer as large as what one decode step reads, which may sit in
+    the last-level cache; `dram`: from one that cannot. `peak`: operations per second of matrix products, in
+    bf16 where there is a unit for it, else in float32.
+    """
 
     bandwidth: float
+    dram: float
     peak: float
 
     def best(self, other: Roofs) -> Roofs:
         """The higher of two probes: noise only ever lowers one."""
-        return Roofs(max(self.bandwidth, other.bandwidth), max(self.peak, other.peak))
+        return Roofs(
+            max(self.bandwidth, other.bandwidth), max(self.dram, other.dram), max(self.peak, other.peak)
+        )
 
     def figures(self) -> dict[str, float]:
-        return {"bandwidth_gb_per_s": self.bandwidth / 1e9, "peak_tflop_per_s": self.peak / 1e12}
+        return {
+            "bandwidth_gb_per_s": self.bandwidth / 1e9,
+            "dram_gb_per_s": self.dram / 1e9,
+            "peak_tflop_per_s": self.peak / 1e12,
+        }
 
 
-def probe() -> Roofs:
-    """Probe the backend that runs linear layers here, through its `roofs()`; nan where it has none."""
+def probe(step_bytes: int) -> Roofs:
+    """Probe through the backend that runs linear layers here: its `read_bandwidth` and `matrix_peaks`."""
     backend = select.choose(select.OPS["linear"]).backend
-    if backend != select.REFERENCE:
-        package = importlib.import_module(f"tenon.kernels.{backend}")
-        if hasattr(package, "roofs"):
-            return Roofs(*package.roofs())
-    return Roofs(float("nan"), float("nan"))
+    package = importlib.import_module(f"tenon.kernels.{backend}") if backend != select.REFERENCE else None
+    if package is None or not hasattr(package, "read_bandwidth"):
+        return Roofs(math.nan, math.nan, math.nan)
+    peaks = package.matrix_peaks()
+    bandwidth, dram = package.read_bandwidth(step_bytes), package.read_bandwidth(DRAM_BYTES)
+    return Roofs(bandwidth, dram, peaks.get("bf16") or peaks["f32"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ def measure(args: EngineArgs, shape: PromptShape, output_len: int, num_prompts: 
     vocab_size = llm.get_tokenizer().vocab_size
     params = SamplingParams(temperature=0.0, max_tokens=output_len, ignore_eos=True)
     prompts = token_prompts(num_prompts + 1, shape, vocab_size, seed=0)
-    llm.generate([{"prompt_token_ids": prompts.pop()}], params, use_tqdm=False)  # warms up
+    llm.generate(prompts.pop(), params, use_tqdm=False)  # warms up
     start = time.perf_counter()
-    outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params)
+    outputs = llm.generate(prompts, params)
     duration = time.perf_counter() - start
     prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
     output_tokens = sum(len(choice.token_ids) for output in outputs for choice in output.outputs)

@@ -33,5 +33,17 @@ def variant(name: str) -> Iterator[None]:
         _extension().set_isa(before)
 
 
+def read_bandwidth(num_bytes: int) -> float:
+    """Bytes per second that all threads together read from a buffer of this size, now."""
+    rate: float = _extension().probe_read_bandwidth(num_bytes)
+    return rate
+
+
+def matrix_peaks() -> dict[str, float]:
+    """Operations per second (a multiply-add is two) of matrix or vector units, now: "f32", "bf16", "int8"."""
+    peaks = {kind: _extension().probe_matrix_peak(kind) for kind in ("f32", "bf16", "int8")}
+    return {kind: peak for kind, peak in peaks.items() if peak is not None}
+
+
 def _extension() -> ModuleType:
     return importlib.import_module(f"{__name__}._native")

@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+
+from tenon.bench.roof import Roofs, Weights, probe
+from tenon.core.spec import KVGroup, ModelSpec
+from tenon.layers.embedding import Embedding
+from tenon.ops import select
+
+
+class Packed:
+    formats = ("bf16",)
+
+    def __init__(self, *shape):
+        self.shape = shape
+        self.nbytes = 2 * shape[0] * shape[1]
+
+
+class Layer:
+    def __init__(self):
+        self.up = Packed(30, 10)
+        self.scale = np.ones(3)
+
+
+class Model:
+    """A table of 100 x 10 and two layers; perhaps a head of its own."""
+
+    def __init__(self, tied):
+        self.spec = ModelSpec("x", 100, 64, (KVGroup("full", 2, 1, 64),), (0,), "bfloat16")
+        self.embed = Embedding.__new__(Embedding)
+        self.embed.table_VD = Packed(100, 10)
+        self.blocks = [Layer(), Layer()]
+        self.head = None if tied else Packed(100, 10)
+        self.again = self.blocks[0]  # counted once
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_step_reads_layers_and_one_table(tied, monkeypatch):
+    for kind in (Packed, Layer, Model):
+        monkeypatch.setattr(kind, "__module__", "tenon.models.x")
+    weights = Weights.of(Model(tied), block_size=32)
+    assert weights.matrix_parameters == 2 * 300
+    assert weights.read_per_step == 2 * (1000 + 2 * 300)
+    assert weights.kv_bytes_per_token >= 2 * 2 * 64 * 2
+
+
+def test_the_better_of_two_probes_counts():
+    assert Roofs(1.0, 4.0, 3.0).best(Roofs(2.0, 2.0, 5.0)) == Roofs(2.0, 4.0, 5.0)
+
+
+def test_the_reference_has_no_roofs():
+    with select.forced("reference"):
+        assert all(math.isnan(value) for value in probe(1 << 20).figures().values())
+
+
+def test_this_machine_has():
+    if select.choose(select.OPS["linear"]).backend == select.REFERENCE:
+        pytest.skip("the native kernels do not run linear layers here")
+    roofs = probe(1 << 20)
+    assert 1e8 < roofs.bandwidth < 1e13
+    assert 1e8 < roofs.dram < 1e13
+    assert 1e9 < roofs.peak < 1e15
