@@ -1,9 +1,9 @@
 """Rotary position embedding (Su et al. 2021) and the ways to stretch it over a longer context.
 
-A pair of elements turns by position * frequency; frequencies are theta^(-2i/R) for pair i. A scaling changes
+A pair of elements turns by position * frequency; frequencies are theta^(-2i/E) for pair i. A scaling changes
 the frequencies, and for yarn also multiplies cos and sin by a constant. It all ends in one table.
 
-Shape letters: P positions, R rotated elements of a head, h = R / 2 pairs.
+Shape letters: P positions, E rotated elements of a head, h = E / 2 pairs, O positions in a step of the table.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ class Rope:
 
     @cached_property
     def cos_sin_PE(self) -> np.ndarray:
-        """float32 [P, R]: cos of the R / 2 pairs, then sin; the attention factor is multiplied in."""
+        """float32 [P, E]: cos of the E / 2 pairs, then sin; the attention factor is multiplied in."""
         frequency_h = frequencies(self.config, self.num_positions)
-        table_Ph = _turns(frequency_h, self.num_positions) * attention_factor(self.config)
-        return np.concatenate([table_Ph.real, table_Ph.imag], axis=1, dtype=np.float32, casting="same_kind")
+        return _table(frequency_h, self.num_positions, attention_factor(self.config))
 
 
 def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
@@ -80,17 +79,20 @@ def attention_factor(config: RopeConfig) -> float:
     return _yarn_mscale(config.factor, 1.0)
 
 
-def _turns(frequency_h: np.ndarray, num_positions: int) -> np.ndarray:
-    """exp(i * position * frequency), complex128 [P, h], exact to 1e-15.
+def _table(frequency_h: np.ndarray, num_positions: int, scale: float) -> np.ndarray:
+    """scale * [cos | sin] of position * frequency: float32 [P, 2 h], rounded from values exact to 1e-15.
 
-    Position = coarse * step + fine, so it is a product of two small tables: cos and sin of every entry would
-    take a tenth of a second for a context of 131072.
+    position = start + offset, so each is a product of two numbers exp(i * angle): cos and sin of
+    every entry would take half a second for a context of 131072.
     """
-    step = 256
-    coarse_c = np.arange(-(-num_positions // step)) * float(step)
-    coarse_ch = np.exp(1j * np.outer(coarse_c, frequency_h))
-    fine_fh = np.exp(1j * np.outer(np.arange(step), frequency_h))
-    return (coarse_ch[:, None] * fine_fh).reshape(-1, len(frequency_h))[:num_positions]
+    step, half = 256, len(frequency_h)
+    offset_Oh = scale * np.exp(1j * np.outer(np.arange(step), frequency_h))
+    table_PE = np.empty((num_positions, 2 * half), np.float32)
+    for start in range(0, num_positions, step):
+        rows_OE = table_PE[start : start + step]
+        turned_Oh = np.exp(1j * (start * frequency_h)) * offset_Oh[: len(rows_OE)]
+        rows_OE[:, :half], rows_OE[:, half:] = turned_Oh.real, turned_Oh.imag
+    return table_PE
 
 
 def _dynamic_theta(config: RopeConfig, num_positions: int) -> float:
