@@ -77,6 +77,8 @@ class ReplayedPasses:
 
     def __init__(self, model: Model, kv: list[Any], limits: Limits, example: Batch) -> None:
         self._num_tokens = self._num_requests = 0
+        # Plans hold addresses: everything they were recorded over must live as long as they do.
+        self._recorded_over = (model, kv, example)
         self._rows_S = np.zeros(limits.logit_rows, np.int32)
         sizes = (limits.tokens, limits.requests, limits.logit_rows)
         dims = {
