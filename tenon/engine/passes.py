@@ -76,6 +76,7 @@ class ReplayedPasses:
     are written into the cache. Check `reason` before use."""
 
     def __init__(self, model: Model, kv: list[Any], limits: Limits, example: Batch) -> None:
+        self._alive = (model, kv, example)  # plans hold addresses in these
         self._num_tokens = self._num_requests = 0
         # Plans hold addresses: everything they were recorded over must live as long as they do.
         self._recorded_over = (model, kv, example)
