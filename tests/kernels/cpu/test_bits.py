@@ -4,6 +4,7 @@ Shape letters: T tokens, H query heads, G key/value heads, E head width, X = H *
 """
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,8 @@ from tenon.core.batch import Batch
 from tenon.kernels import cpu
 from tenon.ops import harness, select
 from tenon.ops.arrays import BFLOAT16, FLOAT32
+from tenon.ops.cases import Span, ragged_batch, random_weight
+from tenon.ops.plan import Plan
 
 if reason := cpu.support():
     pytest.skip(reason, allow_module_level=True)
@@ -210,3 +213,57 @@ def test_rows_are_independent(seed):
         lambda x: ops.logprobs(x, np.full(len(x), 3, np.int32), 4)[3],
     ):
         assert_same_bits(one(x_TD[7:8]), one(x_TD)[7:8])
+
+
+def test_replays_agree_with_calls(seed):
+    """All ops of a layer recorded for one size of step, replayed for others."""
+    rng = np.random.default_rng(seed)
+    heads, kv_heads, head_dim, width = 4, 2, 32, 96
+    head = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
+    kv = ops.kv_cache(24, BLOCK, kv_heads, head_dim, BFLOAT16)
+    table = ops.pack_linear([random_weight(rng, "q4_1", 50, width)], BFLOAT16)
+    qkv = ops.pack_linear([random_weight(rng, "q8_0", (heads + 2 * kv_heads) * head_dim, width)], BFLOAT16)
+    out = ops.pack_linear([random_weight(rng, "q4_0", 2 * width, heads * head_dim)], BFLOAT16)
+    weight_D = rng.uniform(0.5, 2, width).astype(np.float32)
+    cos_sin_PE = rng.uniform(-1, 1, (256, head_dim)).astype(np.float32)
+
+    def forward(batch):
+        x_TD = ops.embedding(batch.token_ids_T, table)
+        y_TN = ops.linear(ops.rms_norm(x_TD, weight_D, 1e-5, BFLOAT16), qkv)
+        q_TX = ops.rope_kv_write(
+            y_TN, cos_sin_PE, kv, batch, **head, rot_dim=head_dim, q_norm_E=None, k_norm_E=None, eps=1e-5
+        )
+        o_TX = ops.attention(q_TX, kv, batch, **head, scale=head_dim**-0.5)
+        y_TF = ops.silu_mul(ops.linear(o_TX, out), FLOAT32)
+        rows_SF = ops.gather_rows(y_TF, batch.logit_rows_S)
+        return rows_SF, *ops.logprobs(rows_SF, batch.logit_rows_S, 3)
+
+    # Buffers that stay, with room for the largest step; a step fills their beginnings.
+    buffers = {
+        name: np.zeros(64, np.int32) for name in ("token_ids_T", "positions_T", "slots_T", "logit_rows_S")
+    }
+    buffers |= {"query_start_R1": np.zeros(9, np.int32), "context_len_R": np.zeros(8, np.int32)}
+    buffers["block_table_RB"] = np.zeros((8, 6), np.int32)
+
+    def fill(spans):
+        batch, _ = ragged_batch(rng, spans, BLOCK)
+        values = {name: getattr(batch, name) for name in buffers}
+        values["token_ids_T"] = values["token_ids_T"] % 50
+        views = {}
+        for name, value in values.items():
+            buffer = buffers[name]
+            buffer[tuple(slice(n) for n in value.shape)] = value
+            views[name] = buffer[: len(value)]
+        return Batch(**views)
+
+    plan = Plan(64, 8, 8)
+    with plan.capture(tokens=12, requests=3, sampled=2):
+        example = fill([Span(3, 3), Span(5, 4), Span(5, 5)])
+        results = forward(dataclasses.replace(example, logit_rows_S=example.logit_rows_S[:2]))
+    assert plan.reason is None
+    for spans in ([Span(1, 1)], [Span(40, 40), Span(70, 3), Span(33, 1)], [Span(20, 1)] * 7):
+        batch = fill(spans)
+        plan.run(batch.num_tokens, batch.num_requests, len(spans))
+        replayed = [plan.rows(result, len(spans)).copy() for result in results]
+        for a, b in zip(replayed, forward(batch), strict=True):
+            assert_same_bits(a, b)
