@@ -58,7 +58,7 @@ class NamedJson:
 
     first = ""
     head: str = ""  # before the name
-    separators: tuple[str, ...] = ()  # one of them follows the name; none needed if empty
+    separators: tuple[str, ...] = ("",)  # one of them follows the name; "" if none has to
     id_open: str = ""  # between name and separator: the call's id
     tail: str = ""  # after the arguments
     split: Callable[[str], tuple[str, str | None]] = plain_name  # header -> name, id
@@ -120,13 +120,15 @@ class Calls:
     """Where tool calls stand, and how one is written.
 
     A section holds any number of calls; a call may also stand outside of one. `opens` stand before a call and
-    are not part of its body, `starts` are its body's own first marker, `bare` is a body that begins the
-    content without any marker, and then counts only if the tool is known.
+    are not part of its body, `starts` are its body's own first marker, `inner` are those that count in a
+    section only, and `bare` is how a body begins that has no marker: it counts where content begins, and only
+    if the tool is known.
     """
 
     body: tuple[Body, ...]
     opens: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
     close: str = ""
     section: tuple[str, str] | None = None

@@ -261,10 +261,11 @@ def named(sink: Sink, table: NamedJson) -> Decode:
         src.skip(len(table.id_open))
         call_id = yield from read_name(sink)
         yield from src.spaces()
-    if table.separators:
-        live = markers(frozenset(table.separators))
-        src.skip(len((yield from src.one_of(live))) or _missing())
-        yield from src.spaces()
+    separator = yield from src.one_of(markers(frozenset(table.separators)))
+    if separator not in table.separators:
+        raise Malformed
+    src.skip(len(separator))
+    yield from src.spaces()
     if (yield from src.peek()) != "{" or not name:
         raise Malformed
     sink.begin(name, call_id)
@@ -273,7 +274,3 @@ def named(sink: Sink, table: NamedJson) -> Decode:
     if table.tail:
         yield from src.spaces()
         yield from src.expect(table.tail)
-
-
-def _missing() -> int:
-    raise Malformed

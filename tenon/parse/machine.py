@@ -219,7 +219,7 @@ class Parser:
     def _read_calls(self, calls: Calls, found: str) -> Decode:
         """A section of calls, or one call and those that follow it by a separator."""
         src = self.src
-        starts = frozenset((*calls.opens, *calls.starts))
+        starts = frozenset((*calls.opens, *calls.starts, *calls.inner))
         section = calls.section if calls.section and found == calls.section[0] else None
         if section:
             src.skip(len(found))

@@ -64,7 +64,8 @@ CASES = [
     ),
     Case(
         "nested arguments, quotes and markers in strings",
-        '<tool_call>{"name": "f", "arguments": {"a": [1, -2.5e3, null, true, {"b": "\\"</tool_call>\\u00e9"}]}}'
+        '<tool_call>{"name": "f", "arguments": {"a": [1, -2.5e3, null, true, '
+        '{"b": "\\"</tool_call>\\u00e9"}]}}'
         "</tool_call>",
         calls=[("f", {"a": [1, -2500.0, None, True, {"b": '"</tool_call>é'}]})],
     ),
