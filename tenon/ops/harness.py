@@ -119,9 +119,9 @@ def _timed(run: Any, args: dict[str, Any]) -> float:
 def _far(expected: np.ndarray, got: np.ndarray, tolerance: Tolerance) -> str | None:
     with np.errstate(invalid="ignore"):
         error = np.abs(got - expected)
-    error[got == expected] = 0  # also infinities
+    error[(got == expected) | (np.isnan(got) & np.isnan(expected))] = 0  # also infinities
     allowed = tolerance.atol + tolerance.rtol * np.abs(expected)
-    bad = ~(error <= allowed)  # also NaN
+    bad = ~(error <= allowed) & (error != 0)  # also where one of the two is NaN
     if not bad.any():
         return None
     where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -20,18 +20,23 @@ def logprobs(
     """(logprob_S float32, rank_S int32, top_ids_Sn int32, top_logprobs_Sn float32), in nats.
 
     logprob = logit - log(sum(exp(logits))) of token ids[s] (int32); its rank is 1 + the number of larger
-    logits. The top n are in falling order, equal ones by lower id; n is at most V.
+    logits. An id outside [0, V) gives NaN and rank 0. The top n are in falling order, equal ones by lower id;
+    ValueError if n is not in [0, V].
     """
+    vocab = logits_SV.shape[1]
+    if not 0 <= top_n <= vocab:
+        raise ValueError(f"top_n must be between 0 and {vocab}, not {top_n}")
+    known_S = (ids_S >= 0) & (ids_S < vocab)
     logits64_SV = logits_SV.astype(np.float64)
     largest_S1 = logits64_SV.max(axis=1, keepdims=True)
     log_sum_S1 = largest_S1 + np.log(np.exp(logits64_SV - largest_S1).sum(axis=1, keepdims=True))
-    chosen_S1 = np.take_along_axis(logits_SV, ids_S[:, None], axis=1)
+    chosen_S1 = np.take_along_axis(logits_SV, np.where(known_S, ids_S, 0)[:, None], axis=1)
     rank_S = 1 + (logits_SV > chosen_S1).sum(axis=1)
     top_ids_Sn = np.argsort(-logits_SV, axis=1, kind="stable")[:, :top_n]
     top_Sn = np.take_along_axis(logits64_SV, top_ids_Sn, axis=1) - log_sum_S1
     return (
-        (chosen_S1 - log_sum_S1)[:, 0].astype(np.float32),
-        rank_S.astype(np.int32),
+        np.where(known_S, (chosen_S1 - log_sum_S1)[:, 0], np.nan).astype(np.float32),
+        np.where(known_S, rank_S, 0).astype(np.int32),
         top_ids_Sn.astype(np.int32),
         top_Sn.astype(np.float32),
     )
@@ -49,6 +54,8 @@ def _case(rng: np.random.Generator, rows: int, vocab: int, top_n: int, bench: bo
     logits_SV = (4 * rng.standard_normal((rows, vocab))).astype(np.float32)
     logits_SV[::2] = np.round(logits_SV[::2])  # ties
     ids_S = rng.integers(0, vocab, rows).astype(np.int32)
+    if not bench:
+        ids_S[rng.integers(0, rows)] = rng.choice([-1, 0, vocab])
     return Case(
         f"S{rows} V{vocab} n{top_n}",
         lambda: {"logits_SV": logits_SV, "ids_S": ids_S, "top_n": top_n},

@@ -267,3 +267,13 @@ def test_replays_agree_with_calls(seed):
         replayed = [plan.rows(result, len(spans)).copy() for result in results]
         for a, b in zip(replayed, forward(batch), strict=True):
             assert_same_bits(a, b)
+
+
+def test_no_rows_are_fine():
+    none_TD, none = np.zeros((0, 32), np.float32), np.zeros(0, np.int32)
+    assert ops.rms_norm(none_TD, np.ones(32, np.float32), 1e-5, BFLOAT16).shape == (0, 32)
+    assert ops.silu_mul(none_TD, BFLOAT16).shape == (0, 16)
+    assert ops.gather_rows(np.ones((3, 32), np.float32), none).shape == (0, 32)
+    assert ops.logprobs(none_TD, none, 2)[2].shape == (0, 2)
+    layer = Layer(np.random.default_rng(), BFLOAT16)
+    layer.step((layer.sequence(np.zeros((0, layer.width), np.float32)), 0))

@@ -335,15 +335,15 @@ void logprobs_row(const LogprobsArgs& args, int64_t row, void* scratch) {
     Weights weights(scratch, args.vocab);
     weights.weigh(logits, peak.value, 1);
     const double log_sum = double(peak.value) + natural_log(weights.total());
-    const float chosen = logits[args.ids_S[row]];
-    args.logprob_S[row] = float(double(chosen) - log_sum);
-    args.rank_S[row] = 1 + count_larger(logits, args.vocab, chosen);
+    const int32_t id = args.ids_S[row];
+    const bool known = id >= 0 && id < args.vocab;
+    args.logprob_S[row] = known ? float(double(logits[id]) - log_sum) : __builtin_nanf("");
+    args.rank_S[row] = known ? 1 + count_larger(logits, args.vocab, logits[id]) : 0;
     if (args.top_n == 0) return;
     const Candidate* top = weights.first(args.top_n, logits);
     for (int i = 0; i < args.top_n; ++i) {
-        const int32_t id = top[i].id;
-        args.top_ids_Sn[row * args.top_n + i] = id;
-        args.top_logprobs_Sn[row * args.top_n + i] = float(double(logits[id]) - log_sum);
+        args.top_ids_Sn[row * args.top_n + i] = top[i].id;
+        args.top_logprobs_Sn[row * args.top_n + i] = float(double(logits[top[i].id]) - log_sum);
     }
 }
 
