@@ -24,7 +24,7 @@ constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 3, kBlockPanels = 1;
 #else
 constexpr int kFewRows = 0, kFewPanels = 1, kBlockRows = 2, kBlockPanels = 1;
 #endif
-constexpr int kBlockSteps = 8;     // along K: an unpacked panel block is 16 KiB
+constexpr int kBlockSteps = 4;     // along K: an unpacked panel block is 8 KiB
 constexpr int64_t kMaxRows = 192;  // rows swept over one unpacked block; bounds scratch memory
 
 TENON_INLINE int64_t min64(int64_t a, int64_t b) {
