@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
+
+from tenon.errors import ConfigError
 
 
 def support() -> str | None:
     """Why this backend cannot run at all; None if it can."""
     if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
         return "the native module is not built"
+    _check_environment()
     return None
+
+
+@functools.cache
+def _check_environment() -> None:
+    """Raises ConfigError when TENON_CPU_ISA or TENON_NUM_THREADS asks for what this machine does not have."""
+    for variable, first_use in (
+        ("TENON_CPU_ISA", _extension().isa),
+        ("TENON_NUM_THREADS", _extension().num_threads),
+    ):
+        try:
+            first_use()
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"{variable}: {error}") from None
 
 
 def variants() -> list[str]:

@@ -128,6 +128,14 @@ def test_environment_forces_an_instruction_set():
     assert "baseline" in error
 
 
+def test_wrong_environment_is_the_users_error():
+    code = "from tenon.kernels import cpu; cpu.support()"
+    for variable, value in (("TENON_CPU_ISA", "avx1024"), ("TENON_NUM_THREADS", "0")):
+        status, _, error = python(code, **{variable: value})
+        assert status == 1
+        assert f"ConfigError: {variable}:" in error
+
+
 def test_the_emulation_is_never_a_default():
     assert python("from tenon.kernels.cpu import _native; print(_native.isa())", TENON_CPU_ISA="")[1] in (
         "amx",
