@@ -69,20 +69,25 @@ $(VENV)/.base:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# What builds the native module lives in the environment too, so that a later build redoes only what changed.
+$(VENV)/.build: $(VENV)/.base pyproject.toml constraints.txt
+	@$(PIP) install -c constraints.txt cmake ninja -r <($(BIN)/python scripts/requirements.py build-system)
+	@touch $@
+
 # Editable: Python files run from the working tree, the native module from the environment.
-$(VENV)/.tenon: $(VENV)/.base pyproject.toml $(NATIVE)
-	@echo "installing tenon and building its native kernels (about a minute)"
-	@$(PIP) install -c constraints.txt -e '.[server,hub]'
+$(VENV)/.tenon: $(VENV)/.build pyproject.toml $(NATIVE)
+	@echo "installing tenon and building its native kernels (a minute or two)"
+	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e '.[server,hub]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
 	@echo "installing what the tests need"
 	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-	  -r <($(BIN)/python scripts/extra_requirements.py test)
+	  -r <($(BIN)/python scripts/requirements.py test)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
-	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/extra_requirements.py dev)
+	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/requirements.py dev)
 	@touch $@
 
 SHELL := /bin/bash

@@ -32,10 +32,11 @@ def test_coverage_floor():
     assert script("coverage_floor").below(report, 80.0) == [("a.py", 12.0), ("b.py", 79.9)]
 
 
-def test_extra_requirements():
-    done = run(sys.executable, str(ROOT / "scripts" / "extra_requirements.py"), "dev", "hub")
+def test_requirements():
+    done = run(sys.executable, str(ROOT / "scripts" / "requirements.py"), "dev", "hub", "build-system")
     assert "ruff" in done.stdout
     assert "huggingface-hub" in done.stdout
+    assert "scikit-build-core" in done.stdout
 
 
 def test_preflight_says_what_to_install(tmp_path):
