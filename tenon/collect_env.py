@@ -72,7 +72,7 @@ def collect() -> dict[str, dict[str, str]]:
         "tenon": {
             "version": version("tenon") or "not installed",
             "commit": commit(),
-            "kernels": _kernels(),
+            "kernels": kernels(),
             "python": f"{platform.python_version()} ({sys.executable})",
         },
         "machine": {
@@ -88,21 +88,20 @@ def collect() -> dict[str, dict[str, str]]:
     }
 
 
-def _kernels() -> str:
-    """Each backend with the variants that run here, or why it does not run."""
+def kernels() -> str:
+    """Each backend with what it runs here, or why it does not run."""
     from tenon.ops import select
 
-    found = []
-    for name in select.backends():
-        if name == select.REFERENCE:
-            continue
-        try:
-            package = importlib.import_module(f"tenon.kernels.{name}")
-            variants = package.variants() if hasattr(package, "variants") else ()
-            found.append(f"{name}: {package.support() or 'runs here'} {' '.join(variants)}".strip())
-        except Exception as error:  # whatever is wrong with the build is the fact to report
-            found.append(f"{name}: {type(error).__name__}: {error}")
-    return "; ".join(found) or "none"
+    return "; ".join(f"{name}: {_kernel(name)}" for name in select.backends() if name != select.REFERENCE)
+
+
+def _kernel(backend: str) -> str:
+    try:
+        package = importlib.import_module(f"tenon.kernels.{backend}")
+        reason: str | None = package.support()
+        return reason or str(package.describe())
+    except Exception as error:  # whatever is wrong with the build is the fact to report
+        return f"{type(error).__name__}: {error}"
 
 
 def _memory() -> str:

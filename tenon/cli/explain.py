@@ -17,9 +17,10 @@ from tenon.config import EngineArgs
 @engine_options()
 def command(engine: EngineArgs, as_json: bool, no_load: bool) -> None:
     """Show which backend runs each op on this machine for a model, and why the others do not."""
+    from tenon import collect_env
     from tenon.ops import select
 
-    facts: dict[str, Any] = {"model": engine.model, "engine": {}}
+    facts: dict[str, Any] = {"model": engine.model, "kernels": collect_env.kernels(), "engine": {}}
     if not no_load:
         facts["engine"] = _load(engine)
     facts["ops"] = [
@@ -57,7 +58,7 @@ def _show(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(file=sys.stdout, highlight=False)
-    for name, value in facts["engine"].items():
+    for name, value in ({"kernels": facts["kernels"]} | facts["engine"]).items():
         console.print(f"{name}: {value}", markup=False)
     table = Table("op", "backend", "why not another")
     for row in facts["ops"]:

@@ -86,7 +86,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         block_size=config.block_size,
         vocab_size=spec.vocab_size,
         load_seconds=time.monotonic() - begin,
-        info={"model_type": spec.model_type, "dtype": spec.dtype},
+        info={"model_type": spec.model_type, "dtype": spec.dtype, "forward_pass": passes.how},
     )
     return Engine(scheduler, table, preparer, runner, ready)
 

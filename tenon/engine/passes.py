@@ -45,7 +45,9 @@ class Limits:
 
 
 class Passes(Protocol):
-    """`forward`, then any number of `logits` on its result."""
+    """`forward`, then any number of `logits` on its result. `how` they run is for people to read."""
+
+    how: str
 
     def forward(self, batch: Batch) -> None: ...
 
@@ -58,7 +60,8 @@ class Passes(Protocol):
 class EagerPasses:
     """Op by op."""
 
-    def __init__(self, model: Model, kv: list[Any]) -> None:
+    def __init__(self, model: Model, kv: list[Any], reason: str | None = None) -> None:
+        self.how = f"op by op ({reason})" if reason else "op by op"
         self._model = model
         self._kv = kv
         self._hidden_TD: np.ndarray | None = None
@@ -74,6 +77,8 @@ class EagerPasses:
 class ReplayedPasses:
     """Two plans: forward, and head. `example` is a batch in the buffers that every step will use; its K and V
     are written into the cache. Check `reason` before use."""
+
+    how = "recorded and replayed"
 
     def __init__(self, model: Model, kv: list[Any], limits: Limits, example: Batch) -> None:
         self._alive = (model, kv, example)  # plans hold addresses in these
@@ -119,4 +124,4 @@ def make_passes(model: Model, kv: list[Any], limits: Limits, example: Batch) -> 
     if replayed.reason is None:
         return replayed
     log.warning("the forward pass runs op by op: %s", replayed.reason)
-    return EagerPasses(model, kv)
+    return EagerPasses(model, kv, replayed.reason)

@@ -33,6 +33,11 @@ def _check_environment() -> None:
             raise ConfigError(f"{variable}: {error}") from None
 
 
+def describe() -> str:
+    """What runs here: instruction set and threads."""
+    return f"{_extension().isa()}, {_extension().num_threads()} threads"
+
+
 def variants() -> list[str]:
     """The instruction sets that this machine can run, for the op harness."""
     names: list[str] = _extension().available_isas()
