@@ -86,7 +86,12 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         block_size=config.block_size,
         vocab_size=spec.vocab_size,
         load_seconds=time.monotonic() - begin,
-        info={"model_type": spec.model_type, "dtype": spec.dtype, "forward_pass": passes.how},
+        info={
+            "model_type": spec.model_type,
+            "dtype": spec.dtype,
+            "kv_cache_bytes": str(num_blocks * _bytes_per_block(model, config.block_size)),
+            "forward_pass": passes.how,
+        },
     )
     return Engine(scheduler, table, preparer, runner, ready)
 

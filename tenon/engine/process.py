@@ -14,7 +14,6 @@ import logging
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -28,28 +27,12 @@ import zmq.asyncio
 from tenon import errors
 from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
+from tenon.engine.launch import LENGTH, Launch
 from tenon.errors import EngineDead, TenonError
 
 log = logging.getLogger(__name__)
 
-LENGTH = struct.Struct("<I")  # before each message on the lifeline
 STOP_SECONDS = 5.0
-
-
-class Launch(msgspec.Struct):
-    """What the child is told first."""
-
-    config: EngineConfig
-    directory: str  # of the sockets; the child removes it too, should the parent not be able to
-    log_level: int
-
-    @property
-    def requests_address(self) -> str:
-        return f"ipc://{self.directory}/requests"
-
-    @property
-    def outputs_address(self) -> str:
-        return f"ipc://{self.directory}/outputs"
 
 
 class ProcessClient:

@@ -23,7 +23,7 @@ import zmq
 
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
 from tenon.engine.engine import Engine
-from tenon.engine.process import LENGTH, Launch
+from tenon.engine.launch import LENGTH, Launch
 from tenon.errors import InvalidRequest, TenonError
 
 log = logging.getLogger(__name__)

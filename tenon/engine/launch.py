@@ -1,0 +1,27 @@
+"""What the two processes of `tenon.engine.process` and `tenon.engine.worker` agree on."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from tenon.config import EngineConfig
+
+LENGTH = struct.Struct("<I")  # before each message on the lifeline
+
+
+class Launch(msgspec.Struct):
+    """What the child is told first."""
+
+    config: EngineConfig
+    directory: str  # of the sockets; the child removes it too, should the parent not be able to
+    log_level: int
+
+    @property
+    def requests_address(self) -> str:
+        return f"ipc://{self.directory}/requests"
+
+    @property
+    def outputs_address(self) -> str:
+        return f"ipc://{self.directory}/outputs"
