@@ -1,13 +1,15 @@
 """ERNIE 4.5: thinks when the prompt says so, calls as hermes does."""
 
-from tenon.parse.format import Case, Format, Template
+from tenon.parse.format import Answer, Case, Format, Template
 from tenon.parse.formats.hermes import CALLS, SHARED_CASES
 from tenon.parse.formats.qwen3 import THINK
 
+ANSWER = Answer("<response>", "</response>")
 STOPS = ("</s>", "<|end_of_sentence|>")
 
 FORMAT = Format(
     reasoning=(THINK,),
+    answer=ANSWER,
     calls=(CALLS,),
     stops=STOPS,
     templates=(

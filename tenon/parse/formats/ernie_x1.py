@@ -7,15 +7,15 @@
 </response>
 """
 
-from tenon.parse.format import Answer, Case, Format, Template
-from tenon.parse.formats.ernie45 import STOPS
+from tenon.parse.format import Case, Format, Template
+from tenon.parse.formats.ernie45 import ANSWER, STOPS
 from tenon.parse.formats.hermes import CALLS, PARIS, TIME
 from tenon.parse.formats.qwen3 import THINK
 
 FORMAT = Format(
     reasoning=(THINK,),
     thinks_first=True,
-    answer=Answer("<response>", "</response>"),
+    answer=ANSWER,
     calls=(CALLS,),
     stops=(*STOPS, "<|im_end|>"),
     templates=(Template(has=("<response>", "</response>", "</think>", "<tool_call>"), rank=5),),

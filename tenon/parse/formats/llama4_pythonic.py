@@ -1,13 +1,21 @@
-"""Llama 4: calls as in llama3_pythonic, with markers around them or without.
+"""Llama 4: calls as in llama3_pythonic, with markers around them or without; or JSON, as in llama3_json.
 
 <|python_start|>[get_weather(city="Paris")]<|python_end|>
 """
 
-from tenon.parse.format import Calls, Case, Format, Pythonic, Template
+from tenon.parse.format import Calls, Case, Format, JsonCall, Pythonic, Template
 from tenon.parse.formats.llama3_pythonic import SHARED_CASES
 
 FORMAT = Format(
-    calls=(Calls(body=(Pythonic(),), opens=("<|python_start|>",), bare=("[",), close="<|python_end|>"),),
+    calls=(
+        Calls(
+            body=(JsonCall(arguments=("parameters", "arguments")), Pythonic()),
+            opens=("<|python_start|>",),
+            bare=("[", "{"),
+            close="<|python_end|>",
+            separator=";",
+        ),
+    ),
     stops=("<|eot|>", "<|eom|>", "<|end_of_text|>"),
     templates=(Template(has=("<|header_start|>",), rank=2),),
 )
@@ -18,6 +26,11 @@ CASES = [
         "markers",
         'Look.<|python_start|>[get_weather(city="Paris")]<|python_end|><|eom|>',
         content="Look.",
+        calls=[("get_weather", {"city": "Paris"})],
+    ),
+    Case(
+        "JSON",
+        '{"name": "get_weather", "parameters": {"city": "Paris"}}<|eot|>',
         calls=[("get_weather", {"city": "Paris"})],
     ),
     Case(
