@@ -35,6 +35,21 @@ from tenon.errors import ConfigError
     help="How long requests in flight may go on after a stop signal.",
 )
 @click.option(
+    "--output-format",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="How the model writes reasoning and tool calls; auto: by its chat template.",
+)
+@click.option("--reasoning-content", is_flag=True, help="Send reasoning as `reasoning_content` too.")
+@click.option(
+    "--template-variable",
+    "template_variables",
+    multiple=True,
+    metavar="NAME",
+    help="Let requests set this variable of the chat template too (chat_template_kwargs).",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default=None,
@@ -49,6 +64,9 @@ def command(
     share_prefix_cache: bool,
     max_body_bytes: int,
     drain_seconds: float,
+    output_format: str,
+    reasoning_content: bool,
+    template_variables: tuple[str, ...],
     log_level: str | None,
 ) -> int:
     """Serve a model over an OpenAI-compatible HTTP API.
@@ -60,6 +78,10 @@ def command(
     from tenon.server.run import serve
     from tenon.server.settings import ServerSettings
 
+    if output_format != "auto":
+        from tenon.parse import formats
+
+        formats.load(output_format)
     level = (log_level or env.log_level()).upper()
     if level not in logging.getLevelNamesMapping():
         raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
@@ -71,5 +93,8 @@ def command(
         share_prefix_cache=share_prefix_cache,
         max_body_bytes=max_body_bytes,
         drain_seconds=drain_seconds,
+        output_format=output_format,
+        reasoning_content=reasoning_content,
+        template_variables=template_variables,
     )
     return serve(engine, host, port, settings, announce=lambda line: click.echo(line))

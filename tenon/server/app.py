@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from tenon.server import chat, completions, models, probes
 from tenon.server.call import Call
+from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
 from tenon.server.engine import Engine
 from tenon.server.metrics import Metrics
@@ -27,6 +28,7 @@ class App:
         self.stopping = False  # new requests get 503; those in flight go on
         for engine in served.engines:
             self.metrics.watch(engine.model_name, lambda engine=engine: served.stats(engine))  # type: ignore[misc]
+        self._dialects: dict[int, Dialect] = {}
         self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
 
     def _routes(self) -> list[Route]:
@@ -48,6 +50,12 @@ class App:
             return
         assert scope["type"] == "http"
         await self._router(scope, receive, send)
+
+    def dialect(self, engine: Engine) -> Dialect:
+        """The output format of an engine that is ready."""
+        if id(engine) not in self._dialects:
+            self._dialects[id(engine)] = Dialect.of(engine, self.settings.output_format)
+        return self._dialects[id(engine)]
 
     def stop_live(self) -> None:
         """End every request in flight with an error event or status 503."""

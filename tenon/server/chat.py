@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -12,11 +13,14 @@ from msgspec import UNSET, UnsetType
 from tenon.core.sampling import MAX_LOGPROBS
 from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
 from tenon.server.call import Call
+from tenon.server.choices import Choices
+from tenon.server.dialect import TEMPLATE_VARIABLES
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.logprobs import chat_logprobs
 from tenon.server.prompt import chat_prompt, room
 from tenon.server.schema.chat import (
     Answer,
+    CallChunk,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
@@ -24,7 +28,9 @@ from tenon.server.schema.chat import (
     ChatRequest,
     ChunkChoice,
     Delta,
+    Function,
     TokenLogprob,
+    ToolCall,
 )
 from tenon.server.schema.sampling import sampling_params
 from tenon.server.stream import Delta as TokenDelta
@@ -32,8 +38,6 @@ from tenon.server.stream import Generation, usage
 
 # Fields that exist in the API and do nothing yet, with the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -41,9 +45,7 @@ _INERT: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "prediction": (),
     "web_search_options": (),
-    "reasoning_effort": ("none",),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "documents": ([],),
     "structured_outputs": (),
     "allowed_token_ids": ([],),
@@ -62,7 +64,11 @@ async def create(call: Call, request: ChatRequest) -> None:
     model, engine = call.app.models.get(request.model)
     top_logprobs = _top_logprobs(request)
     limit_field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    ids = await chat_prompt(request, engine, call.body_size)
+    dialect = call.app.dialect(engine)
+    tools = dialect.tools(request)
+    allowed = TEMPLATE_VARIABLES.union(call.app.settings.template_variables)
+    variables = dialect.variables(request, allowed)
+    ids, tail = await chat_prompt(request, engine, call.body_size, tools, variables)
     params = sampling_params(
         request,
         call.app.settings.default_sampling,
@@ -70,9 +76,12 @@ async def create(call: Call, request: ChatRequest) -> None:
         max_tokens_field=limit_field,
         logprobs=top_logprobs,
     )
+    if dialect.keeps_special:
+        params.skip_special_tokens = False
     head = Head.new("chatcmpl", model)
     run = generation(call, request, engine, head, 0, ids, params)
-    await reply(call, bool(request.stream), chunks(request, head, run), fold)
+    choices = Choices(partial(dialect.parser, tools, tail), call.app.settings.reasoning_content)
+    await reply(call, bool(request.stream), chunks(request, head, run, choices), fold)
 
 
 def refuse_unsupported(request: Any) -> None:
@@ -83,7 +92,9 @@ def refuse_unsupported(request: Any) -> None:
             raise not_supported(name)
 
 
-async def chunks(request: ChatRequest, head: Head, run: Generation) -> AsyncGenerator[ChatChunk, None]:
+async def chunks(
+    request: ChatRequest, head: Head, run: Generation, choices: Choices
+) -> AsyncGenerator[ChatChunk, None]:
     """The answer as chunks: role, deltas, finish reasons, usage. Both kinds of answer come from here."""
     whole = not request.stream
     continuous = request.continuous_usage()
@@ -101,7 +112,7 @@ async def chunks(request: ChatRequest, head: Head, run: Generation) -> AsyncGene
                     _add_prompt(first, request, run)
                 opened.add(delta.index)
                 yield first
-            if choice := _choice(delta, request, run):
+            for choice in _choices(delta, request, run, choices):
                 yield chunk([choice])
     if whole or request.include_usage():
         yield ChatChunk(**head.fields(), choices=[], usage=usage([run]))
@@ -121,36 +132,45 @@ def _add_prompt(chunk: ChatChunk, request: ChatRequest, run: Generation) -> None
         chunk.prompt_token_ids = run.prompt_token_ids
 
 
-def _choice(delta: TokenDelta, request: ChatRequest, run: Generation) -> ChunkChoice | None:
-    """None when there is nothing to show yet: the token's text is held back."""
+def _choices(delta: TokenDelta, request: ChatRequest, run: Generation, choices: Choices) -> list[ChunkChoice]:
+    """One part of the message after the other; none while the tokens' text is held back.
+
+    Logprobs and ids of the tokens go with the first part, the reason of the end with the last.
+    """
     logprobs = None
     if request.logprobs and delta.token_ids:
         top = request.top_logprobs or 0
         logprobs = chat_logprobs(delta.token_ids, delta.logprobs, top, run.engine.tokenizer)
     token_ids = delta.token_ids if request.return_token_ids else UNSET
-    if not (delta.text or logprobs or token_ids or delta.finish_reason):
-        return None
-    return ChunkChoice(
-        index=delta.index,
-        delta=Delta(content=delta.text) if delta.text else Delta(),
-        logprobs=logprobs,
-        finish_reason=delta.finish_reason,
-        stop_reason=delta.stop_reason if delta.finish_reason else UNSET,
-        token_ids=token_ids,
-    )
+    parts, reason = choices.read(delta)
+    if not parts and (logprobs or token_ids or reason):
+        parts = [Delta()]
+    out = [ChunkChoice(index=delta.index, delta=part, logprobs=None, finish_reason=None) for part in parts]
+    if out:
+        out[0].logprobs, out[0].token_ids = logprobs, token_ids
+    if reason:
+        out[-1].finish_reason, out[-1].stop_reason = reason, delta.stop_reason
+    return out
 
 
 @dataclass(slots=True)
 class _Folded:
-    text: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    reasoning_content: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    arguments: list[list[str]] = field(default_factory=list)  # of each call
     logprobs: list[TokenLogprob] | None = None
     token_ids: list[int] | UnsetType = UNSET
     finish_reason: str | None = None
     stop_reason: int | str | UnsetType | None = UNSET
 
     def add(self, choice: ChunkChoice) -> None:
-        if choice.delta.content is not UNSET:
-            self.text.append(choice.delta.content)
+        for name in ("content", "reasoning", "reasoning_content"):
+            if text := getattr(choice.delta, name):
+                getattr(self, name).append(text)
+        for chunk in choice.delta.tool_calls or []:
+            self._add_call(chunk)
         if choice.logprobs is not None:
             self.logprobs = self.logprobs or []
             self.logprobs.extend(choice.logprobs.content)
@@ -160,25 +180,45 @@ class _Folded:
         if choice.finish_reason is not None:
             self.finish_reason, self.stop_reason = choice.finish_reason, choice.stop_reason
 
+    def _add_call(self, chunk: CallChunk) -> None:
+        if chunk.id is not UNSET:
+            assert chunk.function.name is not UNSET
+            self.calls.append(
+                ToolCall(id=chunk.id, function=Function(name=chunk.function.name, arguments=""))
+            )
+            self.arguments.append([])
+        self.arguments[chunk.index].append(chunk.function.arguments)
+
     def choice(self, index: int) -> ChatChoice:
         return ChatChoice(
             index=index,
-            message=Answer(content="".join(self.text)),
+            message=self._message(),
             logprobs=None if self.logprobs is None else ChatLogprobs(content=self.logprobs),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             token_ids=self.token_ids,
         )
 
+    def _message(self) -> Answer:
+        for call, fragments in zip(self.calls, self.arguments, strict=True):
+            call.function.arguments = "".join(fragments)
+        instead = self.reasoning or self.calls
+        return Answer(
+            content="".join(self.content) if self.content or not instead else None,
+            reasoning="".join(self.reasoning) if self.reasoning else UNSET,
+            reasoning_content="".join(self.reasoning_content) if self.reasoning_content else UNSET,
+            tool_calls=self.calls or UNSET,
+        )
+
 
 async def fold(stream: AsyncGenerator[ChatChunk, None]) -> ChatCompletion:
     """The whole answer that a stream of chunks spells."""
-    choices: dict[int, _Folded] = {}
+    folded: dict[int, _Folded] = {}
     first = last = None
     async for chunk in stream:
         first, last = first or chunk, chunk
         for choice in chunk.choices:
-            choices.setdefault(choice.index, _Folded()).add(choice)
+            folded.setdefault(choice.index, _Folded()).add(choice)
     assert first is not None
     assert last is not None
     return ChatCompletion(
@@ -186,7 +226,7 @@ async def fold(stream: AsyncGenerator[ChatChunk, None]) -> ChatCompletion:
         created=first.created,
         model=first.model,
         system_fingerprint=first.system_fingerprint,
-        choices=[folded.choice(index) for index, folded in sorted(choices.items())],
+        choices=[folded[index].choice(index) for index in sorted(folded)],
         usage=None if last.usage is UNSET else last.usage,
         prompt_logprobs=first.prompt_logprobs,
         prompt_token_ids=first.prompt_token_ids,

@@ -31,10 +31,19 @@ async def offload(size: int, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
-async def chat_prompt(request: ChatRequest, engine: Engine, size: int) -> list[int]:
-    """Token ids of a conversation, through the chat template. `size`: bytes of the request's body.
+PROMPT_TAIL = 256  # characters that tell how a prompt ends
 
-    Raises InvalidRequest or ApiError.
+
+async def chat_prompt(
+    request: ChatRequest,
+    engine: Engine,
+    size: int,
+    tools: list[dict[str, Any]] | None = None,
+    variables: dict[str, Any] | None = None,
+) -> tuple[list[int], str]:
+    """Token ids of a conversation, through the chat template, and how its text ends.
+
+    `size`: bytes of the request's body. `variables` are the template's. Raises InvalidRequest or ApiError.
     """
     from tenon.text.chat import render  # Jinja: not needed before the first chat
 
@@ -46,21 +55,23 @@ async def chat_prompt(request: ChatRequest, engine: Engine, size: int) -> list[i
             "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
         )
 
-    def work() -> list[int]:
+    def work() -> tuple[list[int], str]:
         text = render(
             messages,
             None,  # the tokenizer's own
             engine.tokenizer,  # type: ignore[arg-type]
             add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
+            tools=tools,
+            **(variables or {}),
         )
         if continues:
             text = up_to_final_message(text, messages[-1]["content"])
         # The template writes BOS itself.
-        return encode(engine, text, bool(request.add_special_tokens), "messages")
+        return encode(engine, text, bool(request.add_special_tokens), "messages"), text[-PROMPT_TAIL:]
 
-    ids = await offload(size, work)
+    ids, tail = await offload(size, work)
     check_fits(ids, engine, "messages")
-    return ids
+    return ids, tail
 
 
 def up_to_final_message(rendered: str, content: Any) -> str:

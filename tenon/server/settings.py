@@ -20,7 +20,8 @@ class ServerSettings:
 
     `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
     generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
-    on after a stop signal.
+    on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
+    sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
     """
 
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -28,6 +29,9 @@ class ServerSettings:
     default_sampling: dict[str, Any] = field(default_factory=dict)
     drain_seconds: float = 10.0
     share_prefix_cache: bool = False
+    output_format: str = "auto"
+    reasoning_content: bool = False
+    template_variables: tuple[str, ...] = ()
 
     @classmethod
     def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:

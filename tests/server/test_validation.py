@@ -62,6 +62,11 @@ CHAT_ONLY: dict[str, list] = {
     "top_logprobs": [*WHOLE, -1, 21, 5],
     "continue_final_message": ["x", 1],
     "add_generation_prompt": ["x", 1],
+    "tools": [1, "x", {}, [1], [{}], [{"type": "x"}], [{"function": {"name": 1}}]],
+    "tool_choice": [1, "x", "required", {}],
+    "parallel_tool_calls": ["x", 1],
+    "reasoning_effort": [1, "x"],
+    "chat_template_kwargs": [1, "x", {"a": 1}],
 }  # fmt: skip
 TEXT_ONLY: dict[str, list] = {
     "prompt": [None, 1, {}, [], "", [None], [True], [1.5], ["a", 1], [[]], [["a"]], [-1], [257], [[1], "a"]],

@@ -35,12 +35,14 @@ class ChatRequest(SamplingFields, kw_only=True):
     top_logprobs: int | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    parallel_tool_calls: bool | None = None  # no tools, no effect
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     verbosity: str | None = None  # no effect
 
     # Known, and refused until they work (see chat.refuse_unsupported).
-    tools: Any = None
-    tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
     response_format: Any = None
@@ -48,9 +50,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
-    reasoning_effort: Any = None
     chat_template: Any = None
-    chat_template_kwargs: Any = None
     documents: Any = None
 
 
@@ -68,9 +68,26 @@ class ChatLogprobs(msgspec.Struct, kw_only=True):
     content: list[TokenLogprob]
 
 
+class FunctionChunk(msgspec.Struct, kw_only=True):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class CallChunk(msgspec.Struct, kw_only=True):
+    """The beginning of a tool call, with id, type and name, or more of its arguments."""
+
+    index: int
+    function: FunctionChunk
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallChunk] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, kw_only=True):
@@ -96,9 +113,25 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     prompt_token_ids: list[int] | UnsetType = UNSET
 
 
+class Function(msgspec.Struct, kw_only=True):
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, kw_only=True):
+    id: str
+    function: Function
+    type: str = "function"
+
+
 class Answer(msgspec.Struct, kw_only=True):
+    """`content` is null where there is reasoning or a tool call instead."""
+
     content: str | None
     role: str = "assistant"
+    reasoning: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, kw_only=True):

@@ -1,0 +1,127 @@
+"""What a model's output means: its output format, and a chat request's tools and thinking in terms of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tenon.parse import detect, formats
+from tenon.parse.format import Format
+from tenon.parse.machine import Parser
+from tenon.server.engine import Engine, Tokenizer
+from tenon.server.errors import ApiError, bad_request, not_supported
+from tenon.server.schema.chat import ChatRequest
+
+MAX_TOOLS = 1024
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+# Variables of chat templates that a request may set; the operator can allow more.
+TEMPLATE_VARIABLES = frozenset(
+    {"enable_thinking", "thinking", "thinking_budget", "thinking_mode", "reasoning_effort", "documents"}
+    | {"clear_thinking", "preserve_thinking", "add_vision_id", "date_string", "model_identity", "language"}
+)
+# Variables that switch thinking on and off, by the names that templates use.
+_SWITCHES = ("enable_thinking", "thinking")
+_RESERVED = frozenset(
+    {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "raise_exception"}
+    | {"strftime_now", "continue_final_message", "template", "tokenizer"}
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dialect:
+    """The output format of one engine's model. `table` also knows the tokens that end an output."""
+
+    name: str
+    table: Format
+    templates: str  # every chat template of the model
+    keeps_special: bool  # special tokens are markers of the format: their text must not be dropped
+
+    @classmethod
+    def of(cls, engine: Engine, name: str) -> Dialect:
+        """Raises ConfigError if `name` is no output format."""
+        tokenizer = engine.tokenizer
+        templates = "\n".join(tokenizer.chat_templates.values())
+        name = detect.resolve(name, templates)
+        table = formats.load(name)
+        special = {tokenizer.token_text(token) for token in tokenizer.special_ids}
+        keeps_special = not special.isdisjoint(table.special())
+        if keeps_special:
+            stops = (*table.stops, *_texts(tokenizer, tokenizer.eos_token_ids))
+            ends = table.channels.ends if table.channels else ()
+            table = dataclasses.replace(table, stops=tuple(dict.fromkeys(s for s in stops if s not in ends)))
+        return cls(name, table, templates, keeps_special)
+
+    def tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
+        """The tools that the model may call, None if it may call none. Raises ApiError."""
+        tools = request.tools or []
+        if len(tools) > MAX_TOOLS:
+            raise bad_request(f"tools holds {len(tools)} tools; at most {MAX_TOOLS}", "tools")
+        for index, tool in enumerate(tools):
+            _check_tool(tool, f"tools[{index}]")
+        choice = request.tool_choice
+        if choice not in (None, "none", "auto"):
+            raise not_supported("tool_choice")
+        if not tools or choice == "none":
+            return None
+        if request.parallel_tool_calls is False:
+            raise not_supported("parallel_tool_calls")
+        if not (self.table.calls or self.table.channels):
+            raise ApiError(
+                400,
+                f"tools is not supported: the output format of this model, {self.name}, has no tool calls; "
+                "the server can be started with another one (--output-format)",
+                param="tools",
+                code="not_supported",
+            )
+        return tools
+
+    def variables(self, request: ChatRequest, allowed: frozenset[str]) -> dict[str, Any]:
+        """What the request sets in the chat template. Raises ApiError."""
+        given = request.chat_template_kwargs or {}
+        for name in given:
+            if name not in allowed or name in _RESERVED:
+                raise ApiError(
+                    400,
+                    f"chat_template_kwargs: {name!r} may not be set by requests, but "
+                    f"{', '.join(sorted(allowed))} may; the server's --template-variable allows more",
+                    param="chat_template_kwargs",
+                    code="not_supported",
+                )
+        return {**self._effort(request.reasoning_effort), **given}
+
+    def _effort(self, effort: str | None) -> dict[str, Any]:
+        """`reasoning_effort` for templates that know it, and as a switch for those that know one."""
+        if effort is None:
+            return {}
+        if effort not in EFFORTS:
+            raise bad_request(f"reasoning_effort must be one of {', '.join(EFFORTS)}", "reasoning_effort")
+        switches = {name: effort != "none" for name in _SWITCHES if name in self.templates}
+        if not switches and "reasoning_effort" not in self.templates and effort != "none":
+            raise not_supported("reasoning_effort")
+        return {"reasoning_effort": effort, **switches}
+
+    def parser(self, tools: Sequence[Mapping[str, Any]] | None, prompt_tail: str) -> Parser:
+        return Parser(self.table, tools, prompt_tail)
+
+
+def _texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    return [text for token in tokens if (text := tokenizer.token_text(token))]
+
+
+def _check_tool(tool: Any, where: str) -> None:
+    """A tool as OpenAI's API has it. Raises ApiError naming what is wrong."""
+    function = tool.get("function")
+    if tool.get("type", "function") != "function":
+        raise bad_request(f"{where}.type must be 'function'", f"{where}.type")
+    if not isinstance(function, dict):
+        raise bad_request(f"{where}.function must be an object", f"{where}.function")
+    name = function.get("name")
+    if not isinstance(name, str) or not name or len(name) > 256 or any(c.isspace() for c in name):
+        raise bad_request(f"{where}.function.name must be a name", f"{where}.function.name")
+    for field, kinds in (("description", str), ("parameters", dict), ("strict", bool)):
+        if not isinstance(function.get(field), kinds | None):
+            raise bad_request(f"{where}.function.{field} is of the wrong type", f"{where}.function.{field}")
+    if function.get("strict"):
+        raise not_supported(f"{where}.function.strict")
