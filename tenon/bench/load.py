@@ -65,6 +65,8 @@ class _Usage(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -177,7 +179,7 @@ async def _measure(connection: Connection, path: str, body: bytes, sample: Sampl
 def _carries_token(choice: _Choice) -> bool:
     """False for a chat stream's opening chunk (role only) and for a closing chunk without text."""
     if choice.delta is not None:
-        return bool(choice.delta.content)
+        return bool(choice.delta.content or choice.delta.reasoning or choice.delta.tool_calls)
     return bool(choice.text) or choice.finish_reason is None
 
 

@@ -48,6 +48,7 @@ class Parser:
 
     `tools`: the request's tools (OpenAI's objects); None reads no calls at all, their text is content.
     `prompt_tail`: how the prompt ends, which tells whether the model begins thinking; any length will do.
+    `prefill`: what of the answer the prompt holds already, if the model goes on with an answer.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Parser:
         tools: Sequence[Mapping[str, Any]] | None = None,
         prompt_tail: str = "",
         new_id: Callable[[], str] | None = None,
+        prefill: str = "",
     ) -> None:
         self.src = Source()
         self.out = Writer(table.trim)
@@ -69,7 +71,7 @@ class Parser:
         self._trial: Calls | None = None  # the call being tried, not committed yet
         self._bare = False  # and it has no marker
         self._openers = {marker: calls for calls in self._calls for marker in (*calls.bare, *calls.markers())}
-        self._reader = self._run(thinks(table, prompt_tail))
+        self._reader = self._run(thinks(table, prompt_tail, prefill))
         self._ended = False
         next(self._reader)
 
@@ -113,7 +115,6 @@ class Parser:
     # States.
 
     def _run(self, pair: Reasoning | None) -> Decode:
-        yield
         if self.table.channels:
             yield from channels.read(self, self.table.channels)
         else:
@@ -293,8 +294,12 @@ class Parser:
                 return brace_call(self, body)
 
 
-def thinks(table: Format, prompt_tail: str) -> Reasoning | None:
+def thinks(table: Format, prompt_tail: str, prefill: str = "") -> Reasoning | None:
     """The reasoning a model is in when it starts after this prompt, None if it starts with content."""
+    for pair in table.reasoning:
+        opened, closed = prefill.rfind(pair.open), prefill.rfind(pair.close)
+        if opened != closed:
+            return pair if opened > closed else None
     tail = prompt_tail[-256:].rstrip()
     for pair in table.reasoning:
         if tail.endswith((pair.open.rstrip(), *pair.opened_by)):

@@ -80,8 +80,16 @@ async def create(call: Call, request: ChatRequest) -> None:
         params.skip_special_tokens = False
     head = Head.new("chatcmpl", model)
     run = generation(call, request, engine, head, 0, ids, params)
-    choices = Choices(partial(dialect.parser, tools, tail), call.app.settings.reasoning_content)
+    choices = Choices(
+        partial(dialect.parser, tools, tail, prefill(request)), call.app.settings.reasoning_content
+    )
     await reply(call, bool(request.stream), chunks(request, head, run, choices), fold)
+
+
+def prefill(request: ChatRequest) -> str:
+    """What of the answer the prompt holds already."""
+    content = request.messages[-1].content if request.continue_final_message else ""
+    return content if isinstance(content, str) else ""
 
 
 def refuse_unsupported(request: Any) -> None:

@@ -102,8 +102,8 @@ class Dialect:
             raise not_supported("reasoning_effort")
         return {"reasoning_effort": effort, **switches}
 
-    def parser(self, tools: Sequence[Mapping[str, Any]] | None, prompt_tail: str) -> Parser:
-        return Parser(self.table, tools, prompt_tail)
+    def parser(self, tools: Sequence[Mapping[str, Any]] | None, prompt_tail: str, prefill: str) -> Parser:
+        return Parser(self.table, tools, prompt_tail, prefill=prefill)
 
 
 def _texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:

@@ -2,12 +2,14 @@
 
 The invariant: words `§1§`, `§2§`, ... are strewn over the text, and each comes out exactly once, in the
 reasoning, the content, or the name, id or arguments of a call. No text is lost, none is shared. Besides: the
-parser never raises, any way of cutting gives the same result, and its work grows with the length.
+parser never raises, any way of cutting gives the same result, arguments of a call that came to its end are
+JSON, and the work grows with the length.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 
@@ -109,11 +111,25 @@ def spoiled(texts: list[str], pieces: list[str], rng: random.Random) -> str:
     return text
 
 
+class Noting(Parser):
+    """Notes which calls came to the end of their arguments."""
+
+    complete: set[int]
+
+    def done(self) -> None:
+        self.complete.add(self.out.calls - 1)
+        super().done()
+
+
 def read(table: Format, parts: list[str], tools, tail: str):
     numbers = itertools.count()
-    parser = Parser(table, tools, tail, new_id=lambda: f"id{next(numbers)}")
+    parser = Noting(table, tools, tail, new_id=lambda: f"id{next(numbers)}")
+    parser.complete = set()
     events = [event for part in parts for event in parser.push(part)]
-    return fold(events + parser.finish()), parser.src.steps
+    parsed = fold(events + parser.finish())
+    for index in parser.complete:
+        json.loads(parsed.tool_calls[index].arguments)
+    return parsed, parser.src.steps
 
 
 def words_out(parsed) -> list[str]:

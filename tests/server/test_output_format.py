@@ -221,3 +221,13 @@ async def test_openai_client_streams_calls():
             {"city": "Paris"}
         ] * 2
         assert len({c.id for c in choice.message.tool_calls}) == 2
+
+
+async def test_thinking_that_a_continued_message_has_begun():
+    client = client_of(scripted("m.</think>Hi."))
+    for start, reasoning in (("<think>H", "m."), ("<think>Hm.</think>Well, ", None)):
+        messages = [*HI, {"role": "assistant", "content": start}]
+        response = await client.post(PATH, {"messages": messages, "continue_final_message": True})
+        message = response.json()["choices"][0]["message"]
+        assert message.get("reasoning") == reasoning
+        assert message["content"] == ("Hi." if reasoning else "m.</think>Hi.")

@@ -1,0 +1,141 @@
+"""What the engine promises besides its formats' cases: what is held back, ids, misuse, depth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tenon.errors import ConfigError
+from tenon.parse import formats
+from tenon.parse.events import CallDelta, CallStart, ContentDelta, End, ReasoningDelta
+from tenon.parse.format import CLOCK, WEATHER
+from tenon.parse.machine import RESCAN, Parser, parse, thinks
+
+TOOLS = [WEATHER, CLOCK]
+
+
+def pushes(name: str, *pieces: str, **options) -> list[list]:
+    parser = Parser(formats.load(name), TOOLS, **options)
+    return [*(parser.push(piece) for piece in pieces), parser.finish()]
+
+
+def test_text_goes_out_at_once():
+    assert pushes("qwen3", "Hello", " wor", "ld <", "b> \n", "x") == [
+        [ContentDelta("Hello")],
+        [ContentDelta(" wor")],
+        [ContentDelta("ld")],
+        [ContentDelta(" <b>")],
+        [ContentDelta(" \nx")],
+        [End()],
+    ]
+
+
+def test_arguments_go_out_as_they_come():
+    first, *rest = pushes(
+        "hermes", '<tool_call>{"name": "f", "arguments": {', '"a": "x', 'y"', "}}</tool_call>"
+    )
+    assert isinstance(first[0], CallStart)
+    assert first[0].name == "f"
+    assert rest == [[CallDelta(0, '"a": "x')], [CallDelta(0, 'y"')], [CallDelta(0, "}")], [End()]]
+
+
+def test_strings_between_tags_go_out_as_they_come():
+    pieces = ("<tool_call><function=get_weather><parameter=city>\nPar", "is\n", "\n", "</parameter>")
+    start, *rest = pushes("qwen3_coder", *pieces)
+    assert start[1] == CallDelta(0, '{"city": "Par')
+    assert rest[:3] == [[CallDelta(0, "is")], [CallDelta(0, "\\n")], [CallDelta(0, '"')]]
+
+
+def test_one_piece_may_hold_everything():
+    text = 'a<tool_call>{"name": "f"}</tool_call>b'
+    events = pushes("qwen3", f"<think>r</think>{text}")[0]
+    assert [type(event) for event in events] == [
+        ReasoningDelta,
+        ContentDelta,
+        CallStart,
+        CallDelta,
+        ContentDelta,
+    ]
+
+
+def test_thinking_is_known_while_it_streams():
+    parser = Parser(formats.load("qwen3"))
+    states = []
+    for piece in ("<think>", "a", "</think>", "b"):
+        parser.push(piece)
+        states.append(parser.thinking)
+    assert states == [True, True, False, False]
+    assert Parser(formats.load("qwq")).thinking
+
+
+def test_ids():
+    def ids(name: str, text: str) -> list[str]:
+        return [call.id for call in parse(formats.load(name), text, TOOLS).tool_calls]
+
+    call = '<tool_call>{"name": "f"}</tool_call>'
+    one, two = ids("hermes", call * 2)
+    assert one != two
+    assert one.startswith("call_")
+    assert ids("hermes", '<tool_call>{"id": "x-1", "name": "f"}</tool_call>') == ["x-1"]
+    text = "<|tool_call_begin|>functions.a.b:3<|tool_call_argument_begin|>{}<|tool_call_end|>"
+    assert ids("kimi_k2", text) == ["functions.a.b:3"]
+    (generated,) = ids("mistral", '[TOOL_CALLS]f{"a": 1}')
+    assert len(generated) == 9
+    assert generated.isalnum()
+    assert ids("mistral", "[TOOL_CALLS]f[CALL_ID]abc[ARGS]{}") == ["abc"]
+
+
+def test_thinks():
+    table = formats.load("seed_oss")
+    assert thinks(table, "x<seed:think>\n")
+    assert thinks(table, "<seed:think><seed:cot_budget_reflect>")
+    assert thinks(table, "<seed:think></seed:think>") is None
+    assert thinks(table, "") is None
+    assert thinks(table, "", prefill="<seed:think>a")
+    assert thinks(table, "<seed:think>", prefill="<seed:think>a</seed:think>b") is None
+    assert thinks(formats.load("qwq"), "assistant\n")
+
+
+def test_deep_values_end_the_call_and_nothing_else():
+    deep = "[" * 100_000
+    for name, text in (
+        ("hermes", '<tool_call>{"name": "f", "arguments": {"a": ' + deep),
+        ("llama3_pythonic", "[get_time(a=" + deep),
+        ("llama3_pythonic", "[get_time(a=" + "{'a':" * 5000),
+        ("gemma4", "<|tool_call>call:f{a:" + deep),
+        ("gemma4", "<|tool_call>call:f{a:" + "{a:" * 5000),
+        ("qwen3_coder", "<function=f><parameter=a>" + deep + "</parameter></function>"),
+    ):
+        parsed = parse(formats.load(name), text, TOOLS)
+        assert len(parsed.tool_calls) == 1
+        assert len(parsed.content) + len(parsed.tool_calls[0].arguments) > len(text) / 2
+
+
+def test_a_long_failed_attempt_is_content_without_another_look():
+    call = '<tool_call>{"name": "f"}</tool_call>'
+    for spaces in (10, RESCAN):
+        text = "<tool_call>" + " " * spaces + "{" + call
+        parsed = parse(formats.load("hermes"), text, TOOLS)
+        assert len(parsed.tool_calls) == 1
+        assert parsed.content.startswith("<tool_call>")
+    late = '<tool_call>{"arguments": {"x": "' + "y" * RESCAN + '"},' + call
+    assert parse(formats.load("hermes"), late, TOOLS).content + call == late
+
+
+def test_misuse():
+    parser = Parser(formats.load("plain"))
+    assert parser.push("") == []
+    parser.finish()
+    with pytest.raises(AssertionError):
+        parser.push("x")
+    with pytest.raises(AssertionError):
+        parser.finish()
+    with pytest.raises(ConfigError, match="qwen3_coder"):
+        formats.load("machine")
+
+
+def test_lists_of_calls_are_valid_json():
+    text = "[TOOL_CALLS]" + json.dumps([{"name": "f", "arguments": {"i": i}} for i in range(300)])
+    calls = parse(formats.load("mistral"), text, TOOLS).tool_calls
+    assert [json.loads(call.arguments)["i"] for call in calls] == list(range(300))
