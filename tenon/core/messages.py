@@ -18,6 +18,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     prompt_token_ids: list[int]
     params: SamplingParams
     choice: int = 0
+    eos_token_ids: list[int] = []  # that the tokenizer knows of, besides the model's own
     priority: int = 0  # lower runs first, under the priority policy
     cache_salt: str = ""
     arrival_time: float = 0.0  # time.monotonic() of the front end

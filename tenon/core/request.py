@@ -29,6 +29,7 @@ class Request:
         "chain",
         "choice",
         "edits",
+        "eos_ids",
         "id",
         "max_total",
         "num_cached",
@@ -45,7 +46,9 @@ class Request:
         "tokens",
     )
 
-    def __init__(self, add: AddRequest, seq: int, max_model_len: int) -> None:
+    def __init__(
+        self, add: AddRequest, seq: int, max_model_len: int, model_eos_ids: frozenset[int] = frozenset()
+    ) -> None:
         self.id = add.request_id
         self.params = add.params
         self.choice = add.choice
@@ -61,13 +64,14 @@ class Request:
         self.num_computed = 0  # tokens whose K/V is in the blocks
         self.num_cached = -1  # of these, found in the prefix cache at first admission; -1 before it
         self.blocks: list[int] = []  # in order of position
-        self.block_keys: list[
-            Any
-        ] = []  # the prefix cache's key of each full block of `tokens`, made on demand
-        self.chain: list[Any] = []  # the prefix cache's entries for the first blocks
+        # The prefix cache's: the key of each full block of `tokens`, made on demand, and its entries for the
+        # first blocks.
+        self.block_keys: list[Any] = []
+        self.chain: list[Any] = []
         self.row = -1  # in the engine's table while running
         self.suspect = False  # was in a step that failed: computed alone until it has emitted a token
         self.stop_ids = frozenset(add.params.stop_token_ids or ())
+        self.eos_ids = frozenset() if add.params.ignore_eos else model_eos_ids.union(add.eos_token_ids)
         self.edits: Any = None  # the sampler's: what it changes in this request's logits, if anything
         self.prompt_logprobs: list[TokenLogprob] | None = None if add.params.prompt_logprobs is None else []
 

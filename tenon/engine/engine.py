@@ -105,7 +105,7 @@ class Engine:
     def _add(self, message: AddRequest) -> None:
         try:
             self._check(message)
-            request = Request(message, next(self._seq), self.scheduler.max_model_len)
+            request = Request(message, next(self._seq), self.scheduler.max_model_len, self._eos_ids)
             self.runner.sampler.admit(request)
             self.scheduler.add(request)
         except InvalidRequest as error:
@@ -133,7 +133,7 @@ class Engine:
             error = sampled.errors.get(i)
             if error is None:
                 self.scheduler.emit(request, sampled.tokens[i])
-                finish_reason, stop_reason = end_of(request, self._eos_ids)
+                finish_reason, stop_reason = end_of(request)
                 outputs.append(output_of(request, sampled.logprobs[i], finish_reason, stop_reason))
                 if finish_reason is None:
                     continue

@@ -6,14 +6,14 @@ from tenon.core.messages import EngineOutput, TokenLogprob
 from tenon.core.request import Request
 
 
-def end_of(request: Request, eos_ids: frozenset[int]) -> tuple[str | None, int | None]:
+def end_of(request: Request) -> tuple[str | None, int | None]:
     """(finish reason, stop token) after the last emitted token; (None, None): it goes on.
 
     EOS and stop tokens count from `min_tokens` on (before, the sampler does not choose them).
     """
     token, params = request.tokens[-1], request.params
-    if request.num_output > params.min_tokens or not params.min_tokens:
-        if token in eos_ids and not params.ignore_eos:
+    if request.num_output > params.min_tokens:
+        if token in request.eos_ids:
             return "stop", None
         if token in request.stop_ids:
             return "stop", token

@@ -42,16 +42,19 @@ class Choice:
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self._detokenizer = detokenizer
+        self._shows_stop = params.include_stop_str_in_output
 
     def extend(self, output: EngineOutput, top_logprobs: Callable[[TokenLogprob], TokenLogprobs]) -> bool:
         """Take one engine output. Returns whether a stop string ended the choice before the engine did."""
+        last = len(output.new_token_ids) - 1
         for i, token in enumerate(output.new_token_ids):
             self.token_ids.append(token)
             if self.logprobs is not None and output.new_logprobs:
                 entry = output.new_logprobs[i]
                 self.cumulative_logprob += entry.logprob
                 self.logprobs.append(top_logprobs(entry))
-            if self._detokenizer is None:
+            ends = i == last and output.finish_reason == "stop"  # an EOS or stop token: no part of the text
+            if self._detokenizer is None or (ends and not self._shows_stop):
                 continue
             self.text += self._detokenizer.push([token])
             if self._detokenizer.stopped:
@@ -146,6 +149,7 @@ class Frontend:
         choices = [Choice(i, self._detokenizer(ids, params), params) for i in range(params.n)]
         generation = Generation(request_id, text, ids, seed, choices)
         shared = msgspec.structs.replace(params, n=1, seed=seed)
+        eos_ids = list(self.tokenizer.eos_token_ids) if self.tokenizer else []
         adds = []
         for choice in choices:
             # Prompt logprobs are the same for every choice: the first one's are enough.
@@ -160,6 +164,7 @@ class Frontend:
                     prompt_token_ids=ids,
                     params=own,
                     choice=choice.index,
+                    eos_token_ids=eos_ids,
                     priority=priority,
                     cache_salt=cache_salt,
                 )

@@ -75,7 +75,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         max_num_seqs=config.max_num_seqs,
         block_size=config.block_size,
     )
-    sampler = Sampler(table, frozenset(spec.eos_token_ids), spec.vocab_size)
+    sampler = Sampler(table, spec.vocab_size)
     slice_rows = max(EXAMPLE_LOGIT_ROWS, LOGIT_BYTES // (4 * spec.vocab_size))
     limits = Limits(preparer.max_tokens, preparer.max_num_seqs, slice_rows)
     passes = make_passes(model, kv, limits, preparer.example())

@@ -16,15 +16,13 @@ from tenon.core.sampling import SamplingParams
 class LogitEdits:
     """The edits of one request. Follows its tokens by itself."""
 
-    def __init__(self, request: Request, eos_ids: frozenset[int], vocab_size: int) -> None:
+    def __init__(self, request: Request, vocab_size: int) -> None:
         params = request.params
         bias = params.logit_bias or {}
         self._bias_ids_N = np.fromiter(bias.keys(), np.int64, len(bias))
         self._bias_N = np.fromiter(bias.values(), np.float32, len(bias))
-        banned = set(params.stop_token_ids or ())
-        if not params.ignore_eos:
-            banned |= eos_ids
-        self._banned_N = np.array(sorted(t for t in banned if t < vocab_size), np.int64)
+        ends = request.eos_ids | request.stop_ids
+        self._banned_N = np.array(sorted(t for t in ends if 0 <= t < vocab_size), np.int64)
         self._seen = SeenTokens(request.num_prompt) if has_penalties(params) else None
 
     def apply(self, request: Request, logits_V: np.ndarray) -> None:

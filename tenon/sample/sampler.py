@@ -47,9 +47,8 @@ class Sampled:
 class Sampler:
     """Stateless but for what requests carry in `edits`, and gathered parameters of an unchanged batch."""
 
-    def __init__(self, rows: RowParams, eos_ids: frozenset[int], vocab_size: int) -> None:
+    def __init__(self, rows: RowParams, vocab_size: int) -> None:
         self._rows = rows
-        self._eos_ids = eos_ids
         self._vocab_size = vocab_size
         self._gathered_for: tuple[int, list[int]] = (-1, [])
         self._gathered: Columns | None = None
@@ -57,7 +56,7 @@ class Sampler:
     def admit(self, request: Request) -> None:
         """Set up what a new request needs here."""
         if needs_edits(request.params):
-            request.edits = LogitEdits(request, self._eos_ids, self._vocab_size)
+            request.edits = LogitEdits(request, self._vocab_size)
 
     def sample(self, requests: Sequence[Request], logits_SV: np.ndarray) -> Sampled:
         """The next token of each request from its row, which is used up. A row that cannot be sampled (NaN)

@@ -68,11 +68,11 @@ def test_a_stop_string_ends_the_choice_and_aborts_the_engine_request():
     assert frontend.apply(outputs(emit("r/0", "one E"), emit("r/1", "two"))) == []
     assert generation.snapshot().outputs[0].text == "one "
     assert frontend.apply(outputs(emit("r/0", "ND more"))) == ["r/0"]
-    assert frontend.apply(outputs(emit("r/0", "late", "length"), emit("r/1", "!", "stop"))) == []
+    assert frontend.apply(outputs(emit("r/0", "late", "length"), emit("r/1", "!", "length"))) == []
     first, second = generation.snapshot().outputs
     assert (first.text, first.finish_reason, first.stop_reason) == ("one ", "stop", "END")
     assert bytes(first.token_ids) == b"one END"
-    assert (second.text, second.finish_reason) == ("two!", "stop")
+    assert (second.text, second.finish_reason) == ("two!", "length")
 
 
 def test_a_stop_string_with_the_engines_last_token_needs_no_abort():

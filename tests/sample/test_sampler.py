@@ -29,7 +29,7 @@ def make_rows(params: list[SamplingParams], choices: list[int]) -> SimpleNamespa
 def make_request(row: int, params: SamplingParams, choice: int, rng: random.Random) -> Request:
     prompt = [rng.randrange(VOCAB) for _ in range(rng.randint(1, 200))]
     add = AddRequest(request_id=str(row), prompt_token_ids=prompt, params=params, choice=choice)
-    request = Request(add, row, 1000)
+    request = Request(add, row, 1000, frozenset({2}))
     request.tokens += [rng.randrange(VOCAB) for _ in range(rng.randint(0, 50))]
     request.row = row
     return request
@@ -53,7 +53,7 @@ def random_setup(seed: int, count: int):
     ]
     choices = [rng.randrange(4) for _ in range(count)]
     requests = [make_request(i, params[i], choices[i], rng) for i in range(count)]
-    sampler = Sampler(make_rows(params, choices), frozenset({2}), VOCAB)
+    sampler = Sampler(make_rows(params, choices), VOCAB)
     for request in requests:
         sampler.admit(request)
     logits_SV = np.random.default_rng(seed).normal(0, 3, (count, VOCAB)).astype(np.float32)
@@ -90,7 +90,7 @@ def test_edits_touch_nothing_else(seed):
         repetition_penalty=1.5, logit_bias={7: 2.0}, min_tokens=400, max_tokens=500, stop_token_ids=[9, VOCAB]
     )
     request = make_request(0, params, 0, rng)
-    edits = LogitEdits(request, frozenset({2}), VOCAB)
+    edits = LogitEdits(request, VOCAB)
     before_V = np.random.default_rng(seed).normal(0, 3, VOCAB).astype(np.float32)
     after_V = before_V.copy()
     edits.apply(request, after_V)
@@ -109,7 +109,7 @@ def test_min_tokens_bans_no_eos_that_is_ignored():
     request = make_request(0, params, 0, random.Random(0))
     del request.tokens[request.num_prompt :]
     logits_V = np.zeros(VOCAB, np.float32)
-    LogitEdits(request, frozenset({2}), VOCAB).apply(request, logits_V)
+    LogitEdits(request, VOCAB).apply(request, logits_V)
     assert np.flatnonzero(np.isneginf(logits_V)).tolist() == [3]
 
 
@@ -142,6 +142,6 @@ def test_position_and_choice_move_the_draw():
     drawn = set()
     for choice in range(20):
         request = make_request(0, params, choice, rng)
-        sampler = Sampler(make_rows([params], [choice]), frozenset(), VOCAB)
+        sampler = Sampler(make_rows([params], [choice]), VOCAB)
         drawn.add(sampler.sample([request], np.zeros((1, VOCAB), np.float32)).tokens[0])
     assert len(drawn) > 10
