@@ -13,6 +13,9 @@ from tenon import collect_env
 from tenon.errors import ConfigError
 
 
+_SPREAD = ("mean", "median", "p90", "p99")  # of `tenon.bench.stats.summary`
+
+
 def stamp(kind: str, model: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """What identifies a run: kind, model, configuration, commit, machine, date (UTC)."""
     return {
@@ -69,9 +72,17 @@ def show(result: dict[str, Any], out: TextIO) -> None:
 
     console = Console(file=out, highlight=False, markup=False)
     figures = {name: value for name, value in flat(result).items() if value is not None}
-    width = max(map(len, figures))
-    for name, value in figures.items():
+    spread = [name for name in figures if f"median_{name}" in figures]
+    parts = {f"{part}_{name}" for name in spread for part in _SPREAD}
+    lines = {name: value for name, value in figures.items() if name not in spread and name not in parts}
+    width = max(map(len, lines), default=0)
+    for name, value in lines.items():
         console.print(f"{name:{width}}  {value}")
+    if spread:
+        table = Table("", *_SPREAD)
+        for name in spread:
+            table.add_row(name, *(str(figures[f"{part}_{name}"]) for part in _SPREAD))
+        console.print(table)
     for name, rows in result.items():
         if isinstance(rows, list) and rows:
             table = Table(*rows[0], title=name)

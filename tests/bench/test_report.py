@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tenon.bench import report
+from tenon.bench.stats import summary
 from tenon.errors import ConfigError
 
 RESULT = {
@@ -55,3 +56,10 @@ def test_shown_as_lines_and_tables():
     report.show(RESULT, out)
     assert "tpot_ms" in out.getvalue()
     assert "configuration.seed" in out.getvalue()
+
+
+def test_a_distribution_is_one_row():
+    out = io.StringIO()
+    report.show({"completed": 3} | summary("ttft_ms", [1.0, 2.0, 30.0]), out)
+    (row,) = [line for line in out.getvalue().splitlines() if "ttft_ms" in line]
+    assert [cell.strip() for cell in row.split("│")[2:6]] == ["11", "2", "24.4", "29.44"]
