@@ -78,6 +78,7 @@ $(VENV)/.build: $(VENV)/.base pyproject.toml constraints.txt
 $(VENV)/.tenon: $(VENV)/.build pyproject.toml $(NATIVE)
 	@echo "installing tenon and building its native kernels (a minute or two)"
 	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e '.[server,hub]'
+	@$(BIN)/python -m compileall -q tenon
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
