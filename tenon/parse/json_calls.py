@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Generator
+from dataclasses import dataclass
 
 from tenon.parse.calls import MAX_DEPTH, MAX_NAME, Decode, Emit, Held, Sink, read_name
 from tenon.parse.format import JsonCall, JsonList, NamedJson
@@ -146,59 +147,68 @@ def read_string(src: Source) -> Generator[None, None, str]:
     return json.loads("".join(parts))
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What of a call's envelope has been read."""
+
+    name: str | None = None
+    call_id: str | None = None
+    held: list[str] | None = None  # arguments that came before the name
+    begun: bool = False
+    nested: bool = False
+
+
 def envelope(sink: Sink, table: JsonCall) -> Decode:
-    """`{"name": ..., "arguments": ...}`, members in any order."""
+    """`{"name": ..., "arguments": ...}`, members in any order, also inside of `{"function": ...}`."""
+    seen = _Seen()
+    yield from _members(sink, table, seen)
+    if not seen.begun:
+        if not seen.name:
+            raise Malformed
+        sink.begin(seen.name, seen.call_id)
+        sink.write("".join(seen.held or ["{}"]))
+    sink.done()
+
+
+def _members(sink: Sink, table: JsonCall, seen: _Seen) -> Decode:
     src = sink.src
     yield from src.expect("{")
-    name = call_id = None
-    held: list[str] | None = None
-    begun = False
     while True:
         yield from src.spaces()
         key = yield from read_string(src)
         yield from src.spaces()
         yield from src.expect(":")
         yield from src.spaces()
-        if key in table.names and name is None:
-            name = yield from read_string(src)
-        elif key in table.arguments and held is None and not begun:
-            if name is None:
-                held = []
-                yield from _arguments(src, held.append)
-            else:
-                begun = yield from _stream(sink, name, call_id)
-        elif key == "id":
-            call_id = yield from _call_id(src)
-        elif key != "type" or (yield from read_string(src)) != "function":
-            raise Malformed
+        yield from _member(sink, table, key, seen)
         yield from src.spaces()
         if (yield from src.peek()) != ",":
             break
         src.skip(1)
     yield from src.expect("}")
-    if begun:
-        sink.done()
-        return
-    if not name:
+
+
+def _member(sink: Sink, table: JsonCall, key: str, seen: _Seen) -> Decode:
+    """Read the value of `key`. Arguments that follow the name go out as they come."""
+    src = sink.src
+    char = yield from src.peek()
+    if key == "function" and char == "{" and not seen.nested and seen.name is None:
+        seen.nested = True
+        yield from _members(sink, table, seen)
+    elif key in (*table.names, "function") and seen.name is None:
+        seen.name = yield from read_string(src)
+    elif key in table.arguments and seen.held is None and not seen.begun:
+        if seen.name and char == "{":
+            sink.begin(seen.name, seen.call_id)
+            seen.begun = True
+            yield from json_value(src, sink.write)
+            sink.done()
+        else:
+            seen.held = []
+            yield from _arguments(src, seen.held.append)
+    elif key == "id":
+        seen.call_id = yield from _call_id(src)
+    elif key != "type" or (yield from read_string(src)) != "function":
         raise Malformed
-    sink.begin(name, call_id)
-    sink.write("".join(held or ["{}"]))
-    sink.done()
-
-
-def _stream(sink: Sink, name: str, call_id: str | None) -> Generator[None, None, bool]:
-    """Arguments that follow the name go out as they come. Returns whether the call has begun."""
-    char = yield from sink.src.peek()
-    if char != "{":
-        held: list[str] = []
-        yield from _arguments(sink.src, held.append)
-        sink.begin(name, call_id)
-        sink.write("".join(held))
-    else:
-        sink.begin(name, call_id)
-        yield from json_value(sink.src, sink.write)
-    sink.done()
-    return True
 
 
 def _arguments(src: Source, emit: Emit) -> Decode:

@@ -56,6 +56,17 @@ CASES = [
         '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}</tool_call>',
         calls=[("get_weather", {"city": "Oslo"})],
     ),
+    Case(
+        "as OpenAI nests it",
+        '<tool_call>{"type": "function", "function": {"name": "f", "parameters": {"a": 1}}}</tool_call>',
+        calls=[("f", {"a": 1})],
+    ),
+    Case("name as function", '<tool_call>{"function": "f", "arguments": {}}</tool_call>', calls=[("f", {})]),
+    Case(
+        "nested too deep",
+        '<tool_call>{"function": {"function": {"name": "f"}}}</tool_call>',
+        content='<tool_call>{"function": {"function": {"name": "f"}}}</tool_call>',
+    ),
     Case("no arguments", '<tool_call>{"name": "get_time"}</tool_call>', calls=[("get_time", {})]),
     Case(
         "type and id",
@@ -95,6 +106,18 @@ CASES = [
         content="oops}}",
         calls=[("f", '{"a": 1 ')],
     ),
+    Case(
+        "an unknown member, before the call has begun",
+        '<tool_call>{"x": 1, "name": "f"}</tool_call>',
+        content='<tool_call>{"x": 1, "name": "f"}</tool_call>',
+    ),
+    Case(
+        "an unknown member, after the arguments",
+        '<tool_call>{"name": "f", "arguments": {}, "x": 1}</tool_call>',
+        content=', "x": 1}',
+        calls=[("f", {})],
+    ),
+    Case("a closing marker alone", "a</tool_call>b", content="a</tool_call>b"),
     Case(
         "two objects in one tag",
         '<tool_call>[{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]</tool_call>',

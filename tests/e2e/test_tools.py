@@ -1,0 +1,61 @@
+"""A tool call by the default model: a template that shows tools, and the `openai` client."""
+
+from __future__ import annotations
+
+import json
+
+import openai
+
+from tests.e2e.conftest import start, stop
+
+TEMPLATE = """
+{%- if tools %}<|im_start|>system
+You answer by calling a tool. Tools:
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}Write each call as <tool_call>
+{"name": <name>, "arguments": <object>}
+</tool_call><|im_end|>
+<|im_start|>user
+What time is it in Rome?<|im_end|>
+<|im_start|>assistant
+<tool_call>
+{"name": "get_time", "arguments": {"city": "Rome"}}
+</tool_call><|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}
+"""
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def test_a_real_tool_call(model, tmp_path):
+    template = tmp_path / "tools.jinja"
+    template.write_text(TEMPLATE)
+    server = start(
+        model, "--chat-template", str(template), "--max-model-len", "512", "--served-model-name", "m"
+    )
+    try:
+        with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
+            fields = {"model": "m", "messages": WEATHER, "tools": [TOOL], "temperature": 0, "max_tokens": 60}
+            whole = api.chat.completions.create(**fields).choices[0]
+            with api.chat.completions.stream(**fields) as stream:
+                fragments = [
+                    event.arguments_delta
+                    for event in stream
+                    if event.type == "tool_calls.function.arguments.delta"
+                ]
+                streamed = stream.get_final_completion().choices[0]
+            plain = api.chat.completions.create(**fields | {"tool_choice": "none"}).choices[0]
+    finally:
+        assert stop(server) == 0
+    for choice in (whole, streamed):
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls
+        assert call.function.name == "get_weather"
+        assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert "".join(fragments) == whole.message.tool_calls[0].function.arguments
+    assert len([fragment for fragment in fragments if fragment]) > 3
+    assert not plain.message.tool_calls
