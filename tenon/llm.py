@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from tenon.config import DEFAULT_MODEL, make_args
@@ -16,6 +14,7 @@ from tenon.core.sampling import SamplingParams
 from tenon.engine.client import InProcessClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
 from tenon.errors import InvalidRequest
+from tenon.util import terminal
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -35,9 +34,9 @@ class LLM:
         from tenon.engine.tokenizer import load_tokenizer_for
 
         config = make_args(model=model, **engine_args).resolve()
-        self._client = InProcessClient(config)
-        with _loading_bar() as progress:
-            info = self._client.load(progress)
+        with terminal.loading(config.served_model_name[0]) as on_loading:
+            self._client = InProcessClient(config, on_loading)
+            info = self._client.load()
         self._frontend = Frontend(load_tokenizer_for(config), info, config)
 
     @property
@@ -143,21 +142,6 @@ def _one_each(name: str, values: Any, count: int) -> list[Any]:
     if len(values) != count:
         raise InvalidRequest(f"{name} has {len(values)} entries for {count} prompts", name)
     return list(values)
-
-
-@contextlib.contextmanager
-def _loading_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Bytes of weights, on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class _ProgressBar:

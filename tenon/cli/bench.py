@@ -10,9 +10,9 @@ import rich_click as click
 
 from tenon import env
 from tenon.cli.options import engine_options
-from tenon.cli.terminal import counting
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
+from tenon.util.terminal import counting
 
 
 @click.group("bench")
@@ -223,7 +223,7 @@ def ops(
 ) -> None:
     """Time every op on every backend and instruction set of this machine."""
     from tenon.bench import ops as benchmark
-    from tenon.cli.terminal import working
+    from tenon.util.terminal import working
 
     with working("timing ops"):
         result = benchmark.measure(op, reference, seconds)

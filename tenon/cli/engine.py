@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tenon.cli.terminal import working
 from tenon.config import EngineArgs
 from tenon.engine.async_engine import AsyncEngine
+from tenon.util.terminal import loading
 
 
 @asynccontextmanager
@@ -16,8 +16,8 @@ async def started(args: EngineArgs) -> AsyncIterator[AsyncEngine]:
     from tenon.engine.client import InProcessClient
 
     config = args.resolve()
-    engine = AsyncEngine(config, InProcessClient(config))
-    with working(f"loading {engine.model_name}"):
+    with loading(config.served_model_name[0]) as on_loading:
+        engine = AsyncEngine(config, InProcessClient(config, on_loading))
         await engine.start()
     try:
         yield engine

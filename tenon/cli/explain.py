@@ -37,14 +37,14 @@ def command(engine: EngineArgs, as_json: bool, no_load: bool) -> None:
 def _load(args: EngineArgs) -> dict[str, str]:
     """What the engine says about itself, once it has loaded the model and captured its plans."""
     from tenon.cli.models import ensure_here
-    from tenon.cli.terminal import working
     from tenon.engine.client import InProcessClient
+    from tenon.util.terminal import loading
 
     config = args.resolve()
     if config.load_format == "auto":
         ensure_here(config.model, config.revision)
-    with working(f"loading {config.model}"):
-        ready = InProcessClient(config).load()
+    with loading(config.served_model_name[0]) as on_loading:
+        ready = InProcessClient(config, on_loading).load()
     return {
         **ready.info,
         "max_model_len": str(ready.max_model_len),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tenon.cli.terminal import console
 from tenon.core.files import ModelFiles
 from tenon.resolve import resolve
+from tenon.util.terminal import console
 
 _STAGES = {"download": "downloading", "extract": "unpacking and checking"}
 

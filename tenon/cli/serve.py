@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import rich_click as click
@@ -77,6 +78,7 @@ def command(
     from tenon.cli.models import ensure_here
     from tenon.server.run import serve
     from tenon.server.settings import ServerSettings
+    from tenon.util.terminal import loading
 
     if output_format != "auto":
         from tenon.parse import formats
@@ -97,4 +99,11 @@ def command(
         reasoning_content=reasoning_content,
         template_variables=template_variables,
     )
-    return serve(engine, host, port, settings, announce=lambda line: click.echo(line))
+    with contextlib.ExitStack() as until_ready:
+        on_loading = until_ready.enter_context(loading(engine.model))
+
+        def announce(line: str) -> None:
+            until_ready.close()
+            click.echo(line)
+
+        return serve(engine, host, port, settings, announce=announce, on_loading=on_loading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,19 +31,23 @@ class EngineClient(Protocol):
 
 
 class InProcessClient:
-    """An engine in this process: `LLM` calls `step`; `AsyncEngine` awaits `receive` (steps in a thread)."""
+    """An engine in this process: `LLM` calls `step`; `AsyncEngine` awaits `receive` (steps in a thread).
 
-    def __init__(self, config: EngineConfig) -> None:
+    `on_loading(done, total)` counts bytes of weights, in the thread that loads them.
+    """
+
+    def __init__(self, config: EngineConfig, on_loading: Callable[[int, int], None] | None = None) -> None:
         self.config = config
+        self.on_loading = on_loading
         self._engine: Engine | None = None
-        self._inbox: list[ToEngine] = []
+        self._inbox: deque[ToEngine] = deque()  # sent in one thread, taken in another
         self._wake = asyncio.Event()
 
-    def load(self, progress: Callable[[int, int], None] | None = None) -> Ready:
-        """Load the model in this thread; `progress(done, total)` counts bytes of weights."""
+    def load(self) -> Ready:
+        """Load the model in this thread."""
         from tenon.engine.loader import load_engine
 
-        self._engine = load_engine(self.config, progress)
+        self._engine = load_engine(self.config, self.on_loading)
         return self._engine.ready
 
     @property
@@ -56,9 +61,8 @@ class InProcessClient:
 
     def step(self) -> Outputs:
         """Hand over what was sent, and run one step."""
-        inbox, self._inbox = self._inbox, []
-        for message in inbox:
-            self.engine.handle(message)
+        while self._inbox:
+            self.engine.handle(self._inbox.popleft())
         return self.engine.step()
 
     @property

@@ -81,7 +81,6 @@ class ReplayedPasses:
     how = "recorded and replayed"
 
     def __init__(self, model: Model, kv: list[Any], limits: Limits, example: Batch) -> None:
-        self._alive = (model, kv, example)  # plans hold addresses in these
         self._num_tokens = self._num_requests = 0
         # Plans hold addresses: everything they were recorded over must live as long as they do.
         self._recorded_over = (model, kv, example)

@@ -41,19 +41,22 @@ def serve(
     settings: ServerSettings | None = None,
     *,
     announce: Callable[[str], None] = lambda line: print(line, flush=True),
+    on_loading: Callable[[int, int], None] | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; a second one stops at once.
 
     Returns the exit status: 0, or 1 when the engine died. Port 0 takes any free one; `announce` gets the one
-    line that says how to talk to the server. Raises TenonError when the port is taken, an argument is wrong
-    or the model cannot be loaded.
+    line that says how to talk to the server, and `on_loading(done, total)` bytes of weights before that.
+    Raises TenonError when the port is taken, an argument is wrong or the model cannot be loaded.
     """
     config = engine_args.resolve()
     with listen(host, port) as sock:
         from tenon.engine.async_engine import AsyncEngine
+        from tenon.engine.process import ProcessClient
 
+        engine = AsyncEngine(config, ProcessClient(config, on_loading))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(run(AsyncEngine(config), sock, settings or ServerSettings(), announce))
+            return runner.run(run(engine, sock, settings or ServerSettings(), announce))
 
 
 def listen(host: str, port: int) -> socket.socket:

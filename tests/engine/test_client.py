@@ -7,6 +7,7 @@ import pytest
 from tenon.config import EngineArgs
 from tenon.core.messages import Abort, Outputs, Ready
 from tenon.core.sampling import SamplingParams
+from tenon.engine import loader
 from tenon.engine.async_engine import AsyncEngine
 from tenon.engine.client import InProcessClient
 from tenon.errors import ConfigError, EngineDead, RequestFailed
@@ -125,3 +126,17 @@ async def test_an_own_chat_template(tmp_path):
     await engine.start()
     assert engine.tokenizer.chat_template == "{{ messages[0].content }}"
     await engine.stop()
+
+
+async def test_progress_of_loading_comes_through(monkeypatch):
+    def load(config, progress):
+        progress(1, 2)
+        return real(config, progress)
+
+    real = loader.load_engine
+    monkeypatch.setattr(loader, "load_engine", load)
+    seen = []
+    config = EngineArgs(load_format="oracle").resolve()
+    client = InProcessClient(config, lambda done, total: seen.append((done, total)))
+    await client.start()
+    assert seen == [(1, 2)]

@@ -1,4 +1,4 @@
-"""What the commands show while they work: always on standard error, and only to a person."""
+"""What is shown while something takes its time: always on standard error, and only to a person."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ def working(text: str) -> Iterator[None]:
         return
     with screen.status(text):
         yield
+
+
+@contextlib.contextmanager
+def loading(model: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over the weights of a model; the block calls what it gets with bytes done and in all."""
+    screen = console()
+    if not screen.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(f"loading {model}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
