@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenon import env
+from tenon.config import DEFAULT_MODEL
 from tenon.errors import ModelFileError, ModelNotFound
 
 # Called with the stage ("download", then "extract"), the bytes done and the bytes in all.
@@ -53,7 +54,6 @@ class CatalogEntry:
         return self.path.is_file() and self.path.stat().st_size == self.size
 
 
-DEFAULT_MODEL = "smollm2"
 CATALOG: dict[str, CatalogEntry] = {
     "smollm2": CatalogEntry(
         title="SmolLM2-135M-Instruct",

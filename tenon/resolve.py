@@ -11,9 +11,10 @@ import json
 import re
 from pathlib import Path
 
+from tenon.config import DEFAULT_MODEL
 from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError, ModelNotFound
-from tenon.pull import CATALOG, DEFAULT_MODEL, Progress, pull
+from tenon.pull import CATALOG, Progress, pull
 
 _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(:(?P<file>[\w./-]+\.gguf))?", re.ASCII)
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tenon import pull as pull_module
+from tenon.config import DEFAULT_MODEL
 from tenon.errors import ModelFileError, ModelNotFound
 from tenon.pull import CATALOG, CatalogEntry, pull
 
@@ -159,7 +159,7 @@ def test_unknown_names_list_what_there_is():
 
 
 def test_the_catalogue():
-    assert pull_module.DEFAULT_MODEL in CATALOG
+    assert DEFAULT_MODEL in CATALOG
     for entry in CATALOG.values():
         assert "==" in entry.requirement
         assert len(entry.sha256) == 64

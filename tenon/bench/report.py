@@ -12,7 +12,6 @@ from typing import Any, TextIO
 from tenon import collect_env
 from tenon.errors import ConfigError
 
-
 _SPREAD = ("mean", "median", "p90", "p99")  # of `tenon.bench.stats.summary`
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import rich_click as click
@@ -17,11 +17,11 @@ PANEL = "Engine"
 _FIELDS = {field.name: field for field in dataclasses.fields(EngineArgs)}
 
 
-def engine_options(leave_out: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: an optional MODEL argument and a flag per engine argument; the command gets `engine`."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        taken = [name for name in _FIELDS if name not in {"model", *leave_out}]
+        taken = [name for name in _FIELDS if name != "model"]
 
         @functools.wraps(function)
         def with_engine(*args: Any, **kwargs: Any) -> Any:
@@ -55,8 +55,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
     else:
         settings["type"] = kind
         settings["metavar"] = field.metadata.get("metavar") or {int: "N", float: "X"}.get(kind, "TEXT")
-    flags = [f"--{name}"]
-    return click.option(*flags, field.name, **settings)
+    return click.option(f"--{name}", field.name, **settings)
 
 
 def _kind(hint: Any) -> type:

@@ -1,8 +1,13 @@
-"""What a model tells the engine about itself."""
+"""What a model is to the engine, and what it tells about itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tenon.core.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +28,20 @@ class ModelSpec:
     kv_groups: tuple[KVGroup, ...]
     eos_token_ids: tuple[int, ...]
     dtype: str  # "bfloat16" or "float32": activations and KV
+
+
+class Model(Protocol):
+    """What the engine runs. Rows are independent: a row's bits do not depend on what else is in the batch.
+
+    Shape letters: T tokens, D model width, S rows whose logits are wanted, V vocabulary.
+    """
+
+    spec: ModelSpec
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
+        """hidden_TD float32; writes K and V of the batch's tokens into `kv`, one per layer."""
+        ...
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        """logits_SV float32 of rows of what `forward` returned."""
+        ...

@@ -12,10 +12,11 @@ from tenon import env, ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
+from tenon.core.spec import Model
 from tenon.engine.engine import Engine
 from tenon.engine.memory import kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
-from tenon.engine.passes import Limits, Model, make_passes
+from tenon.engine.passes import Limits, make_passes
 from tenon.engine.prepare import EXAMPLE_LOGIT_ROWS, Preparer
 from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler

@@ -15,24 +15,10 @@ import numpy as np
 
 from tenon import ops
 from tenon.core.batch import Batch
-from tenon.core.spec import ModelSpec
+from tenon.core.spec import Model
 from tenon.ops.plan import Plan
 
 log = logging.getLogger(__name__)
-
-
-class Model(Protocol):
-    """What the engine asks of a model. Rows are independent of each other."""
-
-    spec: ModelSpec
-
-    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
-        """hidden_TD float32; writes K and V of the batch's tokens into the layers' caches."""
-        ...
-
-    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
-        """logits_SV float32 of rows of what `forward` returned."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

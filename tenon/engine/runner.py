@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tenon.engine.passes import Model, Passes
+from tenon.core.spec import Model
+from tenon.engine.passes import Passes
 from tenon.engine.prepare import Prepared, PromptRows
 from tenon.sample.sampler import Sampled, Sampler, token_logprobs
 

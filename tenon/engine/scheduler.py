@@ -179,7 +179,7 @@ class Scheduler:
             step.fresh_blocks += self.cache.commit(request, filled)
 
     def _isolate(self, step: Schedule) -> None:
-        """The first suspect, alone."""
+        """The first suspect, alone. It was admitted with blocks for all the tokens it has."""
         suspect = next((r for r in self.running if r.suspect), None)
         if suspect is None:
             suspect = next(r for r in self.waiting if r.suspect)
@@ -187,8 +187,6 @@ class Scheduler:
                 self._preempt(self.running[-1], step)
         left = len(suspect.tokens) - suspect.num_computed
         num_tokens = min(left, self.max_num_batched_tokens)
-        while not self.cache.grow(suspect, suspect.num_computed + num_tokens):
-            self._preempt(next(r for r in reversed(list(self.running)) if r is not suspect), step)
         self._take(step, suspect, num_tokens)
 
     def _preempt(self, request: Request, step: Schedule) -> None:

@@ -5,6 +5,6 @@ names), IGNORED (tensors that may be left over), TINY (a small config.json, for 
 `read_config(checkpoint)`, and `gguf_row_order(config)` if its GGUF files reorder rows.
 """
 
-from tenon.models._load import Model, load_model
+from tenon.models._load import load_model
 
-__all__ = ["Model", "load_model"]
+__all__ = ["load_model"]

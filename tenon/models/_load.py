@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tenon.core.batch import Batch
 from tenon.core.files import ModelFiles
-from tenon.core.spec import ModelSpec
+from tenon.core.spec import Model
 from tenon.errors import ConfigError, UnsupportedModel
 from tenon.layers.linear import linear_scheme
 from tenon.layers.weights import Progress, Weights
@@ -17,22 +16,6 @@ from tenon.models._checkpoint import Checkpoint, open_checkpoint
 from tenon.util import plugin
 
 DTYPES = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
-
-
-class Model(Protocol):
-    """What the engine runs. Rows are independent: a row's bits do not depend on what else is in the batch."""
-
-    spec: ModelSpec
-
-    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
-        """Hidden states float32 [tokens, width]; writes K and V of the batch's tokens into `kv`, one per
-        layer.
-        """
-        ...
-
-    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
-        """float32 [rows, vocabulary] of rows of what `forward` returned."""
-        ...
 
 
 def load_model(

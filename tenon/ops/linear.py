@@ -5,12 +5,15 @@ Shape letters: T tokens, K inputs, N outputs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
+from tenon.core import ggml
 from tenon.core.tensors import RawTensor
-from tenon.ops.arrays import to_float, to_numpy, to_torch
+from tenon.ops.arrays import BFLOAT16, FLOAT32, to_float, to_numpy, to_torch
+from tenon.ops.cases import EXACT, Args, Arrays, Case, random_weight
 from tenon.ops.select import op
 
 
@@ -72,3 +75,64 @@ def linear(
         return to_numpy(y_TN)
     accumulate_into_TN += y_TN.numpy()
     return accumulate_into_TN
+
+
+@linear.with_cases
+def cases(rng: np.random.Generator) -> Iterator[Case]:
+    for dtype in ggml.BLOCKS:
+        for act in (BFLOAT16, FLOAT32):
+            yield _case(rng, [dtype], act, int(rng.integers(1, 40)), 512, 70)
+    yield _case(rng, ["q4_k", "q6_k", "f16"], BFLOAT16, 3, 256, 33, bias=True, accumulate=True)
+    yield _case(rng, ["f32", "bf16"], FLOAT32, 17, 50, 5, bias=True)
+    for dtype in ("bf16", "q4_1", "q8_0"):
+        for tokens in (1, 512):
+            yield _case(rng, [dtype], BFLOAT16, tokens, 1536, 3072, bench=True)
+
+
+def _case(
+    rng: np.random.Generator,
+    dtypes: list[str],
+    act: np.dtype[Any],
+    tokens: int,
+    columns: int,
+    rows: int,
+    *,
+    bias: bool = False,
+    accumulate: bool = False,
+    bench: bool = False,
+) -> Case:
+    """`rows` of each of the dtypes, stacked."""
+    parts = [random_weight(rng, dtype, rows, columns) for dtype in dtypes]
+    total = rows * len(parts)
+    x_TK = rng.standard_normal((tokens, columns)).astype(act)
+    bias_N = rng.standard_normal(total).astype(np.float32) if bias else None
+    before_TN = rng.standard_normal((tokens, total)).astype(np.float32) if accumulate else None
+
+    def build() -> Args:
+        target_TN = None if before_TN is None else before_TN.copy()
+        return {
+            "x_TK": x_TK,
+            "w": pack_linear(parts, act),
+            "bias_N": bias_N,
+            "accumulate_into_TN": target_TN,
+        }
+
+    def check(args: Args, expected: Arrays, got: Arrays) -> str | None:
+        """Weights for bfloat16 activations may be one of its steps off, each of them."""
+        weight_NK = np.concatenate([np.abs(part.dequantize()) for part in parts]).astype(np.float64)
+        largest_TN = np.abs(x_TK.astype(np.float64)) @ weight_NK.T + 8
+        error_TN = np.abs(got["out0"].astype(np.float64) - expected["out0"])
+        step = 2.0**-7 if act == BFLOAT16 else 2.0**-20
+        if (error_TN <= step * largest_TN).all():
+            return None
+        return f"off by {(error_TN / largest_TN).max():.3g} of the sum of |x| |w|, more than {step:.3g}"
+
+    return Case(
+        f"{'+'.join(dtypes)} {act} T{tokens} K{columns} N{total}",
+        build,
+        EXACT,
+        check=check,
+        bench=bench,
+        num_bytes=sum(part.data.nbytes for part in parts) + x_TK.nbytes + 4 * tokens * total,
+        flops=2 * tokens * columns * total,
+    )

@@ -9,7 +9,7 @@ from tenon.config import EngineArgs
 
 @click.command()
 @click.option("--mine", default=1)
-@engine_options(leave_out=("seed",))
+@engine_options()
 def command(engine, mine):
     click.echo(repr((engine, mine)))
 
@@ -50,7 +50,4 @@ def test_every_kind_of_value():
 def test_every_argument_has_a_flag_with_its_help():
     options = {option.name: option for option in command.params}
     for field in dataclasses.fields(EngineArgs):
-        if field.name == "seed":
-            assert field.name not in options
-        else:
-            assert options[field.name].help.rstrip(".") == field.metadata["help"]
+        assert options[field.name].help.rstrip(".") == field.metadata["help"]

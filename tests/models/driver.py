@@ -8,7 +8,7 @@ import numpy as np
 
 from tenon import ops
 from tenon.core.batch import Batch
-from tenon.models import Model
+from tenon.core.spec import Model
 
 BLOCK = 32
 
