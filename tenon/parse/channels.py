@@ -47,7 +47,7 @@ def read(parser: Parser, table: Channels) -> Decode:
             size = src.marked_size
             src.rewind()
             out.text(src.take(max(1, min(size, len(table.start)))))
-            yield from _text(parser, frozenset({table.start, table.channel}))
+            yield from src.until(markers(frozenset({table.start, table.channel})), out.text)
         else:
             yield from _message(parser, table, header)
             out.cut(ContentDelta)
@@ -105,11 +105,11 @@ def _message(parser: Parser, table: Channels, header: _Header) -> Decode:
             out.cut(ContentDelta)
             if out.calls == calls:  # no call has begun: the header is text too
                 out.text(src.take(size))
-            yield from _text(parser, ends)
+            yield from src.until(markers(ends), out.text)
     else:
         src.release()
         out.cut(ReasoningDelta if header.channel in table.reasoning else ContentDelta)
-        yield from _text(parser, ends)
+        yield from src.until(markers(ends), out.text)
     found = yield from src.one_of(markers(frozenset(table.ends)))
     src.skip(len(found))
 
@@ -130,17 +130,3 @@ def _call(parser: Parser, tool: str, ends: frozenset[str]) -> Decode:
     if (yield from src.peek()) and not (yield from src.one_of(markers(ends))):
         raise Malformed
     src.release()
-
-
-def _text(parser: Parser, ends: frozenset[str]) -> Decode:
-    """Text of the current kind, up to a marker, which stays unread."""
-    src = parser.src
-    live = markers(ends)
-    while True:
-        end, found = live.search(src.text, src.pos, src.final)
-        if end > src.pos:
-            parser.out.text(src.take(end - src.pos))
-        elif found or src.final:
-            return
-        else:
-            yield

@@ -6,7 +6,7 @@ Our own reader of literals; nothing that a model writes is ever evaluated.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from tenon.parse.calls import MAX_DEPTH, MAX_NAME, Decode, Held, Sink, read_name
 from tenon.parse.format import BraceCall, Pythonic
@@ -83,48 +83,12 @@ def _python_call(sink: Sink) -> Decode:
 
 def _python_value(sink: Sink, depth: int) -> Decode:
     src = sink.src
-    char = yield from src.peek()
-    if char in ("'", '"'):
-        yield from _python_string(sink)
-    elif char in ("[", "("):
-        yield from _items(sink, depth, char, "]" if char == "[" else ")", _python_value)
-    elif char == "{":
-        yield from _python_dict(sink, depth)
-    else:
-        yield from _scalar(sink)
 
-
-def _items(sink: Sink, depth: int, opener: str, closer: str, value) -> Decode:  # type: ignore[no-untyped-def]
-    """Values between brackets, as a JSON list."""
-    if not depth:
-        raise Malformed
-    src = sink.src
-    yield from src.expect(opener)
-    sink.write("[")
-    glue = ""
-    yield from src.spaces()
-    while (yield from src.peek()) != closer:
+    def item(glue: str) -> Decode:
         sink.write(glue)
-        yield from value(sink, depth - 1)
-        glue = ", "
-        yield from src.spaces()
-        if (yield from src.peek()) != ",":
-            break
-        src.skip(1)
-        yield from src.spaces()
-    yield from src.expect(closer)
-    sink.write("]")
+        return _python_value(sink, depth - 1)
 
-
-def _python_dict(sink: Sink, depth: int) -> Decode:
-    if not depth:
-        raise Malformed
-    src = sink.src
-    src.skip(1)
-    sink.write("{")
-    glue = ""
-    yield from src.spaces()
-    while (yield from src.peek()) != "}":
+    def member(glue: str) -> Decode:
         if (yield from src.peek()) not in ("'", '"'):
             raise Malformed
         sink.write(glue)
@@ -134,14 +98,37 @@ def _python_dict(sink: Sink, depth: int) -> Decode:
         sink.write(": ")
         yield from src.spaces()
         yield from _python_value(sink, depth - 1)
+
+    char = yield from src.peek()
+    if char in ("'", '"'):
+        yield from _python_string(sink)
+    elif char in ("[", "("):
+        yield from _container(sink, depth, "]" if char == "[" else ")", "[]", item)
+    elif char == "{":
+        yield from _container(sink, depth, "}", "{}", member)
+    else:
+        yield from _scalar(sink)
+
+
+def _container(sink: Sink, depth: int, closer: str, json: str, item: Callable[[str], Decode]) -> Decode:
+    """Items between brackets, whose first is still unread. `item` writes what joins it to the one before."""
+    if not depth:
+        raise Malformed
+    src = sink.src
+    src.skip(1)
+    sink.write(json[0])
+    glue = ""
+    yield from src.spaces()
+    while (yield from src.peek()) != closer:
+        yield from item(glue)
         glue = ", "
         yield from src.spaces()
         if (yield from src.peek()) != ",":
             break
         src.skip(1)
         yield from src.spaces()
-    yield from src.expect("}")
-    sink.write("}")
+    yield from src.expect(closer)
+    sink.write(json[1])
 
 
 def _scalar(sink: Sink) -> Decode:
@@ -166,18 +153,10 @@ def _python_string(sink: Sink) -> Decode:
     src.skip(len(mark))
     sink.write('"')
     live = markers(frozenset({mark, "\\"}))
-    while True:
-        end, found = live.search(src.text, src.pos, src.final)
-        sink.write(escape(src.text[src.pos : end]))
-        src.skip(end - src.pos)
-        if found == mark:
-            break
-        if found:
-            sink.write(escape((yield from _python_escape(src))))
-        elif src.final:
+    while (found := (yield from src.until(live, lambda text: sink.write(escape(text))))) != mark:
+        if not found:
             raise Malformed
-        else:
-            yield
+        sink.write(escape((yield from _python_escape(src))))
     src.skip(len(mark))
     sink.write('"')
 
@@ -214,42 +193,26 @@ def brace_call(sink: Sink, table: BraceCall) -> Decode:
 def _brace_value(sink: Sink, table: BraceCall, depth: int) -> Decode:
     src = sink.src
 
-    def value(_: Sink, left: int) -> Decode:
-        return _brace_value(sink, table, left)
+    def item(glue: str) -> Decode:
+        sink.write(glue)
+        return _brace_value(sink, table, depth - 1)
+
+    def member(glue: str) -> Decode:
+        yield from _brace_key(sink, table, glue)
+        yield from src.spaces()
+        yield from _brace_value(sink, table, depth - 1)
 
     char = yield from src.peek()
     if char == "{":
-        yield from _brace_object(sink, table, depth)
+        yield from _container(sink, depth, "}", "{}", member)
     elif char == "[":
-        yield from _items(sink, depth, "[", "]", value)
+        yield from _container(sink, depth, "]", "[]", item)
     elif char == '"':
         yield from json_string(src, sink.write)
     elif (yield from src.ahead(len(table.quote))) == table.quote:
         yield from _quoted(sink, table.quote)
     else:
         yield from _scalar(sink)
-
-
-def _brace_object(sink: Sink, table: BraceCall, depth: int) -> Decode:
-    if not depth:
-        raise Malformed
-    src = sink.src
-    src.skip(1)
-    sink.write("{")
-    glue = ""
-    yield from src.spaces()
-    while (yield from src.peek()) != "}":
-        yield from _brace_key(sink, table, glue)
-        yield from src.spaces()
-        yield from _brace_value(sink, table, depth - 1)
-        glue = ", "
-        yield from src.spaces()
-        if (yield from src.peek()) != ",":
-            break
-        src.skip(1)
-        yield from src.spaces()
-    yield from src.expect("}")
-    sink.write("}")
 
 
 def _brace_key(sink: Sink, table: BraceCall, glue: str) -> Decode:
@@ -276,15 +239,7 @@ def _quoted(sink: Sink, mark: str) -> Decode:
     src = sink.src
     src.skip(len(mark))
     sink.write('"')
-    live = markers(frozenset({mark}))
-    while True:
-        end, found = live.search(src.text, src.pos, src.final)
-        sink.write(escape(src.text[src.pos : end]))
-        src.skip(end - src.pos)
-        if found:
-            break
-        if src.final:
-            raise Malformed
-        yield
+    if not (yield from src.until(markers(frozenset({mark})), lambda text: sink.write(escape(text)))):
+        raise Malformed
     src.skip(len(mark))
     sink.write('"')

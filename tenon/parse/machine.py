@@ -128,23 +128,12 @@ class Parser:
         `fresh` are the markers that count where nothing but white space precedes them, `running` elsewhere.
         """
         src, out = self.src, self.out
-        while True:
-            if out.fresh:
-                if spaces := (yield from src.spaces()):
-                    out.text(spaces)
-                if found := (yield from src.one_of(markers(fresh))):
-                    return found
-                if not (yield from src.peek()):
-                    return ""
-                if not out.fresh:
-                    continue
-            end, found = markers(running).search(src.text, src.pos, src.final)
-            if end > src.pos:
-                out.text(src.take(end - src.pos))
-            elif found or src.final:
+        if out.fresh:
+            if spaces := (yield from src.spaces()):
+                out.text(spaces)
+            if out.fresh and (found := (yield from src.one_of(markers(fresh)))):
                 return found
-            else:
-                yield
+        return (yield from src.until(markers(running), out.text))
 
     def _content(self) -> Decode:
         table, src, out = self.table, self.src, self.out

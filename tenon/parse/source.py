@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 Read = Generator[None, None, str]
 
@@ -148,6 +148,17 @@ class Source:
             yield
         self.steps += 1
         return found
+
+    def until(self, live: Markers, emit: Callable[[str], None]) -> Read:
+        """Give text out as it comes, up to a marker, which stays unread; "" at the end of the output."""
+        while True:
+            end, found = live.search(self.text, self.pos, self.final)
+            if end > self.pos:
+                emit(self.take(end - self.pos))
+            elif found or self.final:
+                return found
+            else:
+                yield
 
     def accept(self, literal: str) -> Generator[None, None, bool]:
         """Read `literal` if it comes next. What the end of the output cuts off counts as read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from tenon.parse.calls import MAX_NAME, Decode, Sink, read_name
 from tenon.parse.format import TagCall, XmlCall
@@ -22,6 +22,8 @@ class _Object:
         self._glue = "{"
 
     def key(self, name: str) -> None:
+        """The member is real: its value follows."""
+        self._sink.src.release()
         self._sink.write(f"{self._glue}{quote(name)}: ")
         self._glue = ", "
 
@@ -30,33 +32,65 @@ class _Object:
         self._sink.done()
 
 
+Member = Callable[[_Object], Decode]
+
+
 def xml_call(sink: Sink, table: XmlCall) -> Decode:
     """`<function=f><parameter=key>value</parameter></function>`"""
     src = sink.src
     yield from src.expect(table.open)
     name = yield from read_name(sink)
     yield from src.expect(table.named)
-    yield from src.spaces()
-    inner = markers(frozenset({table.parameter_open, table.close}))
-    if not (found := (yield from src.one_of(inner))):
-        raise Malformed
-    sink.begin(name)
-    members = _Object(sink)
-    while found == table.parameter_open:
-        src.mark()
-        src.skip(len(found))
+
+    def member(members: _Object) -> Decode:
         key = yield from _key(src)
         written = yield from _named(src, table)
         types = {"text": _TEXT, "json": frozenset[str]()}.get(written, sink.tools.types(name, key))
-        src.release()
         members.key(key)
         yield from _value(sink, types, table.parameter_close, table.lines)
+
+    members = yield from _members(sink, name, table.parameter_open, table.close, member)
+    yield from src.expect(table.close)
+    members.close()
+
+
+def tag_call(sink: Sink, table: TagCall, close: str) -> Decode:
+    """`f <key>a</key> <value>1</value>`, up to the close, which stays unread."""
+    src = sink.src
+    name = yield from read_name(sink)
+
+    def member(members: _Object) -> Decode:
+        key = yield from _key(src)
+        yield from src.expect(table.key_close)
+        yield from src.spaces()
+        yield from src.expect(table.value_open)
+        members.key(key)
+        yield from _value(sink, sink.tools.types(name, key), table.value_close, lines=False)
+
+    members = yield from _members(sink, name, table.key_open, close, member)
+    members.close()
+
+
+def _members(
+    sink: Sink, name: str, opener: str, close: str, member: Member
+) -> Generator[None, None, _Object]:
+    """Begin the call and read its members, up to the close, which stays unread."""
+    src = sink.src
+    inner = markers(frozenset({opener, close}))
+    members: _Object | None = None
+    while True:
         yield from src.spaces()
         found = yield from src.one_of(inner)
-    if not found:
-        raise Malformed
-    src.skip(len(found))
-    members.close()
+        if not found:
+            raise Malformed
+        if members is None:
+            sink.begin(name)
+            members = _Object(sink)
+        if found == close:
+            return members
+        src.mark()
+        src.skip(len(found))
+        yield from member(members)
 
 
 def _key(src: Source) -> Generator[None, None, str]:
@@ -74,58 +108,25 @@ def _named(src: Source, table: XmlCall) -> Generator[None, None, str]:
     return table.parameter_named[found]
 
 
-def tag_call(sink: Sink, table: TagCall, close: str) -> Decode:
-    """`f <key>a</key> <value>1</value>`, up to the close, which stays unread."""
-    src = sink.src
-    yield from src.spaces()
-    name = yield from read_name(sink)
-    yield from src.spaces()
-    inner = markers(frozenset({table.key_open, close}))
-    if not (found := (yield from src.one_of(inner))):
-        raise Malformed
-    sink.begin(name)
-    members = _Object(sink)
-    while found == table.key_open:
-        src.mark()
-        src.skip(len(found))
-        key = yield from _key(src)
-        for literal in (table.key_close, table.value_open):
-            yield from src.expect(literal)
-            yield from src.spaces() if literal == table.key_close else ()
-        src.release()
-        members.key(key)
-        yield from _value(sink, sink.tools.types(name, key), table.value_close, lines=False)
-        yield from src.spaces()
-        found = yield from src.one_of(inner)
-    members.close()
-    if not found:
-        raise Malformed
-
-
 def _value(sink: Sink, types: frozenset[str], close: str, lines: bool) -> Decode:
     """Read a value and its closing tag; a string streams, anything else waits for its end."""
     parts: list[str] | None = None if is_text(types) else []
     if parts is None:
         sink.write('"')
     trimmed = _Lines(lines)
-    live = markers(frozenset({close}))
-    src = sink.src
-    while True:
-        end, found = live.search(src.text, src.pos, src.final)
-        text = trimmed.feed(src.text[src.pos : end], last=bool(found))
-        src.skip(end - src.pos)
+
+    def emit(text: str) -> None:
         if parts is None:
-            sink.write(escape(text))
+            sink.write(escape(trimmed.feed(text)))
         else:
-            parts.append(text)
-        if found:
-            break
-        if src.final:  # cut off: the rest of a string, or what there is of another value
-            if parts is not None:
-                sink.write(_cut_off("".join(parts), types))
-            raise Malformed
-        yield
-    src.skip(len(found))
+            parts.append(trimmed.feed(text))
+
+    found = yield from sink.src.until(markers(frozenset({close})), emit)
+    if not found:  # cut off: a string has gone out; of another value goes out what there is
+        if parts is not None:
+            sink.write(_cut_off("".join(parts), types))
+        raise Malformed
+    sink.src.skip(len(found))
     sink.write('"' if parts is None else encode("".join(parts), types))
 
 
@@ -142,17 +143,13 @@ class _Lines:
         self._at_start = True
         self._held = ""
 
-    def feed(self, text: str, last: bool) -> str:
+    def feed(self, text: str) -> str:
+        """What is certain to be part of the value."""
         if not self._active:
             return text
-        if self._at_start and text:
+        if self._at_start:
             self._at_start = False
             text = text.removeprefix("\n")
         text = self._held + text
-        self._held = ""
-        if last:
-            return text.removesuffix("\n")
-        if text.endswith("\n"):
-            self._held = "\n"
-            return text[:-1]
-        return text
+        self._held = text[-1:] if text.endswith("\n") else ""
+        return text.removesuffix("\n")

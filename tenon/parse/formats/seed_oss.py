@@ -1,18 +1,9 @@
 """Seed-OSS: like qwen3_coder, in tags of its own; reflections on its budget are part of the thinking."""
 
-from tenon.parse.format import Calls, Case, Format, Reasoning, Template, XmlCall
+from tenon.parse.format import Calls, Case, Format, Reasoning, Template
+from tenon.parse.formats.qwen3_coder import BODY
 
 SECTION = ("<seed:tool_call>", "</seed:tool_call>")
-
-BODY = XmlCall(
-    open="<function=",
-    named=">",
-    close="</function>",
-    parameter_open="<parameter=",
-    parameter_named={">": ""},
-    parameter_close="</parameter>",
-    lines=True,
-)
 
 FORMAT = Format(
     reasoning=(Reasoning("<seed:think>", "</seed:think>", opened_by=("<seed:cot_budget_reflect>",)),),
