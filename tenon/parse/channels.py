@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from tenon.parse.calls import Decode
 from tenon.parse.events import ContentDelta, ReasoningDelta
@@ -27,8 +28,7 @@ _MAX_HEADER = 512
 _WORDS = re.compile(r"[-\w.:=/ \n]+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(msgspec.Struct, frozen=True):
     channel: str
     tool: str  # "" if the message is not a call
 

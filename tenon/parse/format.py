@@ -7,12 +7,12 @@ touches a marker belongs to the marker.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+
+class Reasoning(msgspec.Struct, frozen=True):
     """Markers around what the model thinks before it answers."""
 
     open: str
@@ -22,16 +22,14 @@ class Reasoning:
     opened_by: tuple[str, ...] = ()  # further ends of a prompt that leave the model thinking
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Markers around the content itself; they are dropped."""
 
     open: str
     close: str
 
 
-@dataclass(frozen=True, slots=True)
-class JsonCall:
+class JsonCall(msgspec.Struct, frozen=True):
     """`{"name": "f", "arguments": {...}}`"""
 
     first = "{"
@@ -39,8 +37,7 @@ class JsonCall:
     arguments: tuple[str, ...] = ("arguments", "parameters")
 
 
-@dataclass(frozen=True, slots=True)
-class JsonList:
+class JsonList(msgspec.Struct, frozen=True):
     """`[{"name": "f", "arguments": {...}}, ...]`"""
 
     first = "["
@@ -52,8 +49,7 @@ def plain_name(header: str) -> tuple[str, str | None]:
     return header, None
 
 
-@dataclass(frozen=True, slots=True)
-class NamedJson:
+class NamedJson(msgspec.Struct, frozen=True):
     """A name, a separator, and the arguments as one JSON object: `f<sep>{...}`"""
 
     first = ""
@@ -64,8 +60,7 @@ class NamedJson:
     split: Callable[[str], tuple[str, str | None]] = plain_name  # header -> name, id
 
 
-@dataclass(frozen=True, slots=True)
-class XmlCall:
+class XmlCall(msgspec.Struct, frozen=True):
     """`<function=f><parameter=key>value</parameter></function>` and its relatives.
 
     `parameter_named` maps what ends a parameter's name to how its value is written: "text", "json", or ""
@@ -82,8 +77,7 @@ class XmlCall:
     lines: bool = False  # one line break on each side of a value is not part of it
 
 
-@dataclass(frozen=True, slots=True)
-class TagCall:
+class TagCall(msgspec.Struct, frozen=True):
     """`f <key>a</key> <value>1</value> ...`, up to the marker that closes the call."""
 
     first = ""
@@ -93,8 +87,7 @@ class TagCall:
     value_close: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pythonic:
+class Pythonic(msgspec.Struct, frozen=True):
     """`[f(a=1), g(b="x")]`; without brackets, one call after the other."""
 
     first = ""
@@ -103,8 +96,7 @@ class Pythonic:
     close: str = ""  # after the calls
 
 
-@dataclass(frozen=True, slots=True)
-class BraceCall:
+class BraceCall(msgspec.Struct, frozen=True):
     """`call:f{key:value}` with bare keys and strings between `quote`s."""
 
     first = ""
@@ -115,8 +107,7 @@ class BraceCall:
 Body = JsonCall | JsonList | NamedJson | XmlCall | TagCall | Pythonic | BraceCall
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(msgspec.Struct, frozen=True):
     """Where tool calls stand, and how one is written.
 
     A section holds any number of calls; a call may also stand outside of one. `opens` stand before a call and
@@ -139,8 +130,7 @@ class Calls:
         return (*((self.section[0],) if self.section else ()), *self.opens, *self.starts)
 
 
-@dataclass(frozen=True, slots=True)
-class Channels:
+class Channels(msgspec.Struct, frozen=True):
     """Messages with a header that names their channel and recipient, as in harmony."""
 
     start: str
@@ -155,8 +145,7 @@ class Channels:
     kinds: tuple[str, ...]  # what a message may be constrained to
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """What a chat template holds whose model writes this format. Of those that fit, the highest rank wins."""
 
     has: tuple[str, ...]
@@ -167,8 +156,7 @@ class Template:
         return all(text in source for text in self.has) and not any(text in source for text in self.lacks)
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(msgspec.Struct, frozen=True):
     """One output format."""
 
     reasoning: tuple[Reasoning, ...] = ()
@@ -200,8 +188,8 @@ def _texts(table: Any) -> list[str]:
         return [text for key in table for text in _texts(key)]
     if isinstance(table, Sequence):
         return [text for item in table for text in _texts(item)]
-    if hasattr(table, "__dataclass_fields__"):
-        return [text for name in table.__dataclass_fields__ for text in _texts(getattr(table, name))]
+    if hasattr(table, "__struct_fields__"):
+        return [text for name in table.__struct_fields__ for text in _texts(getattr(table, name))]
     return []
 
 
@@ -228,8 +216,7 @@ CLOCK: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """What an output must become. `calls`: (name, arguments as an object, or as text if they are cut off)."""
 
     name: str
@@ -238,4 +225,4 @@ class Case:
     content: str = ""
     calls: Sequence[tuple[str, Any]] = ()
     prompt: str = ""  # how the prompt ends
-    tools: Sequence[Mapping[str, Any]] | None = field(default=(WEATHER, CLOCK))
+    tools: Sequence[Mapping[str, Any]] | None = (WEATHER, CLOCK)

@@ -10,7 +10,8 @@ import json
 import re
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass
+
+import msgspec
 
 from tenon.parse.calls import MAX_DEPTH, MAX_NAME, Decode, Emit, Held, Sink, read_name
 from tenon.parse.format import JsonCall, JsonList, NamedJson
@@ -147,8 +148,7 @@ def read_string(src: Source) -> Generator[None, None, str]:
     return json.loads("".join(parts))
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """What of a call's envelope has been read."""
 
     name: str | None = None

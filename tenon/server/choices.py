@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import UNSET
 
 from tenon.parse.events import CallDelta, CallStart, ContentDelta, Event, ReasoningDelta
@@ -13,26 +13,25 @@ from tenon.server.schema.chat import CallChunk, Delta, FunctionChunk
 from tenon.server.stream import Delta as TokenDelta
 
 
-@dataclass(slots=True)
-class _Choice:
+class _Choice(msgspec.Struct):
     parser: Parser
     called: bool = False
     ended: bool = False
 
 
-@dataclass(slots=True)
 class Choices:
-    """`alias`: reasoning goes out as `reasoning_content` too."""
+    """The choices of one answer. `alias`: reasoning goes out as `reasoning_content` too."""
 
-    parser: Callable[[], Parser]
-    alias: bool
-    _choices: dict[int, _Choice] = field(default_factory=dict)
+    def __init__(self, parser: Callable[[], Parser], alias: bool) -> None:
+        self._parser = parser
+        self._alias = alias
+        self._choices: dict[int, _Choice] = {}
 
     def read(self, delta: TokenDelta) -> tuple[list[Delta], str | None]:
         """What a delta of tokens says, and why the choice has ended, if it has."""
         choice = self._choices.get(delta.index)
         if choice is None:
-            choice = self._choices[delta.index] = _Choice(self.parser())
+            choice = self._choices[delta.index] = _Choice(self._parser())
         if choice.ended:  # tokens behind the one that ended it: they have no text
             return [], None
         events = choice.parser.push(delta.text)
@@ -48,7 +47,7 @@ class Choices:
             case ContentDelta(text):
                 return Delta(content=text)
             case ReasoningDelta(text):
-                return Delta(reasoning=text, reasoning_content=text if self.alias else UNSET)
+                return Delta(reasoning=text, reasoning_content=text if self._alias else UNSET)
             case CallStart(index, call_id, name):
                 function = FunctionChunk(name=name, arguments="")
                 return Delta(

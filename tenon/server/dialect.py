@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from tenon.parse import detect, formats
 from tenon.parse.format import Format
@@ -29,8 +30,7 @@ _RESERVED = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True):
     """The output format of one engine's model. `table` also knows the tokens that end an output."""
 
     name: str
@@ -50,7 +50,9 @@ class Dialect:
         if keeps_special:
             stops = (*table.stops, *_texts(tokenizer, tokenizer.eos_token_ids))
             ends = table.channels.ends if table.channels else ()
-            table = dataclasses.replace(table, stops=tuple(dict.fromkeys(s for s in stops if s not in ends)))
+            table = msgspec.structs.replace(
+                table, stops=tuple(dict.fromkeys(s for s in stops if s not in ends))
+            )
         return cls(name, table, templates, keeps_special)
 
     def tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:

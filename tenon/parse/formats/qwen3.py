@@ -1,6 +1,6 @@
 """Qwen3: thinking between tags, calls as in hermes. Thinking off: the prompt holds an empty pair of tags."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tenon.parse.format import Case, Format, Reasoning, Template
 from tenon.parse.formats.hermes import CALLS, PARIS, SHARED_CASES

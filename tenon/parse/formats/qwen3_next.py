@@ -3,7 +3,7 @@
 The table is qwq's; the templates are told apart by what only these hold.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tenon.parse.format import Template
 from tenon.parse.formats.qwen3 import FIRST_CASES, THINK_CASES

@@ -1,6 +1,6 @@
 """QwQ: like qwen3, but the prompt always opens the thinking."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tenon.parse.format import Template
 from tenon.parse.formats.qwen3 import FIRST_CASES, THINK_CASES
