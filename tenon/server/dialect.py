@@ -45,8 +45,8 @@ class Dialect(msgspec.Struct, frozen=True):
         templates = "\n".join(tokenizer.chat_templates.values())
         name = detect.resolve(name, templates)
         table = formats.load(name)
-        special = {tokenizer.token_text(token) for token in tokenizer.special_ids}
-        keeps_special = not special.isdisjoint(table.special())
+        marks = "\n".join(table.special())  # a marker may be one token among others
+        keeps_special = any(text in marks for text in _texts(tokenizer, sorted(tokenizer.special_ids)))
         if keeps_special:
             stops = (*table.stops, *_texts(tokenizer, tokenizer.eos_token_ids))
             ends = table.channels.ends if table.channels else ()

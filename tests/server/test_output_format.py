@@ -193,7 +193,9 @@ async def test_what_is_wrong_is_named(fields, param):
     assert (status, error["param"]) == (400, param), error
 
 
-@pytest.mark.parametrize(("special", "skip"), [("<tool_call>", False), ("<|other|>", True)])
+@pytest.mark.parametrize(
+    ("special", "skip"), [("<tool_call>", False), ("_call>", False), ("<|other|>", True)]
+)
 async def test_markers_that_are_special_tokens_are_kept(special, skip):
     engine = scripted("Hi.")
     text = engine.tokenizer.token_text
