@@ -21,7 +21,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     eos_token_ids: list[int] = []  # that the tokenizer knows of, besides the model's own
     priority: int = 0  # lower runs first, under the priority policy
     cache_salt: str = ""
-    arrival_time: float = 0.0  # time.monotonic() of the front end
+    arrival_time: float | None = None  # time.monotonic() of the front end
 
 
 class Abort(msgspec.Struct, tag="abort"):
@@ -59,6 +59,7 @@ class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish_reason: str | None = None
     stop_reason: int | None = None
     num_cached_tokens: int = 0
+    queued_seconds: float = 0.0  # from arrival until it first ran; with the first token
     error: str | None = None  # with finish_reason "error"
     error_kind: str | None = None  # class name of a `tenon.errors` type; None: an internal error
 

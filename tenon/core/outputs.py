@@ -43,4 +43,5 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     outputs: list[CompletionOutput] = []
     finished: bool = False
     num_cached_tokens: int = 0
+    queued_seconds: float = 0.0  # from arrival until the engine took it up
     seed: int | None = None  # the seed in force, drawn at admission when the request gave none

@@ -23,6 +23,7 @@ class Request:
     """
 
     __slots__ = (
+        "arrival_time",
         "block_keys",
         "blocks",
         "cache_salt",
@@ -38,6 +39,7 @@ class Request:
         "params",
         "priority",
         "prompt_logprobs",
+        "queued_seconds",
         "row",
         "seq",
         "state",
@@ -54,6 +56,8 @@ class Request:
         self.choice = add.choice
         self.priority = add.priority
         self.cache_salt = add.cache_salt
+        self.arrival_time = add.arrival_time  # None once it has run
+        self.queued_seconds = 0.0  # known once it has run
         self.seq = seq  # order of arrival in this engine, unique
         self.state = State.WAITING
         self.tokens = add.prompt_token_ids.copy()

@@ -25,7 +25,7 @@ def end_of(request: Request) -> tuple[str | None, int | None]:
 def output_of(
     request: Request, logprob: TokenLogprob | None, finish_reason: str | None, stop_reason: int | None
 ) -> EngineOutput:
-    """The message about the token that was just emitted. Prompt logprobs go with the first one."""
+    """The message about the token that was just emitted; the first one also tells of the prompt."""
     output = EngineOutput(
         request_id=request.id,
         new_token_ids=[request.tokens[-1]],
@@ -35,7 +35,8 @@ def output_of(
     )
     if logprob is not None:
         output.new_logprobs = [logprob]
-    if request.prompt_logprobs is not None and request.num_output == 1:
+    if request.num_output == 1:
+        output.queued_seconds = request.queued_seconds
         output.prompt_logprobs = request.prompt_logprobs
     return output
 

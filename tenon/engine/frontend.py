@@ -7,6 +7,7 @@ differ in `choice` only. Text is made here, token by token, so that stop strings
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -97,6 +98,7 @@ class Generation:
         self.choices = choices
         self.num_unfinished = len(choices)
         self.num_cached_tokens = 0
+        self.queued_seconds = 0.0
         self.error: TenonError | None = None
         self.on_change: Callable[[], None] = _nothing
 
@@ -114,6 +116,7 @@ class Generation:
             outputs=[choice.snapshot() for choice in self.choices],
             finished=self.finished,
             num_cached_tokens=self.num_cached_tokens,
+            queued_seconds=self.queued_seconds,
             seed=self.seed,
         )
 
@@ -167,6 +170,7 @@ class Frontend:
                     eos_token_ids=eos_ids,
                     priority=priority,
                     cache_salt=cache_salt,
+                    arrival_time=time.monotonic(),
                 )
             )
         self.generations[request_id] = generation
@@ -215,6 +219,7 @@ class Frontend:
             self._fail(generation, _typed_error(output), aborts, skip=output.request_id)
             return
         generation.num_cached_tokens = max(generation.num_cached_tokens, output.num_cached_tokens)
+        generation.queued_seconds = max(generation.queued_seconds, output.queued_seconds)
         if output.prompt_logprobs is not None:
             generation.prompt_logprobs = [None, *map(self._top_logprobs, output.prompt_logprobs)]
         stopped = choice.extend(output, self._top_logprobs)

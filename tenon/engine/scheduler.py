@@ -15,6 +15,7 @@ they have emitted a token; one that makes a step fail alone is ended by the engi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from tenon.cache.groups import FullAttention
@@ -166,6 +167,9 @@ class Scheduler:
     def _start(self, request: Request, step: Schedule, reserve: int) -> bool:
         if not self.cache.admit(request, self.cache.match(request), reserve):
             return False
+        if request.arrival_time is not None:
+            request.queued_seconds = time.monotonic() - request.arrival_time
+            request.arrival_time = None  # waiting after a preemption is not counted
         self.waiting.remove(request)
         self.running.add(request)
         request.state = State.RUNNING

@@ -37,8 +37,13 @@ _HISTOGRAMS = (
     ("itl", "inter_token_latency_seconds", "Between two tokens of one choice.", _PER_TOKEN),
     ("tpot", "request_time_per_output_token_seconds", "Mean over a request after its first.", _PER_TOKEN),
     ("e2e", "e2e_request_latency_seconds", "From arrival to the last token.", _LATENCY),
+    ("queue", "request_queue_time_seconds", "From arrival until the engine took it up.", _LATENCY),
+    ("prefill", "request_prefill_time_seconds", "From then to the first token.", _LATENCY),
+    ("decode", "request_decode_time_seconds", "From the first token to the last.", _LATENCY),
+    ("inference", "request_inference_time_seconds", "Prefill and decode.", _LATENCY),
     ("prompt", "request_prompt_tokens", "Prompt tokens of a request.", _TOKENS),
     ("generation", "request_generation_tokens", "Tokens generated for a request.", _TOKENS),
+    ("longest", "request_max_num_generation_tokens", "Tokens of a request's longest choice.", _TOKENS),
     ("max_generation", "request_params_max_tokens", "The max_tokens of a request.", _TOKENS),
     ("n", "request_params_n", "The n of a request.", _CHOICES),
 )
@@ -119,8 +124,13 @@ class ModelMetrics:
     itl: Histogram
     tpot: Histogram
     e2e: Histogram
+    queue: Histogram
+    prefill: Histogram
+    decode: Histogram
+    inference: Histogram
     prompt: Histogram
     generation: Histogram
+    longest: Histogram
     max_generation: Histogram
     n: Histogram
 
@@ -135,6 +145,7 @@ class RequestMeter:
     def __init__(
         self, metrics: ModelMetrics, arrival: float, prompt_tokens: int, n: int, max_tokens: int
     ) -> None:
+        self.queued = 0.0  # seconds from arrival until the engine took it up, as the engine says
         self._metrics = metrics
         self._arrival = arrival
         self._prompt_tokens = prompt_tokens
@@ -142,7 +153,7 @@ class RequestMeter:
         self._max_tokens = max_tokens
         self._first: float | None = None
         self._last: dict[int, float] = {}
-        self._generated = 0
+        self._generated: dict[int, int] = {}  # tokens of each choice
         self._reasons: list[str] = []
 
     def __enter__(self) -> RequestMeter:
@@ -160,7 +171,7 @@ class RequestMeter:
                 for _ in range(tokens):
                     self._metrics.itl.observe((now - last) / tokens)
             self._last[index] = now
-            self._generated += tokens
+            self._generated[index] = self._generated.get(index, 0) + tokens
             self._metrics.generation_tokens.inc(tokens)
         if finish_reason is not None:
             self._reasons.append(finish_reason)
@@ -175,13 +186,21 @@ class RequestMeter:
             return
         now = time.monotonic()
         metrics.success.labels(metrics.model, self._reasons[0]).inc()
-        metrics.e2e.observe(now - self._arrival)
         metrics.prompt.observe(self._prompt_tokens)
-        metrics.generation.observe(self._generated)
+        generated = sum(self._generated.values())
+        metrics.generation.observe(generated)
+        metrics.longest.observe(max(self._generated.values(), default=0))
         metrics.max_generation.observe(self._max_tokens)
         metrics.n.observe(self._n)
-        after_first = self._generated - self._n
-        if self._first is not None and after_first > 0:
+        metrics.e2e.observe(now - self._arrival)
+        metrics.queue.observe(self.queued)
+        metrics.inference.observe(now - self._arrival - self.queued)
+        if self._first is None:
+            return
+        metrics.prefill.observe(self._first - self._arrival - self.queued)
+        metrics.decode.observe(now - self._first)
+        after_first = generated - self._n
+        if after_first > 0:
             # Choices run side by side: the time per token is that of one choice.
             metrics.tpot.observe((now - self._first) * self._n / after_first)
 

@@ -81,6 +81,7 @@ class Generation:
         if output.prompt_logprobs is not None:
             self.prompt_logprobs = output.prompt_logprobs
         self.num_cached_tokens = max(self.num_cached_tokens, output.num_cached_tokens)
+        self.meter.queued = output.queued_seconds
 
     def _advance(self, choice: CompletionOutput) -> Delta:
         if choice.finish_reason in ("error", "abort"):

@@ -1,6 +1,7 @@
 """One engine, one request at fault: it ends with an error, and the others notice nothing."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -206,3 +207,21 @@ def test_oracle_logits_look_like_a_distribution():
     assert logits_CV.min() >= 0
     assert logits_CV.max() < 8
     assert len(set(logits_CV.argmax(axis=1).tolist())) > 60
+
+
+def test_time_in_the_queue_goes_with_the_first_token():
+    engine = make_engine(max_num_seqs=1)
+    params = SamplingParams(max_tokens=3, ignore_eos=True, seed=1)
+    now = time.monotonic()
+    for name, arrival_time in (("a", now - 5), ("b", now - 3), ("c", None)):
+        engine.handle(
+            AddRequest(request_id=name, prompt_token_ids=[1], params=params, arrival_time=arrival_time)
+        )
+    queued: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+    while engine.has_work:
+        for output in engine.step().outputs:
+            queued[output.request_id].append(output.queued_seconds)
+    assert 5 <= queued["a"][0] < 60
+    assert 3 <= queued["b"][0] < 60
+    assert queued["c"] == [0, 0, 0]
+    assert queued["a"][1:] == queued["b"][1:] == [0, 0]

@@ -332,8 +332,22 @@ async def test_metrics(client, engine):
         "inter_token_latency_seconds_count": 8, "time_per_output_token_seconds_count": 8,
         "request_time_per_output_token_seconds_count": 1, "e2e_request_latency_seconds_count": 1,
         "request_prompt_tokens_sum": 20, "request_generation_tokens_sum": 10, "request_params_n_sum": 2,
-        "request_params_max_tokens_sum": 5,
+        "request_params_max_tokens_sum": 5, "request_max_num_generation_tokens_sum": 5,
+        "request_queue_time_seconds_count": 1, "request_prefill_time_seconds_count": 1,
+        "request_decode_time_seconds_count": 1, "request_inference_time_seconds_count": 1,
     }  # fmt: skip
     assert {name: values[f"tenon:{name}{label}"] for name in expected} == expected
+    whole, queue, prefill, decode, inference = (
+        values[f"tenon:{name}_seconds_sum{label}"]
+        for name in (
+            "e2e_request_latency",
+            "request_queue_time",
+            "request_prefill_time",
+            "request_decode_time",
+            "request_inference_time",
+        )
+    )
+    assert whole == pytest.approx(queue + inference)
+    assert inference == pytest.approx(prefill + decode)
     assert values['tenon:request_success_total{finished_reason="length",model_name="fake"}'] == 1
     assert not any("_created" in name for name in values)
