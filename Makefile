@@ -42,10 +42,9 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 coverage: $(VENV)/.tenon $(VENV)/.test ## line coverage of every file of tenon/; fails when one is under 80 %
 	@$(BIN)/tenon pull smollm2
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -q $(ARGS)
-	$(BIN)/python -m coverage combine -q
-	$(BIN)/python -m coverage report
-	$(BIN)/python scripts/coverage_floor.py 80
+	$(BIN)/python -m coverage run -m pytest -q $(ARGS); status=$$?; \
+	$(BIN)/python -m coverage combine -q; $(BIN)/python -m coverage report; \
+	$(BIN)/python scripts/coverage_floor.py 80 && exit $$status
 
 native: ## rebuild the native kernels now (`make serve` and `make test` do it when their sources changed)
 	@rm -f $(VENV)/.tenon

@@ -23,7 +23,7 @@ from tests.models.families import (
 )
 
 FLOAT32_TOLERANCE = 1e-4  # of the largest logit
-BFLOAT16_TOLERANCE = 4e-2
+BFLOAT16_TOLERANCE = 3e-2  # of the logits' root mean square; 0.02 was the most in 45 runs
 
 VARIANTS = {
     **{family: tiny(family) for family in FAMILIES},
@@ -181,12 +181,16 @@ def test_ragged_steps_match_whole_sequences(family, tmp_path, seed, rng):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_stays_close(family, tmp_path, seed, rng):
-    """Weights, activations and KV have eight bits: errors of some thousandths per layer."""
+    """Weights, activations and KV have eight bits: errors of some thousandths per layer.
+
+    In the mean over all logits: a single one can be off by several hundredths when attention is undecided.
+    """
     reference = make(tiny(family), seed)
     tokens = prompt(rng, 64)
     driver = Driver(load_model(save_safetensors(reference, tmp_path)), rng)
     logits_SV = np.concatenate([driver.step([(0, part)])[0] for part in (tokens[:50], tokens[50:])])
-    assert error(logits_SV, reference_logits(reference, tokens)) < BFLOAT16_TOLERANCE
+    expected_SV = reference_logits(reference, tokens)
+    assert np.linalg.norm(logits_SV - expected_SV) < BFLOAT16_TOLERANCE * np.linalg.norm(expected_SV)
 
 
 def test_the_oracle_itself():
