@@ -17,11 +17,6 @@ def num_threads() -> int | None:
     return int(value) if value else None
 
 
-def set_num_threads(count: int) -> None:
-    """Set TENON_NUM_THREADS for this process; the native pool reads it when it is first used."""
-    os.environ["TENON_NUM_THREADS"] = str(count)
-
-
 def backend() -> str | None:
     """TENON_BACKEND: force one op backend (`cpu` or `reference`) for every op."""
     return os.environ.get("TENON_BACKEND") or None

@@ -67,8 +67,9 @@ class FullAttention:
         request.num_computed = len(found) * self.block_size
         if request.num_cached < 0:  # what a preempted request finds again is its own
             request.num_cached = request.num_computed
-            self.num_queried += len(request.tokens)
-            self.num_hit += request.num_computed
+            if self.prefix is not None:
+                self.num_queried += len(request.tokens)
+                self.num_hit += request.num_computed
         return True
 
     def grow(self, request: Request, num_tokens: int) -> bool:

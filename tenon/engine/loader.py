@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tenon import env, ops
+from tenon import ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
@@ -36,7 +36,7 @@ def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engin
     """Load model and cache. Raises the typed error of what is wrong (ModelNotFound, ConfigError ...)."""
     begin = time.monotonic()
     if config.num_threads is not None:
-        env.set_num_threads(config.num_threads)
+        ops.set_num_threads(config.num_threads)
     if config.load_format == "oracle":
         model: Model = Oracle()
     else:

@@ -14,6 +14,7 @@ from tenon.ops.rope import rope_kv_write
 from tenon.ops.rows import gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
+from tenon.ops.threads import set_num_threads
 from tenon.ops.workspace import empty
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "rms_norm",
     "rope_kv_write",
     "sample",
+    "set_num_threads",
     "silu_mul",
 ]

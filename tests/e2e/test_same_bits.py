@@ -152,6 +152,8 @@ def test_with_preemption(prefix_caching, load, requests, alone, seed):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_with_any_number_of_threads(threads, load, requests, alone):
     native = pytest.importorskip("tenon.kernels.cpu._native")
+    if threads > native.max_threads():
+        pytest.skip("this machine has one core")
     before = native.num_threads()
     native.set_num_threads(threads)
     try:

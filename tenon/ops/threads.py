@@ -1,0 +1,11 @@
+"""How many threads run kernels."""
+
+from __future__ import annotations
+
+from tenon.ops.select import op
+
+
+@op(kernel=False)
+def set_num_threads(count: int) -> None:
+    """Run kernels on `count` threads from now on, in the whole process. Raises ConfigError for a number that
+    this machine does not have. References run on the caller's thread, or on torch's own."""
