@@ -19,7 +19,8 @@ import torch
 import transformers
 
 from tenon.core.files import ModelFiles
-from tenon.text.tokenizer import Tokenizer, load_tokenizer
+from tenon.text.load import load_tokenizer
+from tenon.text.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 MAX_TOKENS = 2000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tenon.config import EngineConfig
-from tenon.text.tokenizer import Tokenizer, load_tokenizer
+from tenon.text.load import load_tokenizer
+from tenon.text.tokenizer import Tokenizer
 
 
 def load_tokenizer_for(config: EngineConfig) -> Tokenizer:

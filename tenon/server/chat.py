@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -15,7 +14,7 @@ from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
 from tenon.server.call import Call
 from tenon.server.choices import Choices
 from tenon.server.dialect import TEMPLATE_VARIABLES
-from tenon.server.errors import bad_request, not_supported
+from tenon.server.errors import bad_request
 from tenon.server.logprobs import chat_logprobs
 from tenon.server.prompt import chat_prompt, room
 from tenon.server.schema.chat import (
@@ -36,30 +35,10 @@ from tenon.server.schema.sampling import sampling_params
 from tenon.server.stream import Delta as TokenDelta
 from tenon.server.stream import Generation, usage
 
-# Fields that exist in the API and do nothing yet, with the values that ask for nothing.
-_INERT: dict[str, tuple[Any, ...]] = {
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "chat_template": (),
-    "documents": ([],),
-    "structured_outputs": (),
-    "allowed_token_ids": ([],),
-    "bad_words": ([],),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-    "logits_processors": ([],),
-    "suffix": ("",),
-}
-
 
 async def create(call: Call, request: ChatRequest) -> None:
     """Render, generate, and send the answer in whole or in chunks."""
-    refuse_unsupported(request)
+    request.refuse_unsupported()
     request.check_stream_options()
     model, engine = call.app.models.get(request.model)
     top_logprobs = _top_logprobs(request)
@@ -90,14 +69,6 @@ def prefill(request: ChatRequest) -> str:
     """What of the answer the prompt holds already."""
     content = request.messages[-1].content if request.continue_final_message else ""
     return content if isinstance(content, str) else ""
-
-
-def refuse_unsupported(request: Any) -> None:
-    """Raises ApiError(400) naming the first field that asks for what does not exist yet."""
-    for name, inert in _INERT.items():
-        value = getattr(request, name, None)
-        if value is not None and value not in inert:
-            raise not_supported(name)
 
 
 async def chunks(

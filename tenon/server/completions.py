@@ -10,7 +10,6 @@ from msgspec import UNSET, UnsetType
 
 from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
 from tenon.server.call import Call
-from tenon.server.chat import refuse_unsupported
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.logprobs import completion_logprobs
 from tenon.server.prompt import MAX_PROMPTS, completion_prompts, room
@@ -37,7 +36,7 @@ class Run:
 
 async def create(call: Call, request: CompletionRequest) -> None:
     """Generate for every prompt, and send the answer in whole or in chunks."""
-    refuse_unsupported(request)
+    request.refuse_unsupported()
     request.check_stream_options()
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")

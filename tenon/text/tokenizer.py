@@ -9,22 +9,9 @@ from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from tenon.core.files import ModelFiles
 from tenon.errors import InvalidRequest, UnsupportedModel
 from tenon.text.ggml_vocab import SPACE
 from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces
-
-
-def load_tokenizer(files: ModelFiles) -> Tokenizer:
-    """The tokenizer of a model. Raises ModelFileError when its files are malformed or lack one."""
-    if files.kind == "gguf":
-        from tenon.formats.gguf import open_gguf
-        from tenon.text.from_gguf import from_metadata
-
-        return from_metadata(open_gguf(files.paths).metadata)
-    from tenon.text.from_hf import from_directory
-
-    return from_directory(files.directory)
 
 
 class Tokenizer:

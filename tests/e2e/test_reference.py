@@ -16,7 +16,7 @@ import pytest
 from tenon import ops
 from tenon.core.files import ModelFiles
 from tenon.models import load_model
-from tenon.text.tokenizer import load_tokenizer
+from tenon.text.load import load_tokenizer
 from tests.models.driver import Driver
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

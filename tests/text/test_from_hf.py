@@ -8,7 +8,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors
 
 from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError
-from tenon.text.tokenizer import load_tokenizer
+from tenon.text.load import load_tokenizer
 from tests.text import vocabularies
 
 

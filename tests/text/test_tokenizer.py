@@ -11,7 +11,8 @@ from tenon.core.files import ModelFiles
 from tenon.errors import InvalidRequest, UnsupportedModel
 from tenon.text.detokenize import Detokenizer
 from tenon.text.from_gguf import from_metadata
-from tenon.text.tokenizer import Tokenizer, load_tokenizer
+from tenon.text.load import load_tokenizer
+from tenon.text.tokenizer import Tokenizer
 from tests.text import vocabularies
 
 

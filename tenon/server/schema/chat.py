@@ -42,7 +42,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     verbosity: str | None = None  # no effect
 
-    # Known, and refused until they work (see chat.refuse_unsupported).
+    # Known, and refused until they work.
     functions: Any = None
     function_call: Any = None
     response_format: Any = None

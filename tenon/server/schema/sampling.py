@@ -8,7 +8,7 @@ import msgspec
 
 from tenon.core.sampling import MAX_LOGIT_BIAS, SamplingParams
 from tenon.errors import InvalidRequest
-from tenon.server.errors import bad_request
+from tenon.server.errors import bad_request, not_supported
 
 MAX_STOP_TOKENS = 1024
 
@@ -18,6 +18,26 @@ _PLAIN = (
     "repetition_penalty", "seed", "min_tokens", "stop", "stop_token_ids", "include_stop_str_in_output",
     "ignore_eos", "prompt_logprobs", "skip_special_tokens",
 )  # fmt: skip
+
+# Fields that exist in the API and do nothing yet, with the values that ask for nothing.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "chat_template": (),
+    "documents": ([],),
+    "structured_outputs": (),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "logits_processors": ([],),
+    "suffix": ("",),
+}
 
 
 class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +92,13 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     truncate_prompt_tokens: Any = None
     use_beam_search: Any = None
     logits_processors: Any = None
+
+    def refuse_unsupported(self) -> None:
+        """Raises ApiError(400) naming the first field that asks for what does not exist yet."""
+        for name, inert in _INERT.items():
+            value = getattr(self, name, None)
+            if value is not None and value not in inert:
+                raise not_supported(name)
 
     def check_stream_options(self) -> None:
         if self.stream_options is not None and not self.stream:
