@@ -31,17 +31,25 @@ TENON_INLINE int64_t min64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-// Rows [first, first + rows) of x as float32 with K padded to whole steps: [rows][steps * 32].
-void widen_rows(const LinearArgs& args, int64_t first, int64_t rows, float* out) {
-    const int64_t columns = args.w->columns, padded = args.w->steps * 32;
-    for (int64_t row = first; row < first + rows; ++row, out += padded) {
-        const float* wide = static_cast<const float*>(args.x) + row * args.x_stride;
-        const bf16* half = static_cast<const bf16*>(args.x) + row * args.x_stride;
-        int64_t k = 0;
-        for (; k + 16 <= columns; k += 16) store(out + k, args.x_is_f32 ? load(wide + k) : load(half + k));
-        for (; k < padded; k += 16) {
-            const int n = int(columns > k ? columns - k : 0);
-            store(out + k, args.x_is_f32 ? load_n(wide + k, n) : load_n(half + k, n));
+// Rows [begin, end) of `rows` rows of x, which start at row `first`, as float32 with K padded to whole steps.
+// K is cut into blocks of `block` steps; a block has its rows one after the other, so that a sweep over rows
+// reads memory in order: [steps / block][rows][block * 32].
+void widen_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t end, int64_t rows,
+                int64_t block, float* out) {
+    const int64_t columns = args.w->columns, steps = args.w->steps;
+    for (int64_t row = begin; row < end; ++row) {
+        const float* wide = static_cast<const float*>(args.x) + (first + row) * args.x_stride;
+        const bf16* half = static_cast<const bf16*>(args.x) + (first + row) * args.x_stride;
+        for (int64_t s = 0; s < steps; s += block) {
+            const int64_t from = s * 32, to = from + min64(block, steps - s) * 32;
+            float* target = out + from * rows + row * (to - from) - from;
+            int64_t k = from;
+            for (; k + 16 <= min64(columns, to); k += 16)
+                store(target + k, args.x_is_f32 ? load(wide + k) : load(half + k));
+            for (; k < to; k += 16) {
+                const int n = int(columns > k ? columns - k : 0);
+                store(target + k, args.x_is_f32 ? load_n(wide + k, n) : load_n(half + k, n));
+            }
         }
     }
 }
@@ -96,7 +104,7 @@ void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
     const Output out(args, 0);
     pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
         float* x = static_cast<float*>(pool.scratch(thread, size_t(rows * steps * 32) * 4));
-        widen_rows(args, 0, rows, x);
+        widen_rows(args, 0, 0, rows, rows, steps, x);
         units.visit(begin, end, [&](const Segment& segment, int64_t panel, int64_t panels) {
             with_format(segment.format, [&](auto format) {
                 constexpr Format F = format.value;
@@ -115,8 +123,8 @@ void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
 
 // acc [M][P * 16] += x [M][steps * 32] times P unpacked panels [steps * 32][16].
 template <int M, int P>
-void multiply_block(const float* x, int64_t x_stride, const float* const (&panels)[kBlockPanels],
-                    int64_t steps, float* acc) {
+void multiply_block(const float* x, const float* const (&panels)[kBlockPanels], int64_t steps, float* acc) {
+    const int64_t x_stride = steps * 32;
     for (int64_t s = 0; s < steps; ++s) {
         F32x16 even[M][P], odd[M][P];
         for (int m = 0; m < M; ++m)
@@ -145,28 +153,28 @@ void multiply_block(const float* x, int64_t x_stride, const float* const (&panel
     }
 }
 
-template <int P>
-void multiply_rows(int64_t rows, const float* x, int64_t x_stride, const float* const (&panels)[kBlockPanels],
-                   int64_t steps, float* acc) {
-    constexpr int64_t acc_stride = kBlockPanels * 16;
-    for (; rows >= kBlockRows; rows -= kBlockRows, x += kBlockRows * x_stride, acc += kBlockRows * acc_stride)
-        multiply_block<kBlockRows, P>(x, x_stride, panels, steps, acc);
-    if constexpr (kBlockRows > 4)
-        for (; rows >= 4; rows -= 4, x += 4 * x_stride, acc += 4 * acc_stride)
-            multiply_block<4, P>(x, x_stride, panels, steps, acc);
-    if constexpr (kBlockRows > 2)
-        for (; rows >= 2; rows -= 2, x += 2 * x_stride, acc += 2 * acc_stride)
-            multiply_block<2, P>(x, x_stride, panels, steps, acc);
-    for (; rows >= 1; --rows, x += x_stride, acc += acc_stride)
-        multiply_block<1, P>(x, x_stride, panels, steps, acc);
+template <int M, int P>
+void multiply_blocks(int64_t& rows, const float*& x, const float* const (&panels)[kBlockPanels],
+                     int64_t steps, float*& acc) {
+    for (; rows >= M; rows -= M, x += M * steps * 32, acc += M * kBlockPanels * 16)
+        multiply_block<M, P>(x, panels, steps, acc);
 }
 
-// Rows [0, rows) of x [rows][x_stride] times 1..kBlockPanels panels from `panel` on.
-void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, int64_t rows,
-           const float* x, int64_t x_stride, const Output& out, float* scratch) {
+template <int P>
+void multiply_rows(int64_t rows, const float* x, const float* const (&panels)[kBlockPanels], int64_t steps,
+                   float* acc) {
+    multiply_blocks<kBlockRows, P>(rows, x, panels, steps, acc);
+    if constexpr (kBlockRows > 4) multiply_blocks<4, P>(rows, x, panels, steps, acc);
+    if constexpr (kBlockRows > 2) multiply_blocks<2, P>(rows, x, panels, steps, acc);
+    multiply_blocks<1, P>(rows, x, panels, steps, acc);
+}
+
+// Rows [from, to) of all `rows` widened ones times 1..kBlockPanels panels from `panel` on.
+void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, const float* x,
+           int64_t rows, int64_t from, int64_t to, const Output& out, float* scratch) {
     float* acc = scratch;
-    float* unpacked = acc + rows * kBlockPanels * 16;
-    for (int64_t i = 0; i < rows * kBlockPanels; ++i) store(acc + i * 16, zero_f32());
+    float* unpacked = acc + (to - from) * kBlockPanels * 16;
+    for (int64_t i = 0; i < (to - from) * kBlockPanels; ++i) store(acc + i * 16, zero_f32());
     for (int64_t s = 0; s < w.steps; s += kBlockSteps) {
         const int64_t steps = min64(kBlockSteps, w.steps - s);
         const float* panels[kBlockPanels] = {};
@@ -179,22 +187,22 @@ void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t n
                 with_format(segment.format,
                             [&](auto format) { unpack_panel<format.value>(packed, steps, target); });
         }
+        const float* x_block = x + s * 32 * rows + from * steps * 32;
         if (num_panels == kBlockPanels)
-            multiply_rows<kBlockPanels>(rows, x + s * 32, x_stride, panels, steps, acc);
+            multiply_rows<kBlockPanels>(to - from, x_block, panels, steps, acc);
         else
-            multiply_rows<1>(rows, x + s * 32, x_stride, panels, steps, acc);
+            multiply_rows<1>(to - from, x_block, panels, steps, acc);
     }
-    for (int64_t row = 0; row < rows; ++row)
+    for (int64_t row = 0; row < to - from; ++row)
         for (int64_t p = 0; p < num_panels; ++p)
-            out.put(row, segment, panel + p, load(acc + (row * kBlockPanels + p) * 16));
+            out.put(from + row, segment, panel + p, load(acc + (row * kBlockPanels + p) * 16));
 }
 
 void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) {
     const PackedView& w = *args.w;
-    const int64_t stride = w.steps * 32;
-    float* x = static_cast<float*>(pool.shared_scratch(size_t(rows * stride) * 4));
+    float* x = static_cast<float*>(pool.shared_scratch(size_t(rows * w.steps * 32) * 4));
     pool.parallel_for(rows, [&](int64_t begin, int64_t end, int) {
-        widen_rows(args, first + begin, end - begin, x + begin * stride);
+        widen_rows(args, first, begin, end, rows, kBlockSteps, x);
     });
     const Units units(w, kBlockPanels);
     const int64_t splits = row_splits(units.count, rows, pool.num_threads());
@@ -205,8 +213,7 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
             const int64_t split = task % splits, unit = task / splits;
             const int64_t from = rows * split / splits, to = rows * (split + 1) / splits;
             units.visit(unit, unit + 1, [&](const Segment& segment, int64_t panel, int64_t panels) {
-                sweep(w, segment, panel, panels, to - from, x + from * stride, stride,
-                      Output(args, first + from), scratch);
+                sweep(w, segment, panel, panels, x, rows, from, to, Output(args, first), scratch);
             });
         }
     });
