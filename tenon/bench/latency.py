@@ -77,7 +77,6 @@ def _run(client: InProcessClient, shape: Shape, vocab_size: int, seed: int) -> R
     params = SamplingParams(
         temperature=0.0,
         max_tokens=shape.output_len,
-        min_tokens=shape.output_len,
         ignore_eos=True,
         seed=0,
         detokenize=False,
