@@ -63,6 +63,10 @@ class Engine:
         elif isinstance(message, ResetPrefixCache):
             self.scheduler.cache.reset()
 
+    def refuse(self, request_id: str, reason: str) -> None:
+        """Answer a request that is not taken, with the next step's outputs."""
+        self._pending.append(error_of(request_id, reason, "InvalidRequest"))
+
     def step(self) -> Outputs:
         """Compute one step; its outputs, and answers that were pending."""
         outputs, self._pending = self._pending, []
@@ -109,7 +113,7 @@ class Engine:
             self.runner.sampler.admit(request)
             self.scheduler.add(request)
         except InvalidRequest as error:
-            self._pending.append(error_of(message.request_id, str(error), "InvalidRequest"))
+            self.refuse(message.request_id, str(error))
         except Exception as error:
             log.exception("request %s could not be added", message.request_id)
             self._pending.append(error_of(message.request_id, f"internal error: {type(error).__name__}"))

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import msgspec
 import zmq
@@ -29,6 +30,7 @@ from tenon.errors import InvalidRequest, TenonError
 log = logging.getLogger(__name__)
 
 STATS_SECONDS = 0.1
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest)
 IDLE_CHECK_MS = 1000
 _PR_SET_PDEATHSIG = 1
 
@@ -69,7 +71,7 @@ def _run(launch: Launch, lifeline: socket.socket) -> None:
 
 def serve(engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes]) -> None:
     """Steps while there is work, and messages between steps, until Shutdown."""
-    inbox = Inbox(requests)
+    inbox = Inbox(requests, engine.refuse)
     encode = msgspec.msgpack.Encoder().encode
     stats_due = 0.0
     while True:
@@ -91,23 +93,52 @@ def serve(engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes
             outputs.send(encode(result))
 
 
-class Inbox:
-    """Messages that have arrived."""
+class _Named(msgspec.Struct):
+    """What is read of a message that cannot be read."""
 
-    def __init__(self, requests: zmq.Socket[bytes]) -> None:
+    request_id: str = ""
+
+
+class Inbox:
+    """Messages that have arrived. `refuse(request_id, reason)` is told of a request that cannot be read."""
+
+    def __init__(self, requests: zmq.Socket[bytes], refuse: Callable[[str, str], None]) -> None:
         self._requests = requests
+        self._refuse = refuse
         self._decode = msgspec.msgpack.Decoder(list[ToEngine]).decode
 
     def drain(self) -> list[ToEngine]:
-        """All messages that are there; does not wait. What cannot be read is reported and dropped."""
+        """All messages that are there; does not wait. One that cannot be read takes no other with it."""
         messages: list[ToEngine] = []
         while self._requests.poll(0):
             frame = self._requests.recv()
             try:
                 messages += self._decode(frame)
-            except (msgspec.DecodeError, InvalidRequest) as error:
-                log.error("dropped a message of %d bytes: %s", len(frame), error)
+            except UNREADABLE:
+                messages += self._one_by_one(frame)
         return messages
+
+    def _one_by_one(self, frame: bytes) -> Iterator[ToEngine]:
+        try:
+            parts = msgspec.msgpack.decode(frame, type=list[msgspec.Raw])
+        except UNREADABLE as error:
+            log.error("dropped %d bytes that are no list of messages: %s", len(frame), error)
+            return
+        for part in parts:
+            try:
+                yield msgspec.msgpack.decode(part, type=ToEngine)
+            except UNREADABLE as error:
+                log.error("a message of %d bytes cannot be read: %s", len(bytes(part)), error)
+                if name := _name(part):
+                    self._refuse(name, f"the request cannot be read: {error}")
+
+
+def _name(part: msgspec.Raw) -> str:
+    """The request that a message is about; "" if it does not tell."""
+    try:
+        return msgspec.msgpack.decode(part, type=_Named).request_id
+    except UNREADABLE:
+        return ""
 
 
 def _sleep(engine: Engine, requests: zmq.Socket[bytes]) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tenon.config import EngineArgs
-from tenon.core.messages import Failed
+from tenon.core.messages import Abort, Failed
 from tenon.core.sampling import SamplingParams
 from tenon.engine.async_engine import AsyncEngine
 from tenon.engine.process import ProcessClient, typed_error
@@ -96,6 +96,18 @@ async def test_wrong_requests_are_refused_before_they_are_sent(engine):
     with pytest.raises(InvalidRequest, match="in flight"):
         engine.generate("c", params(), request_id="other")
     await stream.aclose()
+
+
+async def test_a_message_that_cannot_be_read_is_answered_and_takes_no_other_with_it(engine):
+    good = engine.generate("x", params(), request_id="good")
+    bad = engine.generate("x", params(max_tokens=3000), request_id="bad")  # the engine refuses its double
+    message = {"type": "add", "request_id": "bad/0", "prompt_token_ids": "?", "params": {}}
+    out_of_range = message | {"prompt_token_ids": [1], "params": {"temperature": -1.0}}
+    engine._client.send([{"type": "nonsense"}, 7, message, Abort(["no one"]), out_of_range])
+    engine._client._requests.send(b"no msgpack")
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        await last(bad)
+    assert (await last(good)).finished
 
 
 async def test_an_idle_engine_uses_no_cpu(engine):
