@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tenon import ops
 from tenon.layers.embedding import Embedding
 from tenon.ops import select
 
@@ -75,15 +74,10 @@ class Weights:
         tied = all(isinstance(owner, Embedding) for owner in vocabulary)
         read = [weight for weight, owner in found if tied or not isinstance(owner, Embedding)]
         layers = [weight for weight in read if weight.shape[0] != spec.vocab_size]
-        dtype = ops.act_dtype(spec.dtype)
-        block = sum(
-            group.num_layers * ops.kv_bytes_per_block(block_size, group.num_kv_heads, group.head_dim, dtype)
-            for group in spec.kv_groups
-        )
         return cls(
             read_per_step=sum(weight.nbytes for weight in read),
             matrix_parameters=sum(rows * columns for rows, columns in (weight.shape for weight in layers)),
-            kv_bytes_per_token=block / block_size,
+            kv_bytes_per_token=model.kv_bytes_per_block(block_size) / block_size,
             vocab_size=spec.vocab_size,
         )
 

@@ -38,6 +38,14 @@ class Model(Protocol):
 
     spec: ModelSpec
 
+    def kv_bytes_per_block(self, block_size: int) -> int:
+        """Bytes that one block of `block_size` tokens takes in the whole cache."""
+        ...
+
+    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
+        """The model's own cache, one per layer: what `forward` takes."""
+        ...
+
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """hidden_TD float32; writes K and V of the batch's tokens into `kv`, one per layer."""
         ...

@@ -6,7 +6,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
 
 from tenon import ops
 from tenon.cache.groups import make_group
@@ -61,7 +60,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         secret=secrets.token_bytes(32),
         context=(config.model, config.revision or "", spec.model_type, spec.dtype),
     )
-    kv = _make_kv(model, num_blocks, config.block_size)
+    kv = model.kv_caches(num_blocks, config.block_size)
     scheduler = Scheduler(
         group,
         max_num_batched_tokens=config.max_num_batched_tokens,
@@ -90,7 +89,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         info={
             "model_type": spec.model_type,
             "dtype": spec.dtype,
-            "kv_cache_bytes": str(num_blocks * _bytes_per_block(model, config.block_size)),
+            "kv_cache_bytes": str(num_blocks * model.kv_bytes_per_block(config.block_size)),
             "forward_pass": passes.how,
         },
     )
@@ -111,7 +110,7 @@ def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
     budget = kv_budget() if config.kv_cache_memory is None else config.kv_cache_memory
     num_blocks, max_model_len = plan_blocks(
         budget=budget,
-        bytes_per_block=_bytes_per_block(model, config.block_size),
+        bytes_per_block=model.kv_bytes_per_block(config.block_size),
         block_size=config.block_size,
         model_len=spec.max_position,
         wanted_len=config.max_model_len,
@@ -120,24 +119,3 @@ def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
     if max_model_len < (config.max_model_len or spec.max_position):
         log.warning("memory for the KV cache limits max_model_len to %d tokens", max_model_len)
     return num_blocks, max_model_len
-
-
-def _bytes_per_block(model: Model, block_size: int) -> int:
-    if isinstance(model, Oracle):
-        return model.kv_bytes_per_block(block_size)
-    dtype = ops.act_dtype(model.spec.dtype)
-    return sum(
-        group.num_layers * ops.kv_bytes_per_block(block_size, group.num_kv_heads, group.head_dim, dtype)
-        for group in model.spec.kv_groups
-    )
-
-
-def _make_kv(model: Model, num_blocks: int, block_size: int) -> list[Any]:
-    if isinstance(model, Oracle):
-        return [model.kv_cache(num_blocks, block_size)]
-    dtype = ops.act_dtype(model.spec.dtype)
-    return [
-        ops.kv_cache(num_blocks, block_size, group.num_kv_heads, group.head_dim, dtype)
-        for group in model.spec.kv_groups
-        for _ in range(group.num_layers)
-    ]

@@ -75,8 +75,8 @@ class Oracle:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 8 * block_size
 
-    def kv_cache(self, num_blocks: int, block_size: int) -> OracleKV:
-        return OracleKV(num_blocks, block_size)
+    def kv_caches(self, num_blocks: int, block_size: int) -> list[OracleKV]:
+        return [OracleKV(num_blocks, block_size)]
 
     def forward(self, batch: Batch, kv: list[OracleKV]) -> np.ndarray:
         """Four float32 per token, each 16 bits of its chain."""

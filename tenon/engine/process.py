@@ -69,7 +69,7 @@ class ProcessClient:
         # The child has bound both; on the connecting side there is a queue from the first moment.
         self._requests = self._context.socket(zmq.PUSH)
         self._requests.linger = 0
-        self._requests.set_hwm(0)  # a send must never wait; how many requests are in flight is not bounded here
+        self._requests.set_hwm(0)  # a send must never wait; requests in flight are not bounded
         self._requests.connect(launch.requests_address)
         self._tasks = [
             asyncio.create_task(self._watch(reader), name="tenon-engine-watch"),

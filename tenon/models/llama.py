@@ -17,6 +17,7 @@ from tenon.core.batch import Batch
 from tenon.core.spec import ModelSpec
 from tenon.layers.attention import Attention
 from tenon.layers.embedding import Embedding
+from tenon.layers.kv import bytes_per_block, caches
 from tenon.layers.linear import Linear
 from tenon.layers.mlp import GatedMLP
 from tenon.layers.norm import RMSNorm
@@ -87,6 +88,12 @@ class Llama:
             weights.ignore(["lm_head.weight"])  # some files repeat the table
         else:
             self.head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+
+    def kv_bytes_per_block(self, block_size: int) -> int:
+        return bytes_per_block(self.spec, block_size)
+
+    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
+        return caches(self.spec, num_blocks, block_size)
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """The residual stream after the last layer, float32 [T, D]."""

@@ -6,6 +6,7 @@ import pytest
 from tenon.bench.roof import Roofs, Weights, probe
 from tenon.core.spec import KVGroup, ModelSpec
 from tenon.layers.embedding import Embedding
+from tenon.layers.kv import bytes_per_block
 from tenon.ops import select
 
 
@@ -33,6 +34,9 @@ class Model:
         self.blocks = [Layer(), Layer()]
         self.head = None if tied else Packed(100, 10)
         self.again = self.blocks[0]  # counted once
+
+    def kv_bytes_per_block(self, block_size):
+        return bytes_per_block(self.spec, block_size)
 
 
 @pytest.mark.parametrize("tied", [True, False])

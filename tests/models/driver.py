@@ -24,12 +24,7 @@ class Driver:
         order = rng.permutation(num_sequences * self.blocks_each).astype(np.int32)
         self.tables = order.reshape(num_sequences, self.blocks_each)
         self.lengths = [0] * num_sequences
-        act = ops.act_dtype(model.spec.dtype)
-        self.kv = [
-            ops.kv_cache(order.size, BLOCK, group.num_kv_heads, group.head_dim, act)
-            for group in model.spec.kv_groups
-            for _ in range(group.num_layers)
-        ]
+        self.kv = model.kv_caches(order.size, BLOCK)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[np.ndarray]:
         """For each (sequence, its next tokens): the logits [tokens, vocabulary], float32."""
