@@ -7,18 +7,17 @@ directory in Hugging Face format or a .gguf file), or a Hugging Face repository 
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from tenon.config import DEFAULT_MODEL
 from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError, ModelNotFound
+from tenon.formats.shards import find_shards
 from tenon.pull import CATALOG, Progress, pull
 
 _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(:(?P<file>[\w./-]+\.gguf))?", re.ASCII)
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
-_TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
 def resolve(
@@ -92,14 +91,7 @@ def _parts(path: Path) -> tuple[Path, ...]:
 def _from_directory(path: Path, name: str | None = None, revision: str | None = None) -> ModelFiles:
     name = name or path.resolve().name
     if (path / "config.json").is_file() or (path / "tokenizer.json").is_file():
-        shards = _shards(path)
-        others = sorted(file.name for file in path.iterdir() if file.suffix in _TORCH_SUFFIXES)
-        if not shards and others:
-            raise ModelFileError(
-                f"{path} has its weights only as {others[0]}, a pickle, which tenon does not read: "
-                "convert them to .safetensors"
-            )
-        return ModelFiles("hf", shards, name, path, revision)
+        return ModelFiles("hf", find_shards(path), name, path, revision)
     files = sorted(path.glob("*.gguf"))
     firsts = [file for file in files if not (match := _SPLIT.fullmatch(file.name)) or int(match["part"]) == 1]
     if len(firsts) == 1:
@@ -107,22 +99,3 @@ def _from_directory(path: Path, name: str | None = None, revision: str | None = 
     if firsts:
         raise ModelNotFound(f"{path} holds {len(firsts)} models; name one: {', '.join(map(str, firsts[:8]))}")
     raise ModelNotFound(f"{path} is not a model: it has neither config.json nor a .gguf file")
-
-
-def _shards(directory: Path) -> tuple[Path, ...]:
-    """The safetensors files the index names, or all there are. Raises ModelFileError when one is missing."""
-    index = directory / "model.safetensors.index.json"
-    if not index.is_file():
-        return tuple(sorted(directory.glob("*.safetensors")))
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{index}: not an index of safetensors files: {error!r}") from error
-    if any(not isinstance(file, str) or Path(file).name != file for file in names):
-        raise ModelFileError(f"{index}: names files outside its directory")
-    shards = tuple(directory / file for file in names)
-    if missing := [shard.name for shard in shards if not shard.is_file()]:
-        raise ModelFileError(
-            f"{directory}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:4])}"
-        )
-    return shards

@@ -84,11 +84,11 @@ def test_a_directory_with_gguf_files(home):
 
 
 def test_a_hugging_face_directory(home):
-    touch(home / "model", "config.json", "b.safetensors", "a.safetensors", "pytorch_model.bin")
+    touch(home / "model", "config.json", "model.safetensors", "consolidated.safetensors", "pytorch_model.bin")
     files = resolve("model/")
-    assert files == ModelFiles(
-        "hf", (Path("model/a.safetensors"), Path("model/b.safetensors")), "model", Path("model")
-    )
+    assert files == ModelFiles("hf", (Path("model/model.safetensors"),), "model", Path("model"))
+    touch(home / "two", "config.json", "a.safetensors", "b.safetensors")
+    assert "no index" in refused("two", ModelFileError)
 
 
 def test_shards_are_those_of_the_index(home):

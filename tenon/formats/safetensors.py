@@ -2,8 +2,7 @@
 
 Source: the format section of the safetensors repository. Layout: header length u64 (little-endian), header
 JSON {name: {dtype, shape, data_offsets: [begin, end)}}, then the bytes. The tensors cover the bytes without
-holes or overlaps; this is checked, as the reference implementation does. Sharded:
-`model.safetensors.index.json` has {"weight_map": {name: file}}, files in the same directory.
+holes or overlaps; this is checked, as the reference implementation does.
 """
 
 from __future__ import annotations
@@ -18,11 +17,9 @@ import msgspec
 
 from tenon.errors import ModelFileError
 from tenon.formats.mapped import MappedFile, TensorInfo, merge
+from tenon.formats.shards import INDEX_NAME, read_index
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
-MAX_INDEX_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
 
 # Type in the file -> name in tenon, bytes per element. Only those in ggml.BLOCKS can be a model's weights.
@@ -38,10 +35,6 @@ class _Tensor(msgspec.Struct):
     dtype: str
     shape: list[int]
     data_offsets: tuple[int, int]
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
 
 
 class SafetensorsFile:
@@ -63,43 +56,20 @@ class SafetensorsShards:
         self.tensors: Mapping[str, TensorInfo] = merge(directory, [f.tensors for f in files.values()])
 
 
-def open_safetensors(directory: Path) -> SafetensorsShards:
-    """The safetensors checkpoint in `directory`: sharded by its index, or its only safetensors file.
+def open_safetensors(directory: Path, paths: tuple[Path, ...]) -> SafetensorsShards:
+    """The checkpoint in `directory`, whose files `paths` are (see `tenon.formats.shards.find_shards`).
 
-    Raises ModelFileError: neither is there, or a shard is missing, or lacks what the index says it holds.
+    Raises ModelFileError: there are none, or one is malformed, or lacks what the index says it holds.
     """
-    index = directory / INDEX_NAME
-    if index.is_file():
-        return _open_index(index)
-    found = sorted(directory.glob("*.safetensors"))
-    single = [path for path in found if path.name == SINGLE_NAME] or found
-    if len(single) > 1:
-        raise ModelFileError(f"{directory}: {len(found)} safetensors files, but no index {INDEX_NAME}")
-    if single:
-        return SafetensorsShards(directory, tuple(single))
-    if pickles := sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
-        raise ModelFileError(
-            f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads "
-            "safetensors or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
-        )
-    raise ModelFileError(f"{directory}: no safetensors file is there")
-
-
-def _open_index(path: Path) -> SafetensorsShards:
-    if path.stat().st_size > MAX_INDEX_BYTES:
-        raise ModelFileError(f"{path}: larger than {MAX_INDEX_BYTES} bytes")
-    try:
-        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: malformed: {error}") from None
-    for name in set(weight_map.values()):
-        if name != Path(name).name or not name.endswith(".safetensors") or "\\" in name:
-            raise ModelFileError(f"{path}: {name!r} is not the name of a safetensors file in this directory")
-    shards = SafetensorsShards(path.parent, tuple(path.parent / n for n in sorted(set(weight_map.values()))))
-    for name, file_name in weight_map.items():
+    if not paths:
+        raise ModelFileError(f"{directory}: no safetensors file is there")
+    shards = SafetensorsShards(directory, paths)
+    for name, file_name in (read_index(directory) or {}).items():
         info = shards.tensors.get(name)
         if info is None or info.file.path.name != file_name:
-            raise ModelFileError(f"{path}: the index puts tensor {name!r} into {file_name}, where it is not")
+            raise ModelFileError(
+                f"{directory / INDEX_NAME}: it puts tensor {name!r} into {file_name}, where it is not"
+            )
     return shards
 
 

@@ -35,7 +35,7 @@ class Checkpoint:
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
     """Raises ModelFileError when the files are malformed or incomplete. Reads headers only."""
-    return _open_gguf(files.paths) if files.kind == "gguf" else _open_hf(files.directory)
+    return _open_gguf(files.paths) if files.kind == "gguf" else _open_hf(files)
 
 
 def _open_gguf(paths: tuple[Path, ...]) -> Checkpoint:
@@ -48,7 +48,8 @@ def _open_gguf(paths: tuple[Path, ...]) -> Checkpoint:
     return Checkpoint("gguf", file, architecture, architecture, fields, "gguf", _token_ids(everything, eos))
 
 
-def _open_hf(directory: Path) -> Checkpoint:
+def _open_hf(files: ModelFiles) -> Checkpoint:
+    directory = files.directory
     config = Fields(read_json(directory / "config.json"), directory / "config.json")
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
@@ -59,7 +60,7 @@ def _open_hf(directory: Path) -> Checkpoint:
     quant = config.within("quantization_config")
     return Checkpoint(
         kind="hf",
-        file=open_safetensors(directory),
+        file=open_safetensors(directory, files.paths),
         architecture=architectures[0],
         model_type=config.text("model_type", ""),
         fields=config,

@@ -13,6 +13,11 @@ from safetensors.torch import save_file
 
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.formats.safetensors import SafetensorsFile, open_safetensors
+from tenon.formats.shards import find_shards
+
+
+def opened(directory):
+    return open_safetensors(directory, find_shards(directory))
 
 
 def file(header, data=b"", length=None):
@@ -44,7 +49,7 @@ def test_reads_what_the_safetensors_package_writes(tmp_path, seed):
         "scalar": torch.tensor(2.0),
     }
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    got = open_safetensors(tmp_path).tensors
+    got = opened(tmp_path).tensors
     assert set(got) == set(tensors)
     for name in ("matrix", "half", "brain"):
         raw = got[name].raw()
@@ -102,7 +107,7 @@ def sharded(directory, weight_map, **shards):
 
 def test_shards(tmp_path):
     weight_map = {"a": "one.safetensors", "b": "two.safetensors"}
-    assert set(open_safetensors(sharded(tmp_path, weight_map, one="a", two="b")).tensors) == {"a", "b"}
+    assert set(opened(sharded(tmp_path, weight_map, one="a", two="b")).tensors) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -121,26 +126,26 @@ def test_shards(tmp_path):
 )
 def test_bad_indices(tmp_path, weight_map, says):
     with pytest.raises(ModelFileError, match=says):
-        open_safetensors(sharded(tmp_path, weight_map, one="a", two="b"))
+        opened(sharded(tmp_path, weight_map, one="a", two="b"))
 
 
 def test_a_tensor_in_two_shards(tmp_path):
     weight_map = {"a": "one.safetensors", "b": "two.safetensors"}
     with pytest.raises(ModelFileError, match="two files"):
-        open_safetensors(sharded(tmp_path, weight_map, one="a", two="ab"))
+        opened(sharded(tmp_path, weight_map, one="a", two="ab"))
 
 
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelFileError, match="pickle"):
-        open_safetensors(tmp_path)
+        opened(tmp_path)
 
 
 def test_a_single_file_of_any_name(tmp_path):
     with pytest.raises(ModelFileError, match="no safetensors"):
-        open_safetensors(tmp_path)
+        opened(tmp_path)
     save_file({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
-    assert set(open_safetensors(tmp_path).tensors) == {"a"}
+    assert set(opened(tmp_path).tensors) == {"a"}
     save_file({"b": torch.zeros(2)}, tmp_path / "more.safetensors")
     with pytest.raises(ModelFileError, match="no index"):
-        open_safetensors(tmp_path)
+        opened(tmp_path)
