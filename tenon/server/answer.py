@@ -17,6 +17,7 @@ from tenon.core.sampling import SamplingParams
 from tenon.server.auth import cache_salt
 from tenon.server.call import Call
 from tenon.server.engine import Engine
+from tenon.server.logprobs import LOWEST
 from tenon.server.probes import tenon_version
 from tenon.server.schema.sampling import SamplingFields, check_vocab
 from tenon.server.stream import Generation
@@ -90,4 +91,8 @@ async def reply(
 
 def wire_prompt_logprobs(entries: list[TokenLogprobs | None]) -> list[dict[str, Logprob] | None]:
     """Prompt logprobs as vLLM's API has them: token id to logprob, rank and text, per position."""
-    return [None if entry is None else {str(i): p for i, p in entry.items()} for entry in entries]
+    return [None if entry is None else {str(i): _finite(p) for i, p in entry.items()} for entry in entries]
+
+
+def _finite(value: Logprob) -> Logprob:
+    return value if value.logprob >= LOWEST else msgspec.structs.replace(value, logprob=LOWEST)

@@ -136,6 +136,8 @@ async def test_prompt_logprobs(client):
     assert answer["prompt_logprobs"][0] is None
     assert len(answer["prompt_logprobs"]) == len(PROMPT)
     assert answer["prompt_logprobs"][1][str(ord(PROMPT[1]))]["logprob"] == -3.0
+    answer = (await client.post(PATH, body(prompt_logprobs=3))).json()
+    assert answer["prompt_logprobs"][1]["99"]["logprob"] == -9999.0  # JSON has no -inf
 
 
 async def test_sampling_fields_reach_the_engine(client, engine):
