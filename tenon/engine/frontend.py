@@ -145,6 +145,12 @@ class Frontend:
         """Check a request and fan it out. Raises InvalidRequest."""
         text, ids = self._encode(prompt)
         self._check(ids, params)
+        if priority and self.config.scheduling_policy != "priority":
+            raise InvalidRequest(
+                f"priority {priority} would have no effect: the engine runs with scheduling_policy "
+                f"{self.config.scheduling_policy!r}",
+                "priority",
+            )
         request_id = request_id or uuid.uuid4().hex
         if request_id in self.generations:
             raise InvalidRequest(f"a request with the id {request_id!r} is in flight already", "request_id")

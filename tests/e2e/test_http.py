@@ -227,6 +227,13 @@ def test_killed_engine_ends_the_server():
     assert server.process.wait(20) == 1
 
 
+def test_a_priority_needs_its_policy(oracle: RealServer):
+    url = oracle.api + "/completions"
+    answer = httpx.post(url, json={"prompt": "Hello", "priority": 1})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
+    assert httpx.post(url, json={"prompt": "Hello", "priority": 0}).status_code == 200
+
+
 def test_port_in_use_is_one_line(oracle: RealServer):
     port = oracle.url.rpartition(":")[2]
     command = [sys.executable, "-m", "tenon", "serve", "--load-format", "oracle", "--port", port]

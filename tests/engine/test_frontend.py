@@ -28,12 +28,21 @@ def emit(child: str, text: str | bytes, finish_reason: str | None = None, **fiel
 
 
 def test_choices_share_everything_but_their_index():
-    frontend = make()
+    frontend = make(scheduling_policy="priority")
     generation, adds = frontend.add("hi", SamplingParams(n=3), request_id="r", priority=2, cache_salt="s")
     assert [add.request_id for add in adds] == ["r/0", "r/1", "r/2"]
     assert [add.choice for add in adds] == [0, 1, 2]
     assert {add.params.seed for add in adds} == {generation.seed}
     assert {(add.params.n, add.priority, add.cache_salt) for add in adds} == {(1, 2, "s")}
+
+
+def test_a_priority_without_effect_is_refused():
+    frontend = make()
+    with pytest.raises(InvalidRequest, match="scheduling_policy") as caught:
+        frontend.add("hi", SamplingParams(), priority=-1)
+    assert caught.value.param == "priority"
+    assert not frontend.generations
+    frontend.add("hi", SamplingParams(), priority=0)
 
 
 def test_seeds_are_drawn_from_the_engines_seed():
