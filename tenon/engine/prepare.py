@@ -103,7 +103,8 @@ class Preparer:
         count_R = np.array(counts, np.int32)
         np.cumsum(count_R, out=query_start_R1[1:])
         np.add(start_R, count_R, out=context_len_R)
-        np.take(self._table.block_table_RB, rows, axis=0, out=block_table_RB)
+        # Not mode="raise", which would go through a buffer: rows are right.
+        np.take(self._table.block_table_RB, rows, axis=0, out=block_table_RB, mode="clip")
         if num_tokens == num_requests:
             positions_T[:] = start_R
             block_T = block_table_RB[self._arange_T[:num_requests], positions_T // self._block_size]
