@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -22,9 +24,9 @@ class CompletionOutput(msgspec.Struct, kw_only=True):
 
     index: int
     text: str = ""
-    token_ids: list[int] = []
+    token_ids: Sequence[int] = []  # a list once finished; before, a view that nobody may change
     cumulative_logprob: float | None = None
-    logprobs: list[TokenLogprobs] | None = None
+    logprobs: Sequence[TokenLogprobs] | None = None
     finish_reason: str | None = None  # "stop", "length", "abort", "error"
     stop_reason: int | str | None = None  # the stop token id or stop string that ended it; None for EOS
 

@@ -19,6 +19,7 @@ from tenon.core.messages import AddRequest, EngineOutput, Outputs, Ready, TokenL
 from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput, TokenLogprobs
 from tenon.core.sampling import MAX_SEED, SamplingParams
 from tenon.errors import InvalidRequest, RequestFailed, TenonError
+from tenon.util.view import FirstOf
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -42,6 +43,7 @@ class Choice:
         self.text = ""
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
+        self._final: CompletionOutput | None = None  # once finished, for all who ask
         self._detokenizer = detokenizer
         self._shows_stop = params.include_stop_str_in_output
 
@@ -73,15 +75,22 @@ class Choice:
                 self.text += self._detokenizer.flush()
 
     def snapshot(self) -> CompletionOutput:
-        return CompletionOutput(
+        """The state of now: of a choice that goes on, at a cost that does not grow with its output."""
+        if self._final is not None:
+            return self._final
+        take = FirstOf if self.finish_reason is None else list
+        output = CompletionOutput(
             index=self.index,
             text=self.text,
-            token_ids=self.token_ids.copy(),
+            token_ids=take(self.token_ids),
             cumulative_logprob=None if self.logprobs is None else self.cumulative_logprob,
-            logprobs=None if self.logprobs is None else self.logprobs.copy(),
+            logprobs=None if self.logprobs is None else take(self.logprobs),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
         )
+        if self.finish_reason is not None:
+            self._final = output
+        return output
 
 
 class Generation:
@@ -107,7 +116,7 @@ class Generation:
         return self.num_unfinished == 0 or self.error is not None
 
     def snapshot(self) -> RequestOutput:
-        """The state of now. Owns its lists."""
+        """The state of now; later outputs do not change it."""
         return RequestOutput(
             request_id=self.request_id,
             prompt=self.prompt,

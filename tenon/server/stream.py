@@ -93,8 +93,8 @@ class Generation:
         delta = Delta(
             index=choice.index,
             text=choice.text[sent.chars :],
-            token_ids=choice.token_ids[sent.tokens :],
-            logprobs=logprobs[sent.logprobs :],
+            token_ids=list(choice.token_ids[sent.tokens :]),
+            logprobs=list(logprobs[sent.logprobs :]),
             finish_reason=None if sent.finished else choice.finish_reason,
             stop_reason=choice.stop_reason,
         )

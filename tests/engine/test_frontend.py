@@ -71,6 +71,26 @@ def test_text_grows_and_characters_stay_whole():
     assert not frontend.generations
 
 
+def test_snapshots_stay_what_they_were_and_end_as_lists():
+    frontend = make()
+    generation, _ = frontend.add("hi", SamplingParams(n=2, logprobs=0, max_tokens=99), request_id="r")
+    taken = []
+    for i, byte in enumerate(b"abcdefgh"):
+        entry = [TokenLogprob(byte, -1.0, 1, [], [])]
+        end = "length" if byte == ord("h") else None
+        frontend.apply(outputs(emit("r/0", bytes([byte]), end, new_logprobs=entry)))
+        taken.append(generation.snapshot().outputs[0])
+        assert taken[i].token_ids == list(b"abcdefgh"[: i + 1])
+    for i, choice in enumerate(taken):
+        assert choice.text == "abcdefgh"[: i + 1]
+        assert choice.token_ids == list(choice.text.encode())
+        assert [list(entry) for entry in choice.logprobs] == [[byte] for byte in choice.token_ids]
+        assert choice.cumulative_logprob == -1.0 * len(choice.token_ids)
+    frontend.apply(outputs(emit("r/1", "x", "length", new_logprobs=entry)))
+    for choice in generation.snapshot().outputs:
+        assert type(choice.token_ids) is type(choice.logprobs) is list
+
+
 def test_a_stop_string_ends_the_choice_and_aborts_the_engine_request():
     frontend = make()
     generation, _ = frontend.add("hi", SamplingParams(n=2, stop="END"), request_id="r")
@@ -187,7 +207,7 @@ def test_a_dead_engine_ends_all():
     assert not frontend._children
 
 
-def test_a_snapshot_owns_its_lists_and_can_be_sent():
+def test_a_snapshot_does_not_change_and_can_be_sent():
     frontend = make()
     generation, _ = frontend.add("hi", SamplingParams(), request_id="r")
     frontend.apply(outputs(emit("r/0", "a", num_cached_tokens=3)))
@@ -195,4 +215,5 @@ def test_a_snapshot_owns_its_lists_and_can_be_sent():
     frontend.apply(outputs(emit("r/0", "b", "length")))
     assert snapshot.outputs[0].token_ids == [97]
     assert snapshot.num_cached_tokens == 3
-    assert msgspec.json.encode(snapshot)
+    assert msgspec.json.encode(snapshot, enc_hook=list)  # views are not JSON by themselves
+    assert msgspec.json.encode(generation.snapshot())
