@@ -1,20 +1,14 @@
-"""Every environment variable that tenon reads, in one place."""
+"""Every environment variable that tenon reads, in one place.
+
+But for two, which the native kernels read themselves when they are first used, and `tenon.kernels.cpu` turns
+into a ConfigError when they ask for what is not there: TENON_CPU_ISA (force amx, avx512, avx2 or baseline;
+tenon/kernels/cpu/native/base/isa.cpp) and TENON_NUM_THREADS (threads of the pool; native/base/pool.cpp).
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-
-def cpu_isa() -> str | None:
-    """TENON_CPU_ISA: force an instruction set: amx, avx512, avx2 or baseline."""
-    return os.environ.get("TENON_CPU_ISA") or None
-
-
-def num_threads() -> int | None:
-    """TENON_NUM_THREADS: worker threads of the native pool (default: usable cores)."""
-    value = os.environ.get("TENON_NUM_THREADS")
-    return int(value) if value else None
 
 
 def backend() -> str | None:
