@@ -216,7 +216,7 @@ def startup(engine: EngineArgs, num_iters: int, json_path: str | None, csv_path:
 @command.command("ops")
 @click.argument("op", nargs=-1, help="Names of ops (default: all).")
 @click.option("--reference", is_flag=True, help="Time the definitions in torch too.")
-@click.option("--seconds", type=float, default=0.2, show_default=True, help="Time for each case.")
+@click.option("--seconds", type=float, default=0.05, show_default=True, help="Time for each case.")
 @_outputs
 def ops(
     op: tuple[str, ...], reference: bool, seconds: float, json_path: str | None, csv_path: str | None

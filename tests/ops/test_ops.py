@@ -63,6 +63,15 @@ def test_timing_counts_bytes(seed):
     assert timing.gigabytes_per_s == pytest.approx(case.num_bytes / timing.seconds * 1e-9)
 
 
+@pytest.mark.parametrize(("each", "calls"), [(1.0, 1), (0.02, 4)])
+def test_timing_ends_with_its_time(each, calls, monkeypatch):
+    made = []
+    monkeypatch.setattr(harness, "_timed", lambda run, args: made.append(each) or each)
+    case = harness.cases("rms_norm", 0, bench=True)[0]
+    assert harness.time_case("rms_norm", case, harness.Target(select.REFERENCE), 0.05).seconds == each
+    assert len(made) == calls
+
+
 def test_references_need_no_bench_size_surprises():
     assert all(op.__doc__ for op in select.OPS.values())
     assert {choice.op for choice in ops.explain()} == set(select.OPS)
