@@ -6,71 +6,17 @@ alone: the tokens, and the logits themselves, bit by bit, at every position that
 
 from __future__ import annotations
 
-import hashlib
 import random
 
-import numpy as np
 import pytest
 
 from tenon.config import EngineArgs
 from tenon.core.messages import AddRequest
-from tenon.core.sampling import SamplingParams
-from tenon.engine.engine import Engine
 from tenon.engine.loader import load_engine
+from tests.engine.recorder import Recorder, Trace, check, make_requests
 
-OUTPUT_LEN = 12
 VOCAB = 49152
 BLOCK_BYTES = 30 * 2 * 32 * 3 * 64 * 2  # layers, K and V, tokens, heads, width, bfloat16
-
-Trace = tuple[list[int], list[bytes]]  # of one request: tokens, and a digest of each row of logits
-
-
-class Recorder:
-    """Runs requests, and keeps what they emit and the raw logits that it was sampled from."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.num_runs = 0
-        sampler = engine.runner.sampler
-        self._sample = sampler.sample
-        sampler.sample = self._record
-        self._digests: dict[str, list[bytes]] = {}
-
-    def _record(self, requests, logits_SV: np.ndarray):
-        for request, row_V in zip(requests, logits_SV, strict=True):
-            self._digests.setdefault(request.id, []).append(hashlib.sha256(row_V.tobytes()).digest())
-        return self._sample(requests, logits_SV)
-
-    def run(self, adds: list[AddRequest]) -> dict[str, Trace]:
-        self._digests = {}
-        tokens: dict[str, list[int]] = {add.request_id: [] for add in adds}
-        for add in adds:
-            self.engine.handle(add)
-        while self.engine.has_work:
-            for output in self.engine.step().outputs:
-                assert output.error is None, output.error
-                tokens[output.request_id] += output.new_token_ids
-        self.engine.check_integrity()
-        assert self.engine.stats().kv_blocks_used == 0
-        return {name: (tokens[name], self._digests[name]) for name in tokens}
-
-
-def make_requests(
-    rng: random.Random, lengths: list[int], prefix: str = "r", max_tokens: int = OUTPUT_LEN
-) -> list[AddRequest]:
-    return [
-        AddRequest(
-            request_id=f"{prefix}{i}",
-            prompt_token_ids=[rng.randrange(17, VOCAB) for _ in range(length)],
-            params=SamplingParams(
-                temperature=[0.0, 0.8][i % 2],
-                max_tokens=max_tokens,
-                ignore_eos=True,
-                seed=rng.randrange(2**64),
-            ),
-        )
-        for i, length in enumerate(lengths)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +31,7 @@ def load(model):
 @pytest.fixture(scope="module")
 def requests() -> list[AddRequest]:
     """Lengths around the sizes of blocks and of attention's steps."""
-    return make_requests(random.Random(20_26), [1, 31, 65, 257, 530])
+    return make_requests(random.Random(20_26), [1, 31, 65, 257, 530], VOCAB)
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +41,12 @@ def alone(load, requests) -> dict[str, Trace]:
     return {add.request_id: recorder.run([add])[add.request_id] for add in requests}
 
 
-def check(got: dict[str, Trace], alone: dict[str, Trace]) -> None:
-    for name, (tokens, digests) in alone.items():
-        assert got[name][0] == tokens, name
-        assert got[name][1] == digests, f"{name}: the tokens are the same, the logits are not"
-
-
 @pytest.mark.parametrize("size", [2, 7, 33])
 def test_in_a_batch_with_others(size, load, requests, alone, seed):
     rng = random.Random(seed)
     recorder = load()
     mine = rng.sample(requests, min(size - 1, len(requests)))
-    others = make_requests(rng, [rng.randint(1, 60) for _ in range(size - len(mine))], "other")
+    others = make_requests(rng, [rng.randint(1, 60) for _ in range(size - len(mine))], VOCAB, "other")
     batch = mine + others
     rng.shuffle(batch)
     got = recorder.run(batch)
@@ -142,7 +82,7 @@ def test_with_preemption(prefix_caching, load, requests, alone, seed):
         enable_prefix_caching=prefix_caching,
     )
     assert recorder.engine.ready.num_kv_blocks == 15
-    others = make_requests(random.Random(seed), [16] * 3, "other", max_tokens=60)
+    others = make_requests(random.Random(seed), [16] * 3, VOCAB, "other", max_tokens=60)
     mine = [requests[3], *requests[:3]]
     got = recorder.run(others + mine)
     check(got, {add.request_id: alone[add.request_id] for add in mine})

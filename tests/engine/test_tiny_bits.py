@@ -1,0 +1,94 @@
+"""A request's bits do not depend on its surroundings: on a tiny random model, in both types of activations,
+on every instruction set, and with everything that can change at once. tests/e2e/test_same_bits.py does more,
+one thing at a time, on the default model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tenon.config import EngineArgs
+from tenon.engine.loader import load_engine
+from tenon.kernels import cpu
+from tests.engine.recorder import Recorder, Trace, check, make_requests
+from tests.models.families import make, save_safetensors, tiny
+
+if reason := cpu.support():
+    pytest.skip(reason, allow_module_level=True)
+
+from tenon.kernels.cpu import _native
+
+VOCAB = 160
+LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
+DTYPES = {"float32": 4, "bfloat16": 2}  # bytes per element
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = _native.num_threads()
+    _native.set_num_threads(count)
+    try:
+        yield
+    finally:
+        _native.set_num_threads(before)
+
+
+class Setting:
+    """A model's files, its requests, and what each is answered with alone, on one thread."""
+
+    def __init__(self, directory: str, dtype: str, rng: random.Random) -> None:
+        self.directory, self.dtype = directory, dtype
+        self.requests = make_requests(rng, LENGTHS, VOCAB)
+        with threads(1):
+            recorder = self.load(enable_prefix_caching=False)
+            self.alone: dict[str, Trace] = {}
+            for add in self.requests:
+                self.alone |= recorder.run([add])
+
+    def load(self, num_blocks: int = 64, **args) -> Recorder:
+        block_bytes = 2 * 2 * 32 * 2 * 16 * DTYPES[self.dtype]  # layers, K and V, tokens, heads, width
+        args = {"max_num_seqs": 16, "max_model_len": 448, **args}
+        config = EngineArgs(
+            model=self.directory, dtype=self.dtype, kv_cache_memory=num_blocks * block_bytes, **args
+        ).resolve()
+        recorder = Recorder(load_engine(config))
+        assert recorder.engine.ready.num_kv_blocks == num_blocks
+        return recorder
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny")
+    save_safetensors(make(tiny("llama"), seed=random.randrange(2**32)), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def setting(request, directory) -> Setting:
+    return Setting(directory, request.param, random.Random())
+
+
+@pytest.mark.parametrize("isa", cpu.variants())
+def test_on_every_instruction_set(isa, setting):
+    with cpu.variant(isa):
+        check(setting.load().run(setting.requests), setting.alone)
+
+
+def test_everything_at_once(setting):
+    """Chunks of 7 tokens, two threads, and 15 blocks: others grow until the long prompt, which goes in
+    slowly, must give its blocks back. Then all again, with what is left in the prefix cache."""
+    if _native.max_threads() < 2:
+        pytest.skip("this machine has one core")
+    others = make_requests(random.Random(), [16] * 3, VOCAB, "other", max_tokens=60)
+    mine = [setting.requests[3], *setting.requests[:3]]
+    alone = {add.request_id: setting.alone[add.request_id] for add in mine}
+    with threads(2):
+        recorder = setting.load(num_blocks=15, max_num_batched_tokens=7)
+        check(recorder.run(others + mine), alone)
+        assert recorder.engine.stats().num_preemptions > 0
+        check(recorder.run(others + mine), alone)
+        assert recorder.engine.stats().prefix_cache_hits > 0
