@@ -117,7 +117,8 @@ def _message(parser: Parser, table: Channels, header: _Header) -> Decode:
 def _call(parser: Parser, tool: str, ends: frozenset[str]) -> Decode:
     src = parser.src
     yield from src.spaces()
-    if (yield from src.one_of(markers(ends))):
+    # The marker may be the token that ended the output, which is no part of the text.
+    if (yield from src.one_of(markers(ends))) or not (yield from src.peek()):
         parser.begin(tool)
         parser.write("{}")
         return

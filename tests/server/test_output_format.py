@@ -205,6 +205,35 @@ async def test_markers_that_are_special_tokens_are_kept(special, skip):
     assert engine.requests[0].params.skip_special_tokens is skip
 
 
+HARMONY = "<|start|><|channel|><|message|>"
+THOUGHT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+
+
+@pytest.mark.parametrize("end", ["<|call|>", "<|return|>"])
+async def test_an_end_token_that_is_no_text_ends_a_harmony_message(end):
+    """The model's end tokens are markers of the format, and their text is not part of the output."""
+    call = '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}'
+    text = call if end == "<|call|>" else "<|channel|>final<|message|>Paris."
+    engine = scripted(THOUGHT + text, TEMPLATE + HARMONY)
+    engine.tokenizer.token_bytes = lambda token: end.encode() if token == 256 else bytes([token])
+    client = client_of(engine)
+    fields = body(tools=[TOOL])
+    whole = (await client.post(PATH, fields)).json()["choices"][0]
+    streamed, reason = folded(await client.events(PATH, fields))
+    assert engine.requests[0].params.skip_special_tokens is False  # detected as harmony
+    assert whole["finish_reason"] == reason == ("tool_calls" if end == "<|call|>" else "stop")
+    for message in (whole["message"], streamed):
+        assert message["reasoning"] == "Hm."
+        if end == "<|call|>":
+            (made,) = message["tool_calls"]
+            assert made["function"]["name"] == "get_weather"
+            assert json.loads(made["function"]["arguments"]) == {"city": "Paris"}
+            assert not message["content"]
+        else:
+            assert message["content"] == "Paris."
+            assert not message.get("tool_calls")
+
+
 async def test_openai_client_streams_calls():
     engine = scripted(f"<think>Hm.</think>{CALL}{CALL}")
     async with (

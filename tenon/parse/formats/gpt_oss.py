@@ -48,6 +48,12 @@ CASES = [
     ),
     Case("recipient first", _TIME.removeprefix("<|start|>assistant"), calls=[("get_time", {})]),
     Case("empty arguments", _TIME.replace("{}", " "), calls=[("get_time", {})]),
+    Case(
+        "ended by a token without text",
+        _PARIS.removesuffix("<|call|>"),
+        calls=[("get_weather", {"city": "Paris"})],
+    ),
+    Case("empty and ended so", "to=functions.get_time<|message|>", calls=[("get_time", {})]),
     Case("cut off in a call", _PARIS.partition("ris")[0], calls=[("get_weather", '{"city": "Pa')]),
     Case("no markers", "Hello <b>!", content="Hello <b>!"),
     Case("messages of one kind", f"{_THINK}<|start|>assistant{_THINK}", reasoning="Hm. \nHm. "),
