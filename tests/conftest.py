@@ -9,10 +9,14 @@ import pytest
 from tenon.pull import CATALOG
 
 
+def new_seed() -> int:
+    """A fresh seed; set TENON_TEST_SEED to repeat a failure."""
+    return int(os.environ.get("TENON_TEST_SEED") or secrets.randbits(32))
+
+
 @pytest.fixture
 def seed():
-    """A fresh seed; set TENON_TEST_SEED to repeat a failure."""
-    value = int(os.environ.get("TENON_TEST_SEED") or secrets.randbits(32))
+    value = new_seed()
     print(f"TENON_TEST_SEED={value}")
     return value
 

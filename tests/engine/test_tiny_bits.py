@@ -14,6 +14,7 @@ import pytest
 from tenon.config import EngineArgs
 from tenon.engine.loader import load_engine
 from tenon.kernels import cpu
+from tests.conftest import new_seed
 from tests.engine.recorder import Recorder, Trace, check, make_requests
 from tests.models.families import make, save_safetensors, tiny
 
@@ -61,15 +62,26 @@ class Setting:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+def shared_seed() -> int:
+    return new_seed()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, shared_seed):
     path = tmp_path_factory.mktemp("tiny")
-    save_safetensors(make(tiny("llama"), seed=random.randrange(2**32)), path)
+    save_safetensors(make(tiny("llama"), shared_seed), path)
     return str(path)
 
 
 @pytest.fixture(scope="module", params=DTYPES)
-def setting(request, directory) -> Setting:
-    return Setting(directory, request.param, random.Random())
+def one_setting(request, directory, shared_seed) -> Setting:
+    return Setting(directory, request.param, random.Random(shared_seed))
+
+
+@pytest.fixture
+def setting(one_setting, shared_seed) -> Setting:
+    print(f"TENON_TEST_SEED={shared_seed}")  # for each test that fails
+    return one_setting
 
 
 @pytest.mark.parametrize("isa", cpu.variants())
@@ -78,12 +90,12 @@ def test_on_every_instruction_set(isa, setting):
         check(setting.load().run(setting.requests), setting.alone)
 
 
-def test_everything_at_once(setting):
+def test_everything_at_once(setting, shared_seed):
     """Chunks of 7 tokens, two threads, and 15 blocks: others grow until the long prompt, which goes in
     slowly, must give its blocks back. Then all again, with what is left in the prefix cache."""
     if _native.max_threads() < 2:
         pytest.skip("this machine has one core")
-    others = make_requests(random.Random(), [16] * 3, VOCAB, "other", max_tokens=60)
+    others = make_requests(random.Random(shared_seed + 1), [16] * 3, VOCAB, "other", max_tokens=60)
     mine = [setting.requests[3], *setting.requests[:3]]
     alone = {add.request_id: setting.alone[add.request_id] for add in mine}
     with threads(2):
