@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from tenon.bench.stats import summary
-from tenon.util.http import Connection, HttpError, Target, events
+from tenon.util.http import Connection, HttpError, Target, error_message, events
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Sample:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    error: str | None = None
+    error: str | None = None  # why it failed, in a few words
+    detail: str = ""  # what was said about it
 
 
 class _Details(msgspec.Struct):
@@ -140,8 +141,12 @@ async def _request(load: Load, connection: Connection, prompt: list[int] | str) 
             await _measure(connection, path, body, sample)
     except TimeoutError:
         sample.error = f"no end after {load.timeout_s:g} s"
-    except (OSError, HttpError, msgspec.DecodeError, ValueError) as error:
-        sample.error = f"{type(error).__name__}: {error}"
+    except HttpError as error:
+        sample.error, sample.detail = error.reason, error.message
+    except OSError as error:
+        sample.error, sample.detail = "no connection", str(error)
+    except (msgspec.DecodeError, ValueError) as error:
+        sample.error, sample.detail = "broken answer", str(error)
     return sample
 
 
@@ -155,7 +160,7 @@ async def _measure(connection: Connection, path: str, body: bytes, sample: Sampl
             now = time.perf_counter()
             chunk = _decode(data)
             if chunk.error is not None:
-                raise HttpError(f"error in the stream: {chunk.error}")
+                raise HttpError(error_message(chunk.error), "error in the stream")
             if chunk.usage is not None:
                 _count(chunk.usage, sample)
             if not chunk.choices:
@@ -188,6 +193,15 @@ def _count(usage: _Usage, sample: Sample) -> None:
     sample.output_tokens = usage.completion_tokens
     if usage.prompt_tokens_details is not None:
         sample.cached_tokens = usage.prompt_tokens_details.cached_tokens or 0
+
+
+def first_failures(samples: list[Sample]) -> dict[str, str]:
+    """For each reason why requests failed, what was said the first time."""
+    details: dict[str, str] = {}
+    for sample in samples:
+        if sample.error is not None:
+            details.setdefault(sample.error, sample.detail or "nothing more is known")
+    return details
 
 
 def figures(samples: list[Sample], duration: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class PromptShape:
 def token_prompts(count: int, shape: PromptShape, vocab_size: int, seed: int) -> list[list[int]]:
     """`count` prompts of token ids. The lowest 256 ids are left out: special tokens live there, mostly."""
     draw = random.Random(seed)
-    low = 256 if vocab_size > 512 else 0
+    low = 256 if vocab_size > 256 else 0
 
     def ids(length: int) -> list[int]:
         return [draw.randrange(low, vocab_size) for _ in range(length)]

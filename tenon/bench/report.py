@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import json
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from tenon import collect_env
 from tenon.errors import ConfigError
 
+_STAMP = frozenset({"benchmark", "model", "commit", "machine", "date"})  # columns of every row
 _SPREAD = ("mean", "median", "p90", "p99")  # of `tenon.bench.stats.summary`
+
+# Columns of tables: their heading on a terminal, and the factor to its unit.
+_UNITS = {"seconds": ("us", 1e6), "gigabytes_per_s": ("GB/s", 1.0), "gigaflops_per_s": ("GFLOP/s", 1.0)}
 
 
 def stamp(kind: str, model: str, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -44,28 +49,55 @@ def write_json(result: dict[str, Any], path: str) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def append_csv(result: dict[str, Any], path: str) -> None:
-    """Append a row. A file with other columns keeps them first; new columns are added to its header."""
-    row = flat(result)
-    file = Path(path)
+def columns(path: str) -> list[str]:
+    """Columns of a table that `append_csv` wrote; none for a file that is not there or empty.
+
+    Raises ConfigError for a file that something else has written.
+    """
     try:
-        old = list(csv.DictReader(file.open(newline=""))) if file.exists() else []
-        columns = list(old[0]) if old else []
-        added = [name for name in row if name not in columns]
-        if old and not added:
-            with file.open("a", newline="") as out:
-                csv.DictWriter(out, columns).writerow(row)
+        with open(path, newline="") as file:
+            header = next(csv.reader(file), [])
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError):
+        header = ["?"]
+    if header and not _STAMP.issubset(header):
+        raise ConfigError(f"{path} is not a table of tenon bench: it is left as it is; name another file")
+    return header
+
+
+def append_csv(result: dict[str, Any], path: str) -> None:
+    """Append a row, or one for each entry of the result's lists.
+
+    A file with other columns keeps them first; new columns are added to its header. Raises ConfigError.
+    """
+    rows = [flat(result) | flat(entry) for entry in _entries(result)] or [flat(result)]
+    known = columns(path)
+    added = [name for name in rows[0] if name not in known]
+    try:
+        if known and not added:
+            with open(path, "a", newline="") as out:
+                csv.DictWriter(out, known).writerows(rows)
             return
-        with file.open("w", newline="") as out:
-            writer = csv.DictWriter(out, columns + added)
+        with open(path, newline="") if known else io.StringIO() as file:
+            old = list(csv.DictReader(file))
+        with open(path, "w", newline="") as out:
+            writer = csv.DictWriter(out, known + added)
             writer.writeheader()
-            writer.writerows([*old, row])
+            writer.writerows([*old, *rows])
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
+def _entries(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for value in result.values() if isinstance(value, list) for entry in value]
+
+
 def show(result: dict[str, Any], out: TextIO) -> None:
     """The figures as lines, and a list of rows as a table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -84,9 +116,14 @@ def show(result: dict[str, Any], out: TextIO) -> None:
         console.print(table)
     for name, rows in result.items():
         if isinstance(rows, list) and rows:
-            table = Table(*rows[0], title=name)
+            units = [_UNITS.get(column, (column, 1.0)) for column in rows[0]]
+            table = Table(title=name, box=box.SIMPLE, pad_edge=False)
+            for column, (heading, _) in zip(rows[0], units, strict=True):
+                numbers = column in _UNITS
+                justify: Literal["left", "right"] = "right" if numbers else "left"
+                table.add_column(heading, justify=justify, overflow="fold", no_wrap=column != "case")
             for row in rows:
-                table.add_row(*(_short(value) for value in row.values()))
+                table.add_row(*map(_cell, row.values(), (scale for _, scale in units)))
             console.print(table)
 
 
@@ -103,6 +140,14 @@ def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any, scale: float) -> str:
+    """A value of a table in its column's unit, with three digits."""
+    if isinstance(value, float):
+        value *= scale
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "" if value is None else str(value)
 
 
 def _finite(value: Any) -> Any:

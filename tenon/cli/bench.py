@@ -10,12 +10,13 @@ import rich_click as click
 
 from tenon import env
 from tenon.cli.options import engine_options
+from tenon.cli.suggest import SuggestingGroup
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 from tenon.util.terminal import counting
 
 
-@click.group("bench")
+@click.group("bench", cls=SuggestingGroup)
 def command() -> None:
     """Measure tenon, or any server with an OpenAI-compatible API.
 
@@ -23,10 +24,25 @@ def command() -> None:
     """
 
 
+def _table(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    """Refuse a table that is not ours before anything is measured."""
+    from tenon.bench import report
+
+    if path and not ctx.resilient_parsing:
+        report.columns(path)
+    return path
+
+
 def _outputs(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the options that say where a result goes."""
     for option in (
-        click.option("--csv", "csv_path", metavar="PATH", help="Append the figures to this table as a row."),
+        click.option(
+            "--csv",
+            "csv_path",
+            metavar="PATH",
+            callback=_table,
+            help="Append the figures to this table, as a row (ops: a row for each timing).",
+        ),
         click.option(
             "--json", "json_path", metavar="PATH", help="Write one JSON object; - is standard output."
         ),
@@ -120,7 +136,7 @@ def throughput(
 @_whole("--num-prefixes", 1, "Different shared beginnings.")
 @_whole("--num-prompts", 64, "Requests in all.")
 @_whole("--num-warmups", 1, "Requests before the clock starts.", low=0)
-@_whole("--vocab-size", 32000, "Token ids are drawn from 256 up to this.", low=2)
+@_whole("--vocab-size", 32000, "Token ids are drawn from 256 up to this.", low=257)
 @_whole("--seed", 0, "Seed of prompts and arrivals.", low=0)
 @click.option(
     "--request-rate", type=float, metavar="X", help="Requests a second, Poisson (default: all at once)."
@@ -146,6 +162,8 @@ def serve(json_path: str | None, csv_path: str | None, **options: Any) -> int:
     with counting("requests", len(plan.prompts)) as step:
         samples, duration = asyncio.run(load.run(plan, step))
     result = load.figures(samples, duration)
+    for reason, detail in load.first_failures(samples).items():
+        click.echo(f"{reason}: {detail}", err=True)
     given = {name: value for name, value in options.items() if name not in {"api_key", "model"}}
     _deliver("serve", plan.model, given, result, json_path, csv_path)
     return 0 if result["completed"] else 1

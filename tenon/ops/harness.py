@@ -36,8 +36,8 @@ class Timing(NamedTuple):
     case: str
     target: str
     seconds: float
-    gigabytes_per_s: float
-    gigaflops_per_s: float
+    gigabytes_per_s: float | None
+    gigaflops_per_s: float | None  # None where the case does not say what it computes
 
 
 def targets(name: str) -> list[Target]:
@@ -109,7 +109,9 @@ def time_case(name: str, case: Case, target: Target, seconds: float = 0.05) -> T
             times.append(_timed(run, args))
     median = statistics.median(times)
     giga = 1e-9 / median
-    return Timing(name, case.label, str(target), median, case.num_bytes * giga, case.flops * giga)
+    return Timing(
+        name, case.label, str(target), median, case.num_bytes * giga or None, case.flops * giga or None
+    )
 
 
 def _timed(run: Any, args: dict[str, Any]) -> float:

@@ -11,12 +11,14 @@ import ssl
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tenon.errors import ConfigError
 
+WANTS_KEY = "the server wants a key: --api-key or TENON_API_KEY"
 MAX_LINE = 1 << 20  # bytes of one server-sent event
 
 
@@ -47,7 +49,20 @@ class Target:
 
 
 class HttpError(Exception):
-    """The server answered with a status other than 200, or broke the protocol."""
+    """The server answered with a status other than 200, or broke the protocol.
+
+    `reason` says in two or three words what happened, `message` in the server's own words; `code` is that of
+    an OpenAI error object.
+    """
+
+    def __init__(
+        self, message: str, reason: str = "broken answer", status: int | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message if status is None else f"status {status}: {message}")
+        self.message = message
+        self.reason = reason
+        self.status = status
+        self.code = code
 
 
 class Connection:
@@ -71,8 +86,7 @@ class Connection:
             status, headers = await _head(reader)
             parts = _body(reader, headers)
             if status != 200:
-                detail = b"".join([part async for part in parts])[:500].decode(errors="replace")
-                raise HttpError(f"status {status}: {detail}")
+                raise _refused(status, b"".join([part async for part in parts]))
             async for part in parts:
                 yield part
             finished = headers.get("connection", "").lower() != "close"
@@ -107,6 +121,21 @@ class Connection:
         if self._writer is not None:
             self._writer.close()
         self._reader = self._writer = None
+
+
+def _refused(status: int, body: bytes) -> HttpError:
+    """The error of an answer with this status; of an OpenAI error object, its message."""
+    try:
+        error = msgspec.json.decode(body)["error"]
+        code = error.get("code")
+    except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
+        error, code = body[:500].decode(errors="replace"), None
+    return HttpError(error_message(error), f"status {status}", status, code)
+
+
+def error_message(error: Any) -> str:
+    """The message of an OpenAI error object, or whatever stands in its place, as text."""
+    return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -150,12 +179,15 @@ async def events(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
 async def first_model(target: Target, api_key: str | None) -> str:
     """Name of the model a server serves. Raises ConfigError when there is no server."""
     connection = Connection(target, api_key)
+    where = f"{target.host}:{target.port}"
     try:
         body = await connection.request("GET", "/v1/models")
         return str(msgspec.json.decode(body)["data"][0]["id"])
     except OSError as error:
-        raise ConfigError(f"no server answers at {target.host}:{target.port} ({error})") from None
-    except (HttpError, msgspec.DecodeError, LookupError, TypeError) as error:
-        raise ConfigError(f"{target.host}:{target.port} lists no model: {error}") from None
+        raise ConfigError(f"no server answers at {where}") from error
+    except HttpError as error:
+        raise ConfigError(WANTS_KEY if error.status == 401 else f"{where} lists no model: {error}") from None
+    except (msgspec.DecodeError, LookupError, TypeError) as error:
+        raise ConfigError(f"{where} lists no model: {error}") from None
     finally:
         connection.close()

@@ -55,7 +55,12 @@ def test_a_request_rate_spreads_requests():
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("status", "status 503"), ("cut", "ended"), ("error", "the engine died"), ("hang", "no end after")],
+    [
+        ("status", "status 503"),
+        ("cut", "broken answer"),
+        ("error", "error in the stream"),
+        ("hang", "no end after"),
+    ],
 )
 def test_failures_are_counted_and_explained(fault, words):
     with running(FakeServer(gap=0.001, fault=fault)) as server:

@@ -42,6 +42,28 @@ def test_bench_serve_shows_figures(capsys):
     assert "e2e_ms" in capsys.readouterr().out
 
 
+def test_bench_serve_groups_failures_and_says_what_the_first_was(capsys):
+    with running(FakeServer(fault="status")) as server:
+        assert cli.run(["bench", "serve", "--url", server.url, "--num-prompts=4", "--num-warmups=0"]) == 0
+    out, err = capsys.readouterr()
+    assert "errors.status 503" in out
+    assert err == "status 503: busy\n"
+
+
+def test_a_server_that_wants_a_key(capsys):
+    with running(FakeServer(api_key="k")) as server:
+        assert cli.run(["bench", "serve", "--url", server.url]) == 2
+    assert "the server wants a key: --api-key or TENON_API_KEY" in capsys.readouterr().err
+
+
+def test_a_table_of_something_else_is_refused_before_measuring(tmp_path, capsys):
+    table = tmp_path / "people.csv"
+    table.write_text("name,age\nada,36\n")
+    assert cli.run(["bench", "ops", "rms_norm", "--seconds", "60", "--csv", str(table)]) == 2
+    assert "people.csv" in capsys.readouterr().err
+    assert table.read_text() == "name,age\nada,36\n"
+
+
 def test_bench_ops_times_a_reference(capsys):
     arguments = ["bench", "ops", "rms_norm", "--reference", "--seconds", "0.001", "--json", "-"]
     assert cli.run(arguments) == 0
