@@ -20,7 +20,12 @@ def command(engine: EngineArgs, as_json: bool, no_load: bool) -> None:
     from tenon import collect_env
     from tenon.ops import select
 
-    facts: dict[str, Any] = {"model": engine.model, "kernels": collect_env.kernels(), "engine": {}}
+    facts: dict[str, Any] = {
+        "model": engine.model,
+        "kernels": collect_env.kernels(),
+        "instruction_sets": _instruction_sets(),
+        "engine": {},
+    }
     if not no_load:
         facts["engine"] = _load(engine)
     facts["ops"] = [
@@ -32,6 +37,15 @@ def command(engine: EngineArgs, as_json: bool, no_load: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
     else:
         _show(facts)
+
+
+def _instruction_sets() -> dict[str, str]:
+    """For the native backend, "used" or why not; empty where it does not run at all."""
+    from tenon.kernels import cpu
+
+    if cpu.support():
+        return {}
+    return {name: reason or "used" for name, reason in cpu.choices().items()}
 
 
 def _load(args: EngineArgs) -> dict[str, str]:
@@ -60,6 +74,11 @@ def _show(facts: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     for name, value in ({"kernels": facts["kernels"]} | facts["engine"]).items():
         console.print(f"{name}: {value}", markup=False)
+    if facts["instruction_sets"]:
+        table = Table("instruction set", "used, or why not")
+        for name, reason in facts["instruction_sets"].items():
+            table.add_row(name, reason)
+        console.print(table)
     table = Table("op", "backend", "why not another")
     for row in facts["ops"]:
         style = "yellow" if row["backend"] == "reference" else ""

@@ -9,7 +9,17 @@ import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 
+from tenon import env
 from tenon.errors import ConfigError
+
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
+# What each instruction set needs, the best first; the native module decides by the same list.
+_NEEDS = {
+    "amx": (*_AVX512, "amx_tile", "amx_bf16"),
+    "avx512": _AVX512,
+    "avx2": ("avx2", "fma", "f16c"),
+    "baseline": (),
+}
 
 
 def support() -> str | None:
@@ -42,6 +52,23 @@ def variants() -> list[str]:
     """The instruction sets that this machine can run, for the op harness."""
     names: list[str] = _extension().available_isas()
     return names
+
+
+def choices() -> dict[str, str | None]:
+    """The instruction sets from the best down: None for the one in use, why not for every other."""
+    features, available, used = _extension().cpu_features(), variants(), _extension().isa()
+    found: dict[str, str | None] = {}
+    for name, needed in _NEEDS.items():
+        missing = [feature for feature in needed if not features[feature]]
+        if name == used:
+            found[name] = None
+        elif missing:
+            found[name] = f"this CPU has no {', '.join(missing)}"
+        elif name not in available:
+            found[name] = "not in this build: its compiler was too old, or it is for another processor family"
+        else:
+            found[name] = f"TENON_CPU_ISA={used}" if env.cpu_isa() else f"{used} comes first"
+    return found
 
 
 @contextlib.contextmanager

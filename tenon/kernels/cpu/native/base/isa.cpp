@@ -107,6 +107,7 @@ Isa parse_isa(const std::string& name) {
     std::string list;
     for (Isa isa : available_isas()) {
         if (isa_name(isa) == name) return isa;
+        if (isa == Isa::amx_emulated) continue;  // for tests: nobody's choice
         list += (list.empty() ? "" : ", ") + isa_name(isa);
     }
     throw std::runtime_error("instruction set '" + name + "' is not available here; there are: " + list);
