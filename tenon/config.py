@@ -77,7 +77,9 @@ class EngineArgs:
     load_format: str = _arg(
         "auto", "auto: a model's files. oracle: a built-in test model that needs none", LOAD_FORMATS
     )
-    dtype: str = _arg("auto", "Type of activations and KV cache; auto is bfloat16", DTYPES)
+    dtype: str = _arg(
+        "auto", "Type of activations and KV cache: auto (bfloat16), bfloat16 or float32", DTYPES
+    )
     max_model_len: int | None = _arg(
         None, "Longest prompt plus output, in tokens (default: the model's, if memory allows)"
     )
@@ -89,7 +91,7 @@ class EngineArgs:
     )
     enable_prefix_caching: bool = _arg(True, "Reuse the KV cache of equal prefixes across requests")
     scheduling_policy: str = _arg(
-        "fcfs", "Order of requests: first come first served, or by priority", POLICIES
+        "fcfs", "Order of requests: fcfs (first come, first served) or priority", POLICIES
     )
     max_logprobs: int = _arg(MAX_LOGPROBS, "Most logprobs a request may ask for, per position")
     seed: int | None = _arg(None, "Seed of the seeds that requests without one are given (default: random)")

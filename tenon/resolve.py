@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tenon.config import DEFAULT_MODEL
 from tenon.core.files import ModelFiles
-from tenon.errors import ModelFileError, ModelNotFound
+from tenon.errors import ConfigError, ModelFileError, ModelNotFound
 from tenon.formats.shards import find_shards
 from tenon.pull import CATALOG, Progress, pull
 
@@ -31,6 +31,8 @@ def resolve(
 
     Raises ModelNotFound (nothing by that name; what to do) or ModelFileError (files that cannot be read).
     """
+    if revision is not None and (name is None or name in CATALOG or _existing(name) is not None):
+        raise ConfigError(f"revision {revision}: only Hugging Face repositories have revisions")
     if name is None or name in CATALOG:
         return _from_catalog(name or DEFAULT_MODEL, download, progress)
     if (path := _existing(name)) is not None:

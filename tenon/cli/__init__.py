@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import rich_click as click
 
+from tenon.cli.suggest import SuggestingGroup, correction
 from tenon.errors import TenonError
 
 # name -> (module, panel of `tenon --help`)
@@ -22,7 +23,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.RichGroup):
+class Commands(SuggestingGroup):
     """A group whose commands are imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,6 +47,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.rich_config({"delimiter_slash": "/ "})  # where the names of a pair may break
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
@@ -65,6 +67,9 @@ def run(arguments: list[str]) -> int:
     """Exit status of a command line."""
     try:
         result = tenon.main(arguments, prog_name="tenon", standalone_mode=False)
+    except click.NoSuchOption as error:
+        where = error.ctx.command_path if error.ctx else "tenon"
+        return _complain(f"{where} has no option {correction(error)} (see {where} --help)")
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "tenon"
         return _complain(f"{error.format_message()} (see {where} --help)")

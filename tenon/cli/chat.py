@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Protocol
 
 import rich_click as click
+from click import get_current_context
 
 from tenon import env
-from tenon.cli.options import engine_options
+from tenon.cli.options import engine_options, given_engine_options
 from tenon.config import EngineArgs
 from tenon.core.sampling import SamplingParams
-from tenon.errors import EngineDead, TenonError
+from tenon.errors import ConfigError, EngineDead, InvalidRequest, TenonError
 
 HELP = """\
   /reset  forget the conversation
@@ -22,11 +23,25 @@ HELP = """\
   /exit   leave (or Ctrl-D)
 Ctrl-C stops an answer."""
 
+_FULL = "context_length_exceeded"  # code of the error
+
+
+class ConversationFull(TenonError):
+    """The next message does not fit into the model's context any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the conversation is full; /reset starts a new one")
+
 
 class Model(Protocol):
-    """Something that answers a conversation, in pieces of text."""
+    """Something that answers a conversation, in pieces of text.
+
+    `cut` is what ended the last answer early ("max_tokens", "the conversation is full"); None if nothing did.
+    `answer` raises ConversationFull, and TenonError for anything else that goes wrong.
+    """
 
     name: str
+    cut: str | None
 
     def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]: ...
 
@@ -36,6 +51,7 @@ class LocalModel:
 
     def __init__(self, engine: Any, params: SamplingParams) -> None:
         self.name = engine.model_name
+        self.cut: str | None = None
         self._engine = engine
         self._params = params
 
@@ -43,12 +59,21 @@ class LocalModel:
         from tenon.cli.prompt import chat_ids
 
         shown = 0
+        self.cut = None
         prompt = chat_ids(self._engine, messages)
-        async with self._engine.generate(prompt, self._params) as stream:
+        try:
+            started = self._engine.generate(prompt, self._params)
+        except InvalidRequest as error:
+            if error.code == _FULL:
+                raise ConversationFull() from None
+            raise
+        async with started as stream:
             async for output in stream:
-                text = output.outputs[0].text
-                yield text[shown:]
-                shown = len(text)
+                choice = output.outputs[0]
+                yield choice.text[shown:]
+                shown = len(choice.text)
+                if choice.finish_reason == "length":
+                    self.cut = _cut(len(choice.token_ids), self._params)
 
 
 class RemoteModel:
@@ -58,31 +83,56 @@ class RemoteModel:
         from tenon.util.http import Connection, Target
 
         self.name = name
+        self.cut: str | None = None
         self._connection = Connection(Target.parse(url), api_key)
         self._params = params
 
     async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
         import msgspec
 
-        from tenon.util.http import HttpError, events
+        from tenon.util.http import WANTS_KEY, HttpError, error_message, events
 
-        body: dict[str, Any] = {"model": self.name, "messages": messages, "stream": True}
-        params = self._params
-        body |= {"temperature": params.temperature, "top_p": params.top_p, "max_tokens": params.max_tokens}
-        if params.seed is not None:
-            body["seed"] = params.seed
-        encoded = msgspec.json.encode({name: value for name, value in body.items() if value is not None})
+        self.cut = None
+        encoded = msgspec.json.encode(self._body(messages))
+        by_length = False
         try:
             parts = self._connection.stream("POST", "/v1/chat/completions", encoded)
             async with aclosing(events(parts)) as stream:
                 async for data in stream:
                     chunk = msgspec.json.decode(data)
                     if error := chunk.get("error"):
-                        raise EngineDead(str(error.get("message", error)))
-                    if chunk["choices"]:
-                        yield chunk["choices"][0]["delta"].get("content") or ""
-        except (OSError, HttpError) as error:
-            raise EngineDead(f"the server stopped answering: {error}") from None
+                        raise EngineDead(error_message(error))
+                    for choice in chunk["choices"][:1]:
+                        by_length = by_length or choice.get("finish_reason") == "length"
+                        yield choice["delta"].get("content") or ""
+                    if by_length and (usage := chunk.get("usage")):
+                        self.cut = _cut(usage["completion_tokens"], self._params)
+        except OSError as error:
+            raise EngineDead("the server stopped answering") from error
+        except HttpError as error:
+            if error.code == _FULL:
+                raise ConversationFull() from None
+            raise EngineDead(WANTS_KEY if error.status == 401 else error.message) from None
+
+    def _body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        params = self._params
+        body: dict[str, Any] = {
+            "model": self.name,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "max_tokens": params.max_tokens,
+            "seed": params.seed,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+
+def _cut(num_tokens: int, params: SamplingParams) -> str:
+    """What ended an answer of this length with the finish reason "length"."""
+    longest = params.max_tokens
+    return "max_tokens" if longest is not None and num_tokens >= longest else "the conversation is full"
 
 
 class Conversation:
@@ -93,10 +143,14 @@ class Conversation:
         self._runner = runner
         self._system = [{"role": "system", "content": system}] if system else []
         self.messages = list(self._system)
-        self._prompt = "> " if sys.stdin.isatty() else ""
+        self._at_terminal = sys.stdin.isatty()
+        self._prompt = "> " if self._at_terminal else ""
 
     def hold(self) -> None:
-        """Read, answer, repeat, until /exit or the end of input."""
+        """Read, answer, repeat, until /exit or the end of input.
+
+        Raises ConversationFull when there is nobody at a terminal to say /reset.
+        """
         while True:
             try:
                 line = input(self._prompt).strip()
@@ -123,8 +177,16 @@ class Conversation:
         answer: list[str] = []
         try:
             self._runner.run(self._stream(answer))
+            if self._model.cut:
+                print(f" (cut: {self._model.cut})", end="")
         except KeyboardInterrupt:
             print(" (stopped)", end="")
+        except ConversationFull as error:
+            self.messages.pop()
+            if not self._at_terminal:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return
         except TenonError as error:
             print(f"error: {error}", file=sys.stderr)
         print()
@@ -169,6 +231,8 @@ def command(
     `tenon chat` loads the default model here; `tenon chat --url http://127.0.0.1:8000` talks to a server.
     Lines can also come from a pipe.
     """
+    if url and (given := given_engine_options(get_current_context())):
+        raise ConfigError(f"with --url the server has the model: leave out {', '.join(given)}")
     params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=sampling_seed)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()

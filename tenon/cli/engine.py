@@ -12,10 +12,13 @@ from tenon.util.terminal import loading
 
 @asynccontextmanager
 async def started(args: EngineArgs) -> AsyncIterator[AsyncEngine]:
-    """A started engine; stopped at the end. Raises TenonError."""
+    """A started engine; stopped at the end. A model of the catalogue is pulled first. Raises TenonError."""
+    from tenon.cli.models import ensure_here
     from tenon.engine.client import InProcessClient
 
     config = args.resolve()
+    if config.load_format == "auto":
+        ensure_here(config.model, config.revision)
     with loading(config.served_model_name[0]) as on_loading:
         engine = AsyncEngine(config, InProcessClient(config, on_loading))
         await engine.start()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rich_click as click
+from click.core import ParameterSource
 
 from tenon.config import EngineArgs
 
@@ -40,6 +41,15 @@ def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def given_engine_options(ctx: click.Context) -> list[str]:
+    """MODEL and the engine's flags that stand on the command line."""
+    return [
+        param.opts[0] if isinstance(param, click.Option) else param.name.upper()
+        for param in ctx.command.params
+        if param.name in _FIELDS and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    ]
+
+
 def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option of one field: `--max-model-len N`, `--flag/--no-flag`, or a choice."""
     name = field.name.replace("_", "-")
@@ -52,6 +62,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
     choices = field.metadata.get("choices")
     if choices:
         settings["type"] = click.Choice(choices)
+        settings["metavar"] = "NAME"  # the help lists them: a wide column would break the names of options
     else:
         settings["type"] = kind
         settings["metavar"] = field.metadata.get("metavar") or {int: "N", float: "X"}.get(kind, "TEXT")

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 
 def chat_ids(engine: AsyncEngine, messages: list[dict[str, str]]) -> list[int]:
+    """The ids of `chat_text`."""
+    assert engine.tokenizer is not None, "not started"
+    return engine.tokenizer.encode(chat_text(engine, messages), add_special_tokens=False)
+
+
+def chat_text(engine: AsyncEngine, messages: list[dict[str, str]]) -> str:
     """The conversation through the model's chat template. Raises ConfigError when it has none."""
     from tenon.text.chat import render
 
@@ -20,5 +26,4 @@ def chat_ids(engine: AsyncEngine, messages: list[dict[str, str]]) -> list[int]:
         raise ConfigError(
             f"{engine.model_name} has no chat template; use `tenon generate --raw`, or --chat-template"
         )
-    text = render(messages, tokenizer.chat_template, tokenizer)
-    return tokenizer.encode(text, add_special_tokens=False)
+    return render(messages, tokenizer.chat_template, tokenizer)

@@ -54,7 +54,8 @@ from tenon.errors import ConfigError
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default=None,
-    help="What to log on standard error (default: TENON_LOG_LEVEL, or info).",
+    metavar="LEVEL",
+    help="What to log on standard error: debug, info, warning or error (default: TENON_LOG_LEVEL, or info).",
 )
 @engine_options()
 def command(

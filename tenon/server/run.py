@@ -163,7 +163,7 @@ def greeting(model: str, sock: socket.socket, settings: ServerSettings) -> str:
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
-    body = '{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}'
+    body = '{"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 50}'
     return (
         f"{model} is ready after {process_age():.2f} s. Try: curl http://{host}:{port}/v1/chat/completions"
         f"{key} -H 'Content-Type: application/json' -d '{body}'"

@@ -24,7 +24,7 @@ def test_a_server_is_sent_the_whole_conversation(monkeypatch, capsys):
             *("--url", server.url, "--system", "Be brief.", "--max-tokens", "3", "--sampling-seed", "7"),
         )
     assert status == 0
-    assert out.count("w0 w1 w2") == 3
+    assert out.count("w0 w1 w2  (cut: max_tokens)") == 3
     assert "/reset  forget" in out
     assert "there is no /nonsense" in out
     turns = [[message["content"] for message in body["messages"]] for body in server.bodies]
@@ -51,6 +51,7 @@ class SlowModel:
     """Says two words, then is interrupted, as by Ctrl-C."""
 
     name = "slow"
+    cut = None
 
     async def answer(self, messages):
         yield "one "

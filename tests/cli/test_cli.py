@@ -54,6 +54,15 @@ def test_every_command_and_option_has_help(path, capsys):
     ("arguments", "words"),
     [
         (["serv"], "serv"),
+        (["srve"], "did you mean serve?"),
+        (["bench", "lat"], "no command 'lat'"),
+        (["serve", "--prot", "1"], "did you mean --port?"),
+        (["bench", "serve", "--vocab-size", "100"], "--vocab-size"),
+        (["chat", "m", "--url", "127.0.0.1:9", "--seed", "1"], "leave out MODEL, --seed"),
+        (["pull", "smollm2", "--revision", "v1"], "revision"),
+        (["generate", "-p", ""], "the prompt is empty"),
+        (["generate", "-p", "a", "m", "b"], "given twice"),
+        (["generate", "Why is the sky blue?"], "put -p before"),
         (["serve", "--no-such-option"], "tenon serve --help"),
         (["serve", "--max-num-seqs", "many"], "--max-num-seqs"),
         (["serve", "--dtype", "int3"], "--dtype"),
@@ -73,6 +82,23 @@ def test_a_mistake_gets_one_line(arguments, words, capsys):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_an_option_unlike_all_others_suggests_none(capsys):
+    assert cli.run(["serve", "--bogus"]) == 2
+    assert capsys.readouterr().err == "error: tenon serve has no option --bogus (see tenon serve --help)\n"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_names_of_options_are_whole_in_eighty_columns(path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.run([*path, "--help"]) == 0
+    words = capsys.readouterr().out.replace("/", " ").split()
+    command = cli.tenon
+    for name in path:
+        command = command.get_command(click.Context(command), name)
+    assert {flag for param in command.params for flag in param.opts if flag.startswith("--")} <= set(words)
+    assert {flag for param in command.params for flag in param.secondary_opts} <= set(words)
 
 
 def test_the_module_is_the_command():

@@ -24,6 +24,26 @@ def test_generate_prints_an_answer(capsys):
     assert run(capsys, *arguments)[1] == out
 
 
+def test_generate_takes_a_prompt_after_the_model(capsys):
+    arguments = ("--raw", "--max-tokens", "8", *ORACLE)
+    assert run(capsys, "generate", "m", "abc", *arguments) == run(capsys, "generate", "-p", "abc", *arguments)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_generate_wants_something_on_standard_input(capsys, monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    status, out, err = run(capsys, "generate", *ORACLE)
+    assert (status, out) == (2, "")
+    assert "the prompt is empty" in err
+
+
+def test_generate_as_json_holds_the_rendered_prompt(capsys, smollm2_gguf):
+    sizes = ("--max-tokens", "2", "--max-model-len", "512")
+    status, out, err = run(capsys, "generate", str(smollm2_gguf), "Hello there", "--json", *sizes)
+    assert status == 0, err
+    assert "Hello there<|im_end|>" in json.loads(out)["prompt"]
+
+
 def test_generate_as_json_from_standard_input(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("abc"))
     status, out, _ = run(capsys, "generate", "--raw", "--json", "--max-tokens", "5", *ORACLE)
@@ -41,6 +61,7 @@ def test_explain_names_every_op(capsys):
     assert all(name in out for name in select.OPS)
     assert "max_model_len" in out
     status, out, _ = run(capsys, "explain", "--json", "--no-load")
+    assert list(json.loads(out)["instruction_sets"].values()).count("used") == 1
     assert {row["op"] for row in json.loads(out)["ops"]} == set(select.OPS)
 
 
@@ -84,6 +105,24 @@ def test_chat_holds_a_conversation(capsys, monkeypatch, smollm2_gguf):
     assert status == 0, err
     assert "Paris" in out
     assert "Rome" in out
+
+
+def test_a_full_conversation_says_so_and_ends_a_pipe(capsys, monkeypatch, smollm2_gguf):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Count.\n" + "word " * 60 + "\nnever\n"))
+    arguments = (
+        "chat",
+        str(smollm2_gguf),
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+        "--max-model-len",
+        "64",
+    )
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert out.count("(cut: max_tokens)") == 1
+    assert err == "error: the conversation is full; /reset starts a new one\n"
 
 
 @pytest.mark.parametrize("command", ["chat", "generate"])
