@@ -1,14 +1,19 @@
 """Every environment variable that tenon reads, in one place.
 
-But for two, which the native kernels read themselves when they are first used, and `tenon.kernels.cpu` turns
-into a ConfigError when they ask for what is not there: TENON_CPU_ISA (force amx, avx512, avx2 or baseline;
-tenon/kernels/cpu/native/base/isa.cpp) and TENON_NUM_THREADS (threads of the pool; native/base/pool.cpp).
+But for TENON_NUM_THREADS (threads of the pool), which the native kernels read themselves when they are first
+used (tenon/kernels/cpu/native/base/pool.cpp), as they do TENON_CPU_ISA (base/isa.cpp). `tenon.kernels.cpu`
+turns into a ConfigError what they ask for and this machine does not have.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def cpu_isa() -> str | None:
+    """TENON_CPU_ISA: the instruction set that kernels must use: amx, avx512, avx2 or baseline."""
+    return os.environ.get("TENON_CPU_ISA") or None
 
 
 def backend() -> str | None:
