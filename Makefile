@@ -52,6 +52,7 @@ native: ## rebuild the native kernels now (`make serve` and `make test` do it wh
 
 docs: $(VENV)/.tenon ## regenerate docs/reference from the code
 	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/python scripts/sampling_reference.py
 
 clean: ## remove build products and caches
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
@@ -76,7 +77,7 @@ $(VENV)/.build: $(VENV)/.base pyproject.toml constraints.txt
 # Editable: Python files run from the working tree, the native module from the environment.
 $(VENV)/.tenon: $(VENV)/.build pyproject.toml $(NATIVE)
 	@echo "installing tenon and building its native kernels (a minute or two)"
-	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e '.[server,hub]'
+	@PATH="$(abspath $(BIN)):$$PATH" scripts/alive.sh $(PIP) install -c constraints.txt --no-build-isolation -e '.[server,hub]'
 	@$(BIN)/python -m compileall -q tenon
 	@touch $@
 

@@ -1,6 +1,7 @@
 """The scripts that `make` runs."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,11 @@ def test_the_command_line_reference_is_current():
     assert cli_reference.PATH.read_text() == cli_reference.reference(), "run `make docs`"
 
 
+def test_the_sampling_reference_is_current():
+    sampling_reference = script("sampling_reference")
+    assert sampling_reference.PATH.read_text() == sampling_reference.reference(), "run `make docs`"
+
+
 def test_coverage_floor():
     def file(percent):
         return {"summary": {"percent_covered": percent}}
@@ -37,6 +43,19 @@ def test_requirements():
     assert "ruff" in done.stdout
     assert "huggingface-hub" in done.stdout
     assert "scikit-build-core" in done.stdout
+
+
+def test_a_silent_command_gets_a_sign_of_life_and_keeps_its_status():
+    alive = str(ROOT / "scripts" / "alive.sh")
+    done = subprocess.run(
+        [alive, "sh", "-c", "echo out; sleep 1.5; exit 3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "ALIVE_SECONDS": "1"},
+    )
+    assert (done.returncode, done.stdout) == (3, "out\n")
+    assert done.stderr == "  still at it after 1 s\n"
 
 
 def test_preflight_says_what_to_install(tmp_path):
