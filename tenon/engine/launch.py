@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 
 import msgspec
 
 from tenon.config import EngineConfig
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # blocked in the child until it can tell what they mean
 LENGTH = struct.Struct("<I")  # before each message on the lifeline
 
 

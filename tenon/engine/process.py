@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import zmq
@@ -27,7 +27,7 @@ import zmq.asyncio
 from tenon import errors
 from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
-from tenon.engine.launch import LENGTH, Launch
+from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
 from tenon.errors import EngineDead, TenonError
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class ProcessClient:
 
     async def _spawn(self, launch: Launch) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _signals_blocked():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tenon.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -177,6 +177,17 @@ def typed_error(failed: Failed) -> TenonError:
     if isinstance(kind, type) and issubclass(kind, TenonError):
         return kind(failed.message)
     return EngineDead(failed.message)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process started in the block is born with SIGINT and SIGTERM blocked, and so not ended by them while
+    its imports run. What is sent to this process meanwhile arrives after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:

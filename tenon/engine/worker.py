@@ -24,7 +24,7 @@ import zmq
 
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
 from tenon.engine.engine import Engine
-from tenon.engine.launch import LENGTH, Launch
+from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
 from tenon.errors import InvalidRequest, TenonError
 
 log = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ def _die_with_parent() -> None:
             sys.exit(1)
 
     signal.signal(signal.SIGTERM, on_sigterm)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see tenon.engine.process
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 

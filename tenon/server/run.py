@@ -45,8 +45,9 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM; a second one stops at once.
 
-    Returns the exit status: 0, or 1 when the engine died. Port 0 takes any free one; `announce` gets the one
-    line that says how to talk to the server, and `on_loading(done, total)` bytes of weights before that.
+    Returns the exit status: 0, 1 when the engine died, 130 for SIGINT before it was ready. Port 0 takes any
+    free one; `announce` gets the one line that says how to talk to the server, and `on_loading(done, total)`
+    bytes of weights before that.
     Raises TenonError when the port is taken, an argument is wrong or the model cannot be loaded.
     """
     config = engine_args.resolve()
@@ -61,6 +62,8 @@ def serve(
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket: from now on clients wait instead of being refused. Raises ConfigError."""
+    if not 0 <= port <= 65535:  # getaddrinfo would wrap it
+        raise ConfigError(f"--port must be between 0 and 65535, not {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -99,7 +102,7 @@ async def run(
         stopped = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait({loading, stopped, http}, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
-            return 0
+            return 130 if signals.interrupted else 0
         if http.done():
             await http  # raises why it ended
         await loading  # raises what the start-up ended in
@@ -110,7 +113,7 @@ async def run(
     finally:
         if not loading.done():
             loading.cancel()
-            await asyncio.wait({loading})
+        await asyncio.gather(loading, return_exceptions=True)  # its end counts no more
         if http is not None:
             server.should_exit = True
             with contextlib.suppress(Exception):
@@ -122,6 +125,9 @@ async def run(
 async def drain(app: App, signals: _Signals, seconds: float) -> None:
     """Refuse new requests, let those in flight finish for a while, then end them with an error."""
     app.stopping = True
+    if app.live and seconds > 0:
+        requests = "1 request" if len(app.live) == 1 else f"{len(app.live)} requests"
+        log.info("stopping; waiting up to %g s for %s (Ctrl-C again: now)", seconds, requests)
     deadline = time.monotonic() + seconds
     while app.live and time.monotonic() < deadline and not signals.second.is_set():
         await asyncio.sleep(0.02)
@@ -196,17 +202,20 @@ class _Signals:
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
+        self.interrupted = False  # the first was SIGINT
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread
-                self._loop.add_signal_handler(number, self._handle)
+                self._loop.add_signal_handler(number, self._handle, number)
 
     def close(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 self._loop.remove_signal_handler(number)
 
-    def _handle(self) -> None:
+    def _handle(self, number: int) -> None:
+        if not self.first.is_set():
+            self.interrupted = number == signal.SIGINT
         (self.second if self.first.is_set() else self.first).set()
 
 

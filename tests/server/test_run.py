@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from tenon.errors import ConfigError
-from tenon.server.run import greeting, listen, process_age, run
+from tenon.server.run import drain, greeting, listen, process_age, run
 from tenon.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
 from tests.server.serving import serving
@@ -30,6 +31,12 @@ def test_port_in_use():
         with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use") as error:
             listen("127.0.0.1", port)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_ports_that_do_not_exist(port):
+    with pytest.raises(ConfigError, match=f"--port must be between 0 and 65535, not {port}"):
+        listen("127.0.0.1", port)
 
 
 def test_hosts():
@@ -122,6 +129,29 @@ def test_live_and_not_ready_while_loading():
         response = httpx.post(program.url + "/v1/chat/completions", json=BODY)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "model_loading")
         assert program.end(signal.SIGTERM) == 0
+
+
+def test_an_interrupt_while_loading_is_no_success():
+    with Program(0.0, load=3.0) as program:
+        assert httpx.get(program.url + "/live", timeout=5).status_code == 200
+        assert program.end(signal.SIGINT) == 130
+
+
+async def test_draining_says_how_long_it_may_take(caplog):
+    caplog.set_level("INFO", "tenon.server")
+    engine = FakeEngine(lambda prompt, choice: "x" * 2000, delay=0.005)
+    async with serving(engine) as (url, app), httpx.AsyncClient(base_url=url) as client:
+        signals = SimpleNamespace(second=asyncio.Event())
+        await drain(app, signals, 10.0)
+        assert "stopping" not in caplog.text
+        app.stopping = False
+        asked = asyncio.ensure_future(client.post("/v1/chat/completions", json=BODY))
+        while not app.live:
+            await asyncio.sleep(0.005)
+        signals.second.set()
+        await drain(app, signals, 10.0)
+        await asked
+    assert "stopping; waiting up to 10 s for 1 request (Ctrl-C again: now)" in caplog.text
 
 
 def test_ready_after_loading():
