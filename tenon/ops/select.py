@@ -28,6 +28,7 @@ from tenon.util import plugin
 
 REFERENCE = "reference"
 _KERNELS = "tenon.kernels"
+_TORCH = "torch: pip install torch"
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -133,7 +134,7 @@ def declined(op: Op[..., Any], backend: str) -> str | None:
 def support(op: Op[..., Any], backend: str) -> str | None:
     """Why `backend` cannot run `op` on this machine, taken alone; None if it can."""
     if backend == REFERENCE:
-        return None
+        return f"needs {_TORCH}" if op.kernel and not _has_torch() else None
     package = importlib.import_module(f"{_KERNELS}.{backend}")
     if reason := package.support():
         return str(reason)
@@ -172,6 +173,11 @@ def on_reference(listener: Callable[[str], None]) -> None:
     _on_reference.append(listener)
 
 
+def check() -> None:
+    """Raises ConfigError if the environment forces a backend that is not there."""
+    _forced()
+
+
 def explain() -> list[Choice]:
     """For every op, the chosen backend and why the others do not run it."""
     return [choose(OPS[name]) for name in sorted(OPS)]
@@ -200,7 +206,13 @@ def _forced() -> str | None:
     name = _force or env.backend()
     if name is not None and name not in backends():
         raise ConfigError(f"TENON_BACKEND={name}: no such backend; there are {', '.join(backends())}")
+    if name == REFERENCE and not _has_torch():
+        raise ConfigError(f"TENON_BACKEND=reference: the reference backend needs {_TORCH}")
     return name
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def _together(op: Op[..., Any]) -> list[Op[..., Any]]:

@@ -71,3 +71,13 @@ def test_ops_that_share_a_layout_are_chosen_together(monkeypatch):
 def test_importing_ops_imports_no_torch():
     code = "import tenon.ops, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_reference_without_torch_is_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    linear = select.OPS["linear"]
+    assert select.support(linear, select.REFERENCE) == "needs torch: pip install torch"
+    monkeypatch.setenv("TENON_BACKEND", "reference")
+    for check in (select.check, select.explain):
+        with pytest.raises(ConfigError, match="the reference backend needs torch: pip install torch"):
+            check()
