@@ -48,7 +48,7 @@ def _instruction_sets() -> dict[str, str]:
     return {name: reason or "used" for name, reason in cpu.choices().items()}
 
 
-def _load(args: EngineArgs) -> dict[str, str]:
+def _load(args: EngineArgs) -> dict[str, str | int | float]:
     """What the engine says about itself, once it has loaded the model and captured its plans."""
     from tenon.cli.models import ensure_here
     from tenon.engine.client import InProcessClient
@@ -61,9 +61,10 @@ def _load(args: EngineArgs) -> dict[str, str]:
         ready = InProcessClient(config, on_loading).load()
     return {
         **ready.info,
-        "max_model_len": str(ready.max_model_len),
-        "kv_blocks": f"{ready.num_kv_blocks} of {ready.block_size} tokens",
-        "load_seconds": f"{ready.load_seconds:.2f}",
+        "max_model_len": ready.max_model_len,
+        "kv_blocks": ready.num_kv_blocks,
+        "block_size": ready.block_size,
+        "load_seconds": round(ready.load_seconds, 3),
     }
 
 

@@ -92,7 +92,7 @@ class Ready(msgspec.Struct, tag="ready", kw_only=True):
     block_size: int
     vocab_size: int
     load_seconds: float
-    info: dict[str, str] = {}  # for logs and `collect-env`: isa, threads, dtype, weight bytes ...
+    info: dict[str, str | int | float] = {}  # for logs and `explain`: dtype, weight bytes ...
 
 
 class Failed(msgspec.Struct, tag="failed"):

@@ -89,6 +89,7 @@ class AsyncEngine:
             raise
         self._frontend = Frontend(self.tokenizer, info, self.config)
         self._reader = asyncio.create_task(self._read(), name="tenon-outputs")
+        self.stats = EngineStats(kv_blocks_total=info.num_kv_blocks)  # until it tells more
         self.info = info
 
     async def stop(self) -> None:

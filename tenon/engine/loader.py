@@ -13,7 +13,7 @@ from tenon.config import EngineConfig
 from tenon.core.messages import Ready
 from tenon.core.spec import Model
 from tenon.engine.engine import Engine
-from tenon.engine.memory import kv_budget, plan_blocks
+from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
 from tenon.engine.passes import Limits, make_passes
 from tenon.engine.prepare import EXAMPLE_LOGIT_ROWS, Preparer
@@ -21,6 +21,7 @@ from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
 from tenon.engine.table import Table
 from tenon.errors import ConfigError
+from tenon.ops import select
 from tenon.sample.sampler import Sampler
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ Progress = Callable[[int, int], None]  # bytes of weights: done, total
 def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
     """Load model and cache. Raises the typed error of what is wrong (ModelNotFound, ConfigError ...)."""
     begin = time.monotonic()
+    select.check()  # before the weights are read
     if config.num_threads is not None:
         ops.set_num_threads(config.num_threads)
     if config.load_format == "oracle":
@@ -89,7 +91,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         info={
             "model_type": spec.model_type,
             "dtype": spec.dtype,
-            "kv_cache_bytes": str(num_blocks * model.kv_bytes_per_block(config.block_size)),
+            "kv_cache_bytes": num_blocks * model.kv_bytes_per_block(config.block_size),
             "forward_pass": passes.how,
         },
     )
@@ -107,10 +109,14 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> Model:
 def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
     """(number of blocks, max_model_len)."""
     spec = model.spec
-    budget = kv_budget() if config.kv_cache_memory is None else config.kv_cache_memory
+    if config.kv_cache_memory is None:
+        budget, source = kv_budget(), "from free memory, as no --kv-cache-memory is given"
+    else:
+        budget, source = asked_budget(config.kv_cache_memory), "as kv_cache_memory allows"
+    bytes_per_block = model.kv_bytes_per_block(config.block_size)
     num_blocks, max_model_len = plan_blocks(
         budget=budget,
-        bytes_per_block=model.kv_bytes_per_block(config.block_size),
+        bytes_per_block=bytes_per_block,
         block_size=config.block_size,
         model_len=spec.max_position,
         wanted_len=config.max_model_len,
@@ -118,4 +124,6 @@ def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
     )
     if max_model_len < (config.max_model_len or spec.max_position):
         log.warning("memory for the KV cache limits max_model_len to %d tokens", max_model_len)
+    size = describe_size(num_blocks * bytes_per_block)
+    log.info("KV cache: %s, %d tokens, %s", size, num_blocks * config.block_size, source)
     return num_blocks, max_model_len

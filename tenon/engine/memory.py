@@ -5,6 +5,7 @@ A container's limit is not in /proc/meminfo, and page cache counts against it bu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tenon.errors import ConfigError
@@ -15,28 +16,33 @@ HEADROOM_SHARE = 0.25  # of what is free: activations, the front end, and whatev
 
 def available_bytes(root: Path = Path("/")) -> int:
     """Memory that can be allocated now without swapping. `root` is where /proc and /sys are (for tests)."""
-    limits = [_meminfo(root / "proc/meminfo")]
-    for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0":
-            limits += _cgroup_free(
-                root / "sys/fs/cgroup", path, "memory.max", "memory.current", "inactive_file"
-            )
-        elif "memory" in controllers.split(","):
-            limits += _cgroup_free(
-                root / "sys/fs/cgroup/memory",
-                path,
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            )
-    return max(0, min(limits))
+    free = [limit - used for limit, used in _cgroups(root)]
+    return max(0, min([_meminfo(root, "MemAvailable"), *free]))
+
+
+def total_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process could have if nothing else ran: the machine's, or its cgroup's limit."""
+    return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _cgroups(root))])
 
 
 def kv_budget(root: Path = Path("/")) -> int:
     """Bytes for the KV cache, chosen from free memory."""
     free = available_bytes(root)
     return free - max(MIN_HEADROOM, int(free * HEADROOM_SHARE))
+
+
+def asked_budget(asked: int, root: Path = Path("/")) -> int:
+    """Bytes for the KV cache, as asked for. Raises ConfigError for more than there is memory."""
+    try:
+        total = total_bytes(root)
+    except ConfigError:  # a system that does not tell
+        return asked
+    if asked > total:
+        raise ConfigError(
+            f"kv_cache_memory of {describe_size(asked)} is more than the {describe_size(total)} of memory "
+            "here: ask for less, or leave it out to have it chosen from free memory"
+        )
+    return asked
 
 
 def plan_blocks(
@@ -61,23 +67,43 @@ def plan_blocks(
     if num_blocks < 2 or wanted_len is not None:
         needed = -(-length // block_size) * bytes_per_block
         raise ConfigError(
-            f"a KV cache of {_size(budget)} holds {max(0, num_blocks) * block_size} tokens, fewer than the "
-            f"max_model_len of {length}: set kv_cache_memory to {_size(needed)} or more, or a lower length"
+            f"a KV cache of {describe_size(budget)} holds {max(0, num_blocks) * block_size} tokens, fewer "
+            f"than the max_model_len of {length}: set kv_cache_memory to {describe_size(needed)} or more, "
+            "or a lower length"
         )
     return num_blocks, num_blocks * block_size
 
 
-def _meminfo(path: Path) -> int:
-    for line in _lines(path):
+def _meminfo(root: Path, wanted: str) -> int:
+    for line in _lines(root / "proc/meminfo"):
         name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        if name == wanted:
             return int(value.split()[0]) * 1024
     raise ConfigError("this system does not tell its free memory: give --kv-cache-memory")
 
 
-def _cgroup_free(mount: Path, path: str, limit: str, usage: str, inactive: str) -> list[int]:
-    """What each level of the hierarchy leaves; inside a container its own level is the mount itself."""
-    free = []
+def _cgroups(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, use without page cache) of every level of the cgroups this process is in that has a limit."""
+    for line in _lines(root / "proc/self/cgroup"):
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0":
+            yield from _cgroup_levels(
+                root / "sys/fs/cgroup", path, "memory.max", "memory.current", "inactive_file"
+            )
+        elif "memory" in controllers.split(","):
+            yield from _cgroup_levels(
+                root / "sys/fs/cgroup/memory",
+                path,
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+
+
+def _cgroup_levels(
+    mount: Path, path: str, limit: str, usage: str, inactive: str
+) -> Iterator[tuple[int, int]]:
+    """Each level of the hierarchy; inside a container its own level is the mount itself."""
     level = Path(path.lstrip("/"))
     for relative in dict.fromkeys([level, *level.parents, Path()]):
         directory = mount / relative
@@ -85,8 +111,7 @@ def _cgroup_free(mount: Path, path: str, limit: str, usage: str, inactive: str) 
         if not (limit_text and usage_text and limit_text[0].isdigit()):
             continue  # "max", or no such level here
         stat = dict(line.split()[:2] for line in _lines(directory / "memory.stat") if " " in line)
-        free.append(int(limit_text[0]) - int(usage_text[0]) + int(stat.get(inactive, 0)))
-    return free
+        yield int(limit_text[0]), int(usage_text[0]) - int(stat.get(inactive, 0))
 
 
 def _lines(path: Path) -> list[str]:
@@ -96,5 +121,6 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _size(count: int) -> str:
+def describe_size(count: int) -> str:
+    """`1.50 GiB`, `12.0 MiB`."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{max(0, count) / 2**20:.1f} MiB"

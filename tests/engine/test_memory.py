@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenon.engine.memory import MIN_HEADROOM, available_bytes, kv_budget, plan_blocks
+from tenon.engine.memory import MIN_HEADROOM, asked_budget, available_bytes, kv_budget, plan_blocks
 from tenon.errors import ConfigError
 
 GIB = 1 << 30
@@ -88,3 +88,17 @@ def test_a_small_budget_shortens_the_context_unless_it_was_asked_for():
         plan(budget=500, wanted_len=161)
     with pytest.raises(ConfigError, match="holds 0 tokens"):
         plan(budget=-5)
+
+
+def test_more_than_there_is_memory_is_refused(tmp_path):
+    files = {"memory.max": 4 * GIB, "memory.current": 3 * GIB}
+    root = make_root(tmp_path, 8 * GIB, "0::/\n", files)
+    (root / "proc/meminfo").write_text(f"MemTotal: {16 * GIB >> 10} kB\nMemAvailable: {GIB >> 10} kB\n")
+    assert asked_budget(4 * GIB, root) == 4 * GIB
+    with pytest.raises(ConfigError, match=r"kv_cache_memory of 4\.10 GiB is more than the 4\.00 GiB of"):
+        asked_budget(41 * GIB // 10, root)
+    (root / "sys/fs/cgroup/memory.max").write_text("max")
+    assert asked_budget(16 * GIB, root) == 16 * GIB
+    with pytest.raises(ConfigError, match=r"16\.00 GiB"):
+        asked_budget(17 * GIB, root)
+    assert asked_budget(17 * GIB, root / "nothing here") == 17 * GIB

@@ -55,6 +55,10 @@ async def test_many_requests_at_once_get_the_answers_they_get_alone(engine):
     assert engine.num_in_flight == 0
 
 
+async def test_gauges_are_right_before_the_first_request(engine):
+    assert engine.stats.kv_blocks_total == engine.info.num_kv_blocks > 0
+
+
 async def test_a_stream_is_cumulative_and_ends_once(engine):
     lengths = []
     stream = engine.generate("x", params(max_tokens=50))
