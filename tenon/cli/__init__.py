@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import rich_click as click
 
 from tenon.cli.suggest import SuggestingGroup, correction
-from tenon.errors import TenonError
+from tenon.errors import ConfigError, TenonError
 
 # name -> (module, panel of `tenon --help`)
 COMMANDS = {
@@ -77,6 +77,10 @@ def run(arguments: list[str]) -> int:
         return _complain(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except ConfigError as error:
+        from tenon.cli.options import as_flags
+
+        return _complain(as_flags(str(error)))
     except TenonError as error:
         return _complain(str(error))
     except BrokenPipeError:  # the reader of our output has left, as `| head` does

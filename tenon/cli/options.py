@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -48,6 +49,15 @@ def given_engine_options(ctx: click.Context) -> list[str]:
         for param in ctx.command.params
         if param.name in _FIELDS and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
     ]
+
+
+def as_flags(message: str) -> str:
+    """`message` with engine arguments as they are typed: --kv-cache-memory for kv_cache_memory.
+
+    A name that is an ordinary word too, like seed, counts where a message begins with it.
+    """
+    names = "|".join(name if "_" in name else f"^{name}(?= must)" for name in _FIELDS)
+    return re.sub(rf"\b(?:{names})\b", lambda match: f"--{match[0].replace('_', '-')}", message)
 
 
 def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

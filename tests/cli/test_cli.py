@@ -66,7 +66,7 @@ def test_every_command_and_option_has_help(path, capsys):
         (["serve", "--no-such-option"], "tenon serve --help"),
         (["serve", "--max-num-seqs", "many"], "--max-num-seqs"),
         (["serve", "--dtype", "int3"], "--dtype"),
-        (["serve", "--max-num-seqs", "0"], "max_num_seqs"),
+        (["serve", "--max-num-seqs", "0"], "--max-num-seqs"),
         (["serve", "no-such-model"], "no-such-model"),
         (["generate", "--temperature", "-1", "-p", "x"], "temperature"),
         (["bench", "ops", "no_such_op"], "no_such_op"),

@@ -60,6 +60,10 @@ def test_explain_names_every_op(capsys):
     assert status == 0
     assert all(name in out for name in select.OPS)
     assert "max_model_len" in out
+    status, out, _ = run(capsys, "explain", "--json", *ORACLE)
+    engine = json.loads(out)["engine"]
+    for name in ("kv_cache_bytes", "max_model_len", "kv_blocks", "block_size", "load_seconds"):
+        assert isinstance(engine[name], int | float), name
     status, out, _ = run(capsys, "explain", "--json", "--no-load")
     assert list(json.loads(out)["instruction_sets"].values()).count("used") == 1
     assert {row["op"] for row in json.loads(out)["ops"]} == set(select.OPS)
@@ -72,6 +76,18 @@ def test_bench_latency_prints_json(capsys):
     result = json.loads(out)
     assert {"prefill_tokens_per_s", "decode_tokens_per_s", "ttft_ms", "tpot_ms", "roof"} <= set(result)
     assert result["configuration"]["batch_size"] == 2
+    assert isinstance(result["engine"]["kv_cache_bytes"], int)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--num-threads", "1000"), ("--kv-cache-memory", "900TiB"), ("--seed", "-1")],
+)
+def test_wrong_engine_options_are_named_as_typed(capsys, flag, value):
+    status, out, err = run(capsys, "generate", "-p", "x", flag, value, *ORACLE)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {flag}")
+    assert "TENON_" not in err
 
 
 def test_bench_throughput(capsys):

@@ -3,7 +3,7 @@ import dataclasses
 import rich_click as click
 from click.testing import CliRunner
 
-from tenon.cli.options import engine_options
+from tenon.cli.options import as_flags, engine_options
 from tenon.config import EngineArgs
 
 
@@ -51,3 +51,12 @@ def test_every_argument_has_a_flag_with_its_help():
     options = {option.name: option for option in command.params}
     for field in dataclasses.fields(EngineArgs):
         assert options[field.name].help.rstrip(".") == field.metadata["help"]
+
+
+def test_messages_name_flags_as_they_are_typed():
+    assert as_flags("set kv_cache_memory to 1, not max_model_len") == (
+        "set --kv-cache-memory to 1, not --max-model-len"
+    )
+    assert as_flags("seed must be whole; a seed") == "--seed must be whole; a seed"
+    typed = "give --kv-cache-memory; TENON_NUM_THREADS"
+    assert as_flags(typed) == typed
