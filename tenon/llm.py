@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from tenon.config import DEFAULT_MODEL, make_args
@@ -65,13 +66,14 @@ class LLM:
         """
         prompts = _listed(prompts)
         count = len(prompts)
-        params = _one_each("sampling_params", sampling_params or SamplingParams(), count)
+        params = _one_each("sampling_params", _params(sampling_params), count)
         priorities = [0] * count if priority is None else _one_each("priority", priority, count)
         generations: list[Generation] = []
         adds: list[AddRequest] = []
         try:
-            for prompt, own, rank in zip(prompts, params, priorities, strict=True):
-                generation, messages = self._frontend.add(prompt, own, priority=rank)
+            for index, (prompt, own, rank) in enumerate(zip(prompts, params, priorities, strict=True)):
+                with _naming(f"prompts[{index}]" if count > 1 else ""):
+                    generation, messages = self._frontend.add(prompt, own, priority=rank)
                 generations.append(generation)
                 adds += messages
             self._client.send(adds)
@@ -130,10 +132,40 @@ class LLM:
 def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str | dict):
         return [cast("Prompt", prompts)]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
+        raise InvalidRequest(
+            f"prompts must be text, token ids, or a list of them, not {prompts!r}", "prompts"
+        )
     listed = list(cast("Sequence[Prompt]", prompts))
     if listed and all(isinstance(item, int) for item in listed):
         return [cast("Prompt", listed)]  # one prompt, as token ids
     return listed
+
+
+def _params(given: Any) -> SamplingParams | Sequence[SamplingParams]:
+    """What generate was given as sampling_params. Raises InvalidRequest for anything else."""
+    if given is None:
+        return SamplingParams()
+    if isinstance(given, SamplingParams):
+        return given
+    if isinstance(given, list | tuple) and all(isinstance(one, SamplingParams) for one in given):
+        return given
+    raise InvalidRequest(
+        f"sampling_params must be SamplingParams, or a list of them, not {type(given).__name__}: write "
+        "SamplingParams(temperature=0, ...)",
+        "sampling_params",
+    )
+
+
+@contextlib.contextmanager
+def _naming(which: str) -> Iterator[None]:
+    """Put `which` prompt it was in front of the message of an InvalidRequest."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if not which:
+            raise
+        raise InvalidRequest(f"{which}: {error}", error.param, error.code) from None
 
 
 def _one_each(name: str, values: Any, count: int) -> list[Any]:

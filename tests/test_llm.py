@@ -127,6 +127,24 @@ def test_one_wrong_prompt_is_refused_before_anything_runs(llm):
     assert llm.generate([], GREEDY, use_tqdm=False) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "param", "match"),
+    [
+        (("a", {"temperature": 0}), "sampling_params", "sampling_params must be SamplingParams, .* not dict"),
+        ((["a"], [GREEDY, 5]), "sampling_params", "sampling_params must be"),
+        ((None,), "prompts", "prompts must be text, token ids, or a list of them, not None"),
+        ((["ok", [50], 7],), "prompt", r"prompts\[2\]: a prompt must be text, .* not 7"),
+        ((["ok", None],), "prompt", r"prompts\[1\]: a prompt must be text, .* not None"),
+        ((["ok", [504]],), "prompt", r"prompts\[1\]: token ids of the prompt must be between 0 and 259"),
+        (([[1] * 5000],), "prompt", "shorten it to leave room"),
+    ],
+)
+def test_wrong_types_are_named(llm, arguments, param, match):
+    with pytest.raises(InvalidRequest, match=match) as error:
+        llm.generate(*arguments, use_tqdm=False)
+    assert error.value.param == param
+
+
 def test_an_interrupt_leaves_an_empty_engine(llm, monkeypatch):
     step = llm._client.step
     steps = iter(range(100))

@@ -50,12 +50,26 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.stop = [self.stop]
         if self.top_k == -1:
             self.top_k = 0
+        self._check_kinds()
         self._check_ranges()
         self._check_lists()
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+    def _check_kinds(self) -> None:
+        """A wrong type is told from a wrong value first, so that no check below trips over it."""
+        for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "detokenize"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InvalidRequest(f"{name} must be true or false, not {value!r}", name)
+        for name, kind, what in (
+            ("stop", list | tuple, "text or a list of texts"),
+            ("stop_token_ids", list | tuple, "a list of token ids"),
+            ("logit_bias", dict, "a dict of token ids to numbers"),
+        ):
+            if (value := getattr(self, name)) is not None and not isinstance(value, kind):
+                raise InvalidRequest(f"{name} must be {what}, not {value!r}", name)
 
     def _check_ranges(self) -> None:
         _whole("n", self.n, 1, MAX_N)
@@ -86,6 +100,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         if len(stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(f"stop holds {len(stop)} strings; at most {MAX_STOP_STRINGS}", "stop")
         for text in stop:
+            if not isinstance(text, str):
+                raise InvalidRequest(f"stop must be text or a list of texts, not of {text!r}", "stop")
             if not text or len(text) > MAX_STOP_CHARS:
                 raise InvalidRequest(f"each stop string must have 1 to {MAX_STOP_CHARS} characters", "stop")
         if stop and not self.detokenize:

@@ -17,6 +17,7 @@ import msgspec
 from tenon.config import EngineConfig
 from tenon.core.messages import AddRequest, EngineOutput, Outputs, Ready, TokenLogprob
 from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput, TokenLogprobs
+from tenon.core.prompt import check_length
 from tenon.core.sampling import MAX_SEED, SamplingParams
 from tenon.errors import InvalidRequest, RequestFailed, TenonError
 from tenon.util.view import FirstOf
@@ -269,23 +270,20 @@ class Frontend:
             if not isinstance(prompt.get("prompt_token_ids"), list):
                 raise InvalidRequest('a prompt given as a dict needs the list "prompt_token_ids"', "prompt")
             prompt = prompt["prompt_token_ids"]
-        return None, list(prompt)
+        ids: Any = prompt
+        if not isinstance(ids, Sequence) or isinstance(ids, bytes):
+            raise InvalidRequest(
+                f"a prompt must be text, token ids or a dict with prompt_token_ids, not {ids!r}", "prompt"
+            )
+        return None, list(ids)
 
     def _check(self, ids: list[int], params: SamplingParams) -> None:
-        if not ids:
-            raise InvalidRequest("the prompt is empty", "prompt")
         if any(type(token) is not int for token in ids):
             raise InvalidRequest("token ids of the prompt must be whole numbers", "prompt")
+        check_length(len(ids), self.info.max_model_len)
         vocab = self.info.vocab_size
         if min(ids) < 0 or max(ids) >= vocab:
             raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
-        if len(ids) >= self.info.max_model_len:
-            raise InvalidRequest(
-                f"the prompt has {len(ids)} tokens; with at least one to generate, this model's context "
-                f"holds {self.info.max_model_len}",
-                "prompt",
-                "context_length_exceeded",
-            )
         for name in ("logprobs", "prompt_logprobs"):
             if (getattr(params, name) or 0) > self.config.max_logprobs:
                 raise InvalidRequest(f"{name} must be at most {self.config.max_logprobs}", name)
