@@ -62,7 +62,7 @@ def generation(
     """The run of one prompt, not yet started. Raises InvalidRequest or ApiError."""
     check_vocab(params, engine.tokenizer.vocab_size)
     assert params.max_tokens is not None
-    return Generation(
+    run = Generation(
         engine=engine,
         prompt_token_ids=prompt_token_ids,
         params=params,
@@ -73,6 +73,8 @@ def generation(
             call.arrival, len(prompt_token_ids), params.n, params.max_tokens
         ),
     )
+    call.generations.append(run)
+    return run
 
 
 async def reply(

@@ -18,6 +18,7 @@ from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_d
 
 if TYPE_CHECKING:
     from tenon.server.app import App
+    from tenon.server.stream import Generation
 
 log = logging.getLogger("tenon.server")
 
@@ -39,6 +40,7 @@ class Call:
         self.caller = ""
         self.body_size = 0  # bytes of the request's body read so far
         self.status = 0  # of the answer; 0 until it starts
+        self.generations: list[Generation] = []  # what the engine runs for it
         self._receive = receive
         self._send = send
         self._streaming = False
@@ -158,12 +160,32 @@ class Call:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    def log_end(self, status: int | str, message: str = "", level: int = logging.INFO) -> None:
+        """The one line that says how a request ended. Never what was asked or answered."""
+        if not log.isEnabledFor(level):
+            return
+        prompt = sum(len(g.prompt_token_ids) for g in self.generations)
+        generated = sum(g.num_generated_tokens for g in self.generations)
+        tokens = f" prompt_tokens={prompt} completion_tokens={generated}" if self.generations else ""
+        milliseconds = 1000 * (time.monotonic() - self.arrival)
+        line = f"{self._where()} {status}{tokens} {milliseconds:.0f} ms {message}".rstrip()
+        log.log(level, "%s", _one_line(line))
+
+    def _where(self) -> str:
+        return f"{self.scope['method']} {self.scope['path'][:200]} id={self.request_id}"
+
     def _log(self, error: BaseException, api_error: ApiError) -> None:
-        where = f"{self.scope['method']} {self.scope['path']} id={self.request_id}"
         if api_error.code == "internal_error":
-            log.error("%s failed", where, exc_info=error)
-        else:
-            log.debug("%s: %d %s", where, api_error.status, api_error.code)
+            log.error("%s failed", _one_line(self._where()), exc_info=error)
+        level = logging.WARNING if api_error.status >= 500 else logging.INFO
+        if api_error.code in ("model_loading", "shutting_down"):
+            level = logging.DEBUG  # probes ask many times a second
+        self.log_end(api_error.status, api_error.message, level)
+
+
+def _one_line(text: str) -> str:
+    """Whatever a client put into it, it cannot pass for another line or move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text[:600])
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

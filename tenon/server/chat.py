@@ -42,6 +42,11 @@ async def create(call: Call, request: ChatRequest) -> None:
     request.check_stream_options()
     model, engine = call.app.models.get(request.model)
     top_logprobs = _top_logprobs(request)
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise bad_request(
+            "max_tokens and max_completion_tokens mean the same and differ: give one", "max_completion_tokens"
+        )
     limit_field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     dialect = call.app.dialect(engine)
     tools = dialect.tools(request)

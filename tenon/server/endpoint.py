@@ -45,8 +45,10 @@ class Endpoint:
         call = Call(scope, receive, send, self.app)
         try:
             await self._serve(call)
+            if self.body is not None:
+                call.log_end(call.status)
         except Disconnected:
-            pass
+            call.log_end("the client left")
         except Exception as error:
             with contextlib.suppress(Disconnected):
                 await call.fail(error)

@@ -48,7 +48,7 @@ class Disconnected(Exception):
     """The client went away; there is nobody to answer."""
 
 
-def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     return ApiError(400, message, param=param, code=code)
 
 
@@ -67,7 +67,19 @@ def loading() -> ApiError:
 
 
 def shutting_down() -> ApiError:
-    return ApiError(503, "the server is shutting down", kind="server_error", code="shutting_down")
+    return ApiError(
+        503,
+        "the server is shutting down",
+        kind="server_error",
+        code="shutting_down",
+        headers={"retry-after": "1"},
+    )
+
+
+def engine_dead(status: int = 500) -> ApiError:
+    return ApiError(
+        status, "the engine process has died; restart the server", kind="server_error", code="engine_dead"
+    )
 
 
 def as_api_error(error: BaseException, request_id: str) -> ApiError:
@@ -75,11 +87,9 @@ def as_api_error(error: BaseException, request_id: str) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InvalidRequest):
-        return bad_request(str(error), error.param, error.code)
+        return bad_request(str(error), error.param, error.code or "invalid_value")
     if isinstance(error, EngineDead):
-        return ApiError(
-            500, "the engine process has died; restart the server", kind="server_error", code="engine_dead"
-        )
+        return engine_dead()
     code = "request_failed" if isinstance(error, RequestFailed) else "internal_error"
     return ApiError(
         500,

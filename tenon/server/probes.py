@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from tenon.server.call import Call
-from tenon.server.errors import ApiError
+from tenon.server.errors import engine_dead, loading, shutting_down
 from tenon.server.metrics import CONTENT_TYPE
 
 
@@ -24,7 +24,7 @@ async def live(call: Call) -> None:
 async def ready(call: Call) -> None:
     """Requests will be served: 503 while the model loads, when the engine is gone, and while stopping."""
     if call.app.stopping:
-        raise _unavailable("stopping")
+        raise shutting_down()
     await health(call)
 
 
@@ -32,9 +32,9 @@ async def health(call: Call) -> None:
     """The engine answers."""
     for engine in call.app.models.engines:
         if engine.errored:
-            raise _unavailable("engine dead")
+            raise engine_dead(503)
         if not engine.ready:
-            raise _unavailable("loading")
+            raise loading()
     await call.send_json({"status": "ok"})
 
 
@@ -44,8 +44,3 @@ async def get_version(call: Call) -> None:
 
 async def metrics(call: Call) -> None:
     await call.send_bytes(call.app.metrics.render(), CONTENT_TYPE)
-
-
-def _unavailable(what: str) -> ApiError:
-    code = what.replace(" ", "_")
-    return ApiError(503, what, kind="server_error", code=code, headers={"retry-after": "1"})

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from tenon.core.prompt import check_length
 from tenon.errors import InvalidRequest
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
@@ -70,7 +71,7 @@ async def chat_prompt(
         return encode(engine, text, bool(request.add_special_tokens), "messages"), text[-PROMPT_TAIL:]
 
     ids, tail = await offload(size, work)
-    check_fits(ids, engine, "messages")
+    check_length(len(ids), engine.max_model_len, "messages")
     return ids, tail
 
 
@@ -99,7 +100,7 @@ async def completion_prompts(
         else:
             ids = prompt
             out.append((None, ids))
-        check_fits(ids, engine, "prompt")
+        check_length(len(ids), engine.max_model_len)
         check_token_ids(ids, engine.tokenizer.vocab_size)
     return out
 
@@ -126,19 +127,6 @@ def check_token_ids(ids: list[int], vocab_size: int) -> None:
             raise bad_request(
                 f"prompt: token id {token} is outside the vocabulary (0 to {vocab_size - 1})", "prompt"
             )
-
-
-def check_fits(ids: list[int], engine: Engine, field: str) -> None:
-    """A prompt must leave room for one token. Raises InvalidRequest."""
-    if not ids:
-        raise InvalidRequest(f"{field}: the prompt is empty", field)
-    if len(ids) >= engine.max_model_len:
-        raise InvalidRequest(
-            f"{field}: the prompt has {len(ids)} tokens and the model's context is {engine.max_model_len}; "
-            "shorten it to leave room for at least one more",
-            field,
-            "context_length_exceeded",
-        )
 
 
 def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:

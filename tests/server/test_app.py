@@ -351,3 +351,41 @@ async def test_metrics(client, engine):
     assert inference == pytest.approx(prefill + decode)
     assert values['tenon:request_success_total{finished_reason="length",model_name="fake"}'] == 1
     assert not any("_created" in name for name in values)
+
+
+# --- the log
+
+
+async def test_one_line_for_each_request(client, engine, caplog):
+    caplog.set_level("INFO", "tenon.server")
+    secret = "pearl diver"
+    engine.script = lambda prompt, choice: "the answer"
+    body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 4}
+    await client.post(CHAT, body, x_request_id="one")
+    await client.post(CHAT, body | {"stream": True, "n": 2}, x_request_id="two")
+    await client.post(CHAT, body | {"temperature": -1}, x_request_id="three")
+    await client.http.get("/v1/nope%0Anope", headers={"x-request-id": "four"})
+    await client.http.get("/ready")
+    one, two, three, four = (record.getMessage() for record in caplog.records)
+    assert one.startswith(f"POST {CHAT} id=one 200 prompt_tokens=")
+    assert "completion_tokens=4 " in one
+    assert "completion_tokens=8 " in two
+    assert "id=three 400 " in three
+    assert "temperature must be at least 0 and at most 100, not -1" in three
+    assert "id=four 404 " in four
+    assert "\n" not in four
+    assert secret not in caplog.text
+    assert "the answer" not in caplog.text
+
+
+async def test_probes_use_the_codes_of_the_api(app, client, engine):
+    async def code(path):
+        response = await client.http.get(path)
+        assert response.headers["retry-after"] == "1"
+        return response.status_code, response.json()["error"]["code"]
+
+    engine.ready = False
+    assert await code("/ready") == await code("/health") == (503, "model_loading")
+    app.stopping = True
+    assert await code("/ready") == (503, "shutting_down")
+    app.stopping = False

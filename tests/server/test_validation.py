@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from tenon.core.prompt import check_length
+from tenon.errors import InvalidRequest
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 GOOD = {CHAT: {"messages": [{"role": "user", "content": "hi"}]}, TEXT: {"prompt": "hi"}}
 
@@ -76,6 +79,7 @@ TEXT_ONLY: dict[str, list] = {
     "suffix": ["x", 1],
 }
 
+CODES = {"invalid_value", "missing_field", "unknown_field", "not_supported", "context_length_exceeded"}
 CASES = [
     pytest.param(path, field, value, id=f"{path.rsplit('/', 2)[-2]}-{field}-{json.dumps(value)[:30]}")
     for path, tables in ((CHAT, (SHARED, CHAT_ONLY)), (TEXT, (SHARED, TEXT_ONLY)))
@@ -93,6 +97,7 @@ async def test_bad_value(client, engine, path, field, value):
     assert error["param"], error
     assert error["param"].replace("[", ".").split(".")[0] == field
     assert field in error["message"]
+    assert error["code"] in CODES
     assert (await client.post(path, GOOD[path])).status_code == 200
     assert engine.running == 0
 
@@ -135,9 +140,19 @@ async def test_max_completion_tokens_is_named(client):
     assert "max_completion_tokens" in error["message"]
 
 
+async def test_two_names_of_one_limit_must_agree(client):
+    status, error = await client.error(CHAT, GOOD[CHAT] | {"max_tokens": 5, "max_completion_tokens": 6})
+    assert (status, error["param"], error["code"]) == (400, "max_completion_tokens", "invalid_value")
+    response = await client.post(CHAT, GOOD[CHAT] | {"max_tokens": 5, "max_completion_tokens": 5})
+    assert response.status_code == 200
+
+
 async def test_context_length_code(client):
     _, error = await client.error(TEXT, {"prompt": "x" * 5000})
     assert error["code"] == "context_length_exceeded"
+    with pytest.raises(InvalidRequest) as offline:
+        check_length(5000, 2048)
+    assert error["message"] == str(offline.value)
 
 
 async def test_invalid_unicode_in_text(client):
