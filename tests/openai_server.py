@@ -16,7 +16,7 @@ class FakeServer:
     """Streams `max_tokens` tokens a request, `gap` seconds apart. `fault`: what goes wrong."""
 
     gap: float = 0.0
-    fault: str | None = None  # "status", "cut", "error", "hang": for every second request
+    fault: str | None = None  # "status", "full", "cut", "error", "hang": for every second request
     api_key: str | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
@@ -51,6 +51,8 @@ class FakeServer:
         fault = self.fault if len(self.bodies) % 2 == 0 else None
         if fault == "status":
             return plain(out, 503, {"error": {"message": "busy"}})
+        if fault == "full":
+            return plain(out, 400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
         try:

@@ -47,6 +47,31 @@ def test_a_server_that_fails_ends_the_answer_not_the_program(monkeypatch, capsys
     assert len(server.bodies) == 3
 
 
+def test_a_full_context_ends_a_pipe(monkeypatch, capsys):
+    with running(FakeServer(fault="full")) as server:
+        lines = ["one", "two", "three"]
+        status, _, err = converse(monkeypatch, capsys, lines, "--url", server.url, "--max-tokens", "4")
+    assert status == 2
+    assert err == "error: the conversation is full; /reset starts a new one\n"
+    assert len(server.bodies) == 2
+
+
+def test_at_a_terminal_a_full_context_can_be_reset(monkeypatch, capsys):
+    answers = iter(["one", "two", "/reset", "three", "/exit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    with running(FakeServer(fault="full")) as server:
+        assert cli.run(["chat", "--url", server.url, "--max-tokens", "4"]) == 0
+    assert "the conversation is full" in capsys.readouterr().err
+    assert [message["content"] for message in server.bodies[-1]["messages"]] == ["three"]
+
+
+def test_a_server_with_a_key_says_what_it_wants(monkeypatch, capsys):
+    with running(FakeServer(api_key="k")) as server:
+        status, _, err = converse(monkeypatch, capsys, ["one"], "--url", server.url)
+    assert (status, err) == (2, "error: the server wants a key: --api-key or TENON_API_KEY\n")
+
+
 class SlowModel:
     """Says two words, then is interrupted, as by Ctrl-C."""
 
