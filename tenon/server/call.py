@@ -178,8 +178,8 @@ class Call:
         if api_error.code == "internal_error":
             log.error("%s failed", _one_line(self._where()), exc_info=error)
         level = logging.WARNING if api_error.status >= 500 else logging.INFO
-        if api_error.code in ("model_loading", "shutting_down"):
-            level = logging.DEBUG  # probes ask many times a second
+        if api_error.status == 503 and self.scope["method"] == "GET":
+            level = logging.DEBUG  # a probe; it asks many times a second
         self.log_end(api_error.status, api_error.message, level)
 
 

@@ -295,7 +295,7 @@ async def test_stopping(app, client):
     assert (await client.http.get("/health")).status_code == 200
 
 
-async def test_stop_ends_what_is_in_flight(app, client, engine):
+async def test_stop_ends_what_is_in_flight(app, client, engine, caplog):
     engine.delay = 0.01
     engine.script = lambda prompt, choice: "x" * 1000
     stream = asyncio.ensure_future(client.post(CHAT, BODY | {"stream": True}))
@@ -305,6 +305,7 @@ async def test_stop_ends_what_is_in_flight(app, client, engine):
     assert (await whole).status_code == 503
     last = (await stream).text.split("\n\n")[-2]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+    assert sum(" 503 prompt_tokens=" in record.getMessage() for record in caplog.records) == 2
     assert engine.running == 0
 
 
