@@ -300,7 +300,8 @@ async def test_stop_ends_what_is_in_flight(app, client, engine, caplog):
     engine.script = lambda prompt, choice: "x" * 1000
     stream = asyncio.ensure_future(client.post(CHAT, BODY | {"stream": True}))
     whole = asyncio.ensure_future(client.post(CHAT, BODY))
-    await asyncio.sleep(0.05)
+    while len(engine.requests) < 2 or min(request.steps for request in engine.requests) < 3:
+        await asyncio.sleep(0.005)
     app.stop_live()
     assert (await whole).status_code == 503
     last = (await stream).text.split("\n\n")[-2]
