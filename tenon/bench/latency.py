@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tenon.bench import roof
+from tenon.bench import profile, roof
 from tenon.bench.prompts import PromptShape, token_prompts
 from tenon.bench.stats import median
 from tenon.config import EngineConfig
@@ -48,9 +48,16 @@ class Run:
 
 
 def measure(
-    config: EngineConfig, shape: Shape, iterations: int, progress: Callable[[], None] = lambda: None
+    config: EngineConfig,
+    shape: Shape,
+    iterations: int,
+    progress: Callable[[], None] = lambda: None,
+    profiled: bool = False,
 ) -> dict[str, Any]:
-    """The figures of `iterations` runs (medians), after one that warms up. Raises ConfigError, TenonError."""
+    """The figures of `iterations` runs (medians), after one that warms up. Raises ConfigError, TenonError.
+
+    `profiled` adds `profile`: time per kind of op in one more run, prefill and decode apart.
+    """
     client = InProcessClient(config)
     start = time.perf_counter()
     info = client.load()
@@ -65,15 +72,37 @@ def measure(
     before = roof.probe(step_bytes)
     runs = []
     for number in range(iterations + 1):
-        run = _run(client, shape, weights.vocab_size, seed=number)
+        measured = run(client, shape, weights.vocab_size, seed=number)
         if number:
-            runs.append(run)
+            runs.append(measured)
         progress()
+    phases = _profile(client, shape, weights.vocab_size, iterations + 1) if profiled else []
     roofs = before.best(roof.probe(step_bytes))
-    return figures(shape, runs, roofs, weights) | {"load_s": load_s, "engine": info.info}
+    result = figures(shape, runs, roofs, weights)
+    if profiled:
+        result["profile"] = {phase.name: profile.rows(phase, roofs) for phase in phases}
+    return result | {"load_s": load_s, "engine": info.info}
 
 
-def _run(client: InProcessClient, shape: Shape, vocab_size: int, seed: int) -> Run:
+def _profile(client: InProcessClient, shape: Shape, vocab_size: int, seed: int) -> list[profile.Phase]:
+    """Profiles of one run's prefill and decode. Raises ConfigError where ops are not recorded."""
+    passes = client.engine.runner.passes
+    profiler = profile.Profiler(passes)
+    with profiler:
+        run(client, shape, vocab_size, seed, lambda: profiler.end_phase("prefill"))
+        profiler.end_phase("decode")
+    if not any(phase.ops for phase in profiler.phases):
+        raise ConfigError(f"--profile needs a model whose ops are recorded; this one runs {passes.how}")
+    return profiler.phases
+
+
+def run(
+    client: InProcessClient,
+    shape: Shape,
+    vocab_size: int,
+    seed: int,
+    after_prefill: Callable[[], None] = lambda: None,
+) -> Run:
     params = SamplingParams(
         temperature=0.0,
         max_tokens=shape.output_len,
@@ -86,11 +115,13 @@ def _run(client: InProcessClient, shape: Shape, vocab_size: int, seed: int) -> R
         AddRequest(request_id=f"{seed}-{i}", prompt_token_ids=prompt, params=params)
         for i, prompt in enumerate(prompts)
     ]
-    return drain(client, messages)
+    return drain(client, messages, after_prefill)
 
 
-def drain(client: InProcessClient, messages: list[ToEngine]) -> Run:
-    """Send requests and step until none is left."""
+def drain(
+    client: InProcessClient, messages: list[ToEngine], after_prefill: Callable[[], None] = lambda: None
+) -> Run:
+    """Send requests and step until none is left; `after_prefill` is called when each has its first token."""
     first: dict[str, float] = {}
     count = 0
     at_prefill: int | None = None
@@ -107,6 +138,7 @@ def drain(client: InProcessClient, messages: list[ToEngine]) -> Run:
                 first[output.request_id] = now - start
         if at_prefill is None and len(first) == len(messages):
             at_prefill = count
+            after_prefill()
     return Run(list(first.values()), now - start, count - (at_prefill or 0))
 
 

@@ -7,6 +7,7 @@ import datetime
 import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -114,17 +115,25 @@ def show(result: dict[str, Any], out: TextIO) -> None:
         for name in spread:
             table.add_row(name, *(str(figures[f"{part}_{name}"]) for part in _SPREAD))
         console.print(table)
-    for name, rows in result.items():
-        if isinstance(rows, list) and rows:
-            units = [_UNITS.get(column, (column, 1.0)) for column in rows[0]]
-            table = Table(title=name, box=box.SIMPLE, pad_edge=False)
-            for column, (heading, _) in zip(rows[0], units, strict=True):
-                numbers = column in _UNITS
-                justify: Literal["left", "right"] = "right" if numbers else "left"
-                table.add_column(heading, justify=justify, overflow="fold", no_wrap=column != "case")
-            for row in rows:
-                table.add_row(*map(_cell, row.values(), (scale for _, scale in units)))
-            console.print(table)
+    for name, rows in _tables(result):
+        units = [_UNITS.get(column, (column, 1.0)) for column in rows[0]]
+        table = Table(title=name, box=box.SIMPLE, pad_edge=False)
+        for column, (heading, _) in zip(rows[0], units, strict=True):
+            numbers = column in _UNITS
+            justify: Literal["left", "right"] = "right" if numbers else "left"
+            table.add_column(heading, justify=justify, overflow="fold", no_wrap=column != "case")
+        for row in rows:
+            table.add_row(*map(_cell, row.values(), (scale for _, scale in units)))
+        console.print(table)
+
+
+def _tables(result: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lists of rows in a result, nested ones as `outer.inner`."""
+    for name, value in result.items():
+        if isinstance(value, dict):
+            yield from _tables(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value:
+            yield prefix + name, value
 
 
 def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -139,6 +148,8 @@ def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

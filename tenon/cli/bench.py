@@ -62,6 +62,7 @@ def _whole(name: str, default: int, help: str, low: int = 1) -> Callable[..., An
 @_whole("--output-len", 128, "Tokens generated for each prompt.")
 @_whole("--batch-size", 1, "Requests at once.")
 @_whole("--num-iters", 3, "Measured runs; the medians count.")
+@click.option("--profile", is_flag=True, help="Add the time per kind of op, prefill and decode apart.")
 @_outputs
 @engine_options()
 def latency(
@@ -70,6 +71,7 @@ def latency(
     output_len: int,
     batch_size: int,
     num_iters: int,
+    profile: bool,
     json_path: str | None,
     csv_path: str | None,
 ) -> None:
@@ -80,7 +82,7 @@ def latency(
     engine.enable_prefix_caching = False
     shape = benchmark.Shape(input_len, output_len, batch_size)
     with counting("measuring", num_iters + 1) as step:
-        result = benchmark.measure(engine.resolve(), shape, num_iters, step)
+        result = benchmark.measure(engine.resolve(), shape, num_iters, step, profile)
     given = {
         "input_len": input_len,
         "output_len": output_len,

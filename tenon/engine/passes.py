@@ -42,6 +42,14 @@ class Passes(Protocol):
         next call."""
         ...
 
+    def set_profiling(self, on: bool) -> None:
+        """Time every op from now on, or no longer. Switching on forgets earlier figures."""
+        ...
+
+    def profile(self) -> list[dict[str, Any]]:
+        """What `Plan.profile` has for all ops; nothing where ops are not recorded."""
+        ...
+
 
 class EagerPasses:
     """Op by op."""
@@ -58,6 +66,12 @@ class EagerPasses:
     def logits(self, rows_S: np.ndarray) -> np.ndarray:
         assert self._hidden_TD is not None, "forward comes first"
         return self._model.logits(ops.gather_rows(self._hidden_TD, rows_S))
+
+    def set_profiling(self, on: bool) -> None:
+        pass
+
+    def profile(self) -> list[dict[str, Any]]:
+        return []
 
 
 class ReplayedPasses:
@@ -99,6 +113,15 @@ class ReplayedPasses:
         self._rows_S[:count] = rows_S
         self._head.run(self._num_tokens, self._num_requests, count)
         return self._head.rows(self._logits_SV, count)
+
+    def set_profiling(self, on: bool) -> None:
+        for plan in (self._forward, self._head):
+            plan.set_profiling(on)
+
+    def profile(self) -> list[dict[str, Any]]:
+        """The head's rows are marked: its linear layer is another matter than those of the layers."""
+        head = [row | {"op": f"{row['op']} (head)"} for row in self._head.profile()]
+        return self._forward.profile() + head
 
 
 def make_passes(model: Model, kv: list[Any], limits: Limits, example: Batch) -> Passes:

@@ -21,19 +21,19 @@ class Runner:
     def __init__(self, model: Model, passes: Passes, sampler: Sampler, slice_rows: int) -> None:
         self.model = model
         self.sampler = sampler
-        self._passes = passes
+        self.passes = passes
         self._slice_rows = slice_rows
 
     def run(self, prepared: Prepared) -> Sampled:
         """One token for each of `prepared.sampled`, in order; prompt logprobs go to their requests."""
-        self._passes.forward(prepared.batch)
+        self.passes.forward(prepared.batch)
         for rows in prepared.prompt_rows:
             self._prompt_logprobs(rows)
         result = Sampled([], [])
         for begin in range(0, len(prepared.sampled), self._slice_rows):
             requests = prepared.sampled[begin : begin + self._slice_rows]
             rows_S = prepared.batch.logit_rows_S[begin : begin + self._slice_rows]
-            part = self.sampler.sample(requests, self._passes.logits(rows_S))
+            part = self.sampler.sample(requests, self.passes.logits(rows_S))
             result.tokens += part.tokens
             result.logprobs += part.logprobs
             result.errors |= {begin + i: error for i, error in part.errors.items()}
@@ -47,5 +47,5 @@ class Runner:
             targets = rows.targets[begin : begin + self._slice_rows]
             first = rows.first_row + begin
             rows_P = np.arange(first, first + len(targets), dtype=np.int32)
-            logits_PV = self._passes.logits(rows_P)
+            logits_PV = self.passes.logits(rows_P)
             request.prompt_logprobs += token_logprobs(logits_PV, targets, [top_n] * len(targets))

@@ -37,7 +37,7 @@ def requests() -> list[AddRequest]:
 @pytest.fixture(scope="module")
 def alone(load, requests) -> dict[str, Trace]:
     recorder = load(enable_prefix_caching=False)
-    assert type(recorder.engine.runner._passes).__name__ == "ReplayedPasses"
+    assert type(recorder.engine.runner.passes).__name__ == "ReplayedPasses"
     return {add.request_id: recorder.run([add])[add.request_id] for add in requests}
 
 
@@ -105,5 +105,5 @@ def test_with_any_number_of_threads(threads, load, requests, alone):
 def test_op_by_op_and_replayed(load, requests, alone, monkeypatch):
     monkeypatch.setattr("tenon.models.llama.Llama.recordable", False, raising=False)
     recorder = load()
-    assert type(recorder.engine.runner._passes).__name__ == "EagerPasses"
+    assert type(recorder.engine.runner.passes).__name__ == "EagerPasses"
     check(recorder.run(requests), alone)

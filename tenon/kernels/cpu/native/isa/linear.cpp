@@ -18,13 +18,13 @@ namespace {
 
 // Per instruction set: rows and panels whose accumulators fit into its registers.
 #if defined(__AVX512F__)
-constexpr int kFewRows = 4, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 2;
+constexpr int kFewRows = 4, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 4;
 #elif defined(__AVX2__)
-constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 3, kBlockPanels = 1;
+constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 1;
 #else
 constexpr int kFewRows = 0, kFewPanels = 1, kBlockRows = 2, kBlockPanels = 1;
 #endif
-constexpr int kBlockSteps = 4;     // along K: an unpacked panel block is 8 KiB
+constexpr int kBlockSteps = 2;     // along K: an unpacked panel block is 4 KiB
 constexpr int64_t kMaxRows = 192;  // rows swept over one unpacked block; bounds scratch memory
 
 TENON_INLINE int64_t min64(int64_t a, int64_t b) {
@@ -121,48 +121,59 @@ void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
     });
 }
 
-// acc [M][P * 16] += x [M][steps * 32] times P unpacked panels [steps * 32][16].
+// Unpacked panels [steps * 32][16], `stride` floats apart.
+struct Panels {
+    const float* data;
+    int64_t stride;
+};
+
+// acc [M][kBlockPanels * 16] += x [M][steps * 32] times P panels. The two chains of a step run one after the
+// other: registers then hold twice the block, so that one load feeds more multiplications.
 template <int M, int P>
-void multiply_block(const float* x, const float* const (&panels)[kBlockPanels], int64_t steps, float* acc) {
+void multiply_block(const float* x, Panels panels, int64_t steps, float* acc) {
     const int64_t x_stride = steps * 32;
+    alignas(64) float even[M * P * 16];
     for (int64_t s = 0; s < steps; ++s) {
-        F32x16 even[M][P], odd[M][P];
-        for (int m = 0; m < M; ++m)
-            for (int p = 0; p < P; ++p) even[m][p] = odd[m][p] = zero_f32();
-        for (int64_t k = s * 32; k < s * 32 + 32; k += 2) {
-            F32x16 w0[P], w1[P];
-            unroll<P>([&](auto p) TENON_LAMBDA {
-                w0[p.value] = load(panels[p.value] + k * 16);
-                w1[p.value] = load(panels[p.value] + k * 16 + 16);
-            });
-            // Row by row, so that one broadcast is alive at a time: registers are full.
-            unroll<M>([&](auto m) TENON_LAMBDA {
-                const F32x16 x0 = splat(x[m.value * x_stride + k]), x1 = splat(x[m.value * x_stride + k + 1]);
+        unroll<2>([&](auto odd) TENON_LAMBDA {
+            F32x16 chain[M][P];
+            for (int m = 0; m < M; ++m)
+                for (int p = 0; p < P; ++p) chain[m][p] = zero_f32();
+            for (int64_t k = s * 32 + odd.value; k < s * 32 + 32; k += 2) {
+                F32x16 w[P];
                 unroll<P>([&](auto p) TENON_LAMBDA {
-                    F32x16 &e = even[m.value][p.value], &o = odd[m.value][p.value];
-                    e = fma(x0, w0[p.value], e);
-                    o = fma(x1, w1[p.value], o);
+                    w[p.value] = load(panels.data + p.value * panels.stride + k * 16);
                 });
-            });
-        }
-        for (int m = 0; m < M; ++m)
-            for (int p = 0; p < P; ++p) {
-                float* a = acc + (m * kBlockPanels + p) * 16;
-                store(a, load(a) + (even[m][p] + odd[m][p]));
+                unroll<M>([&](auto m) TENON_LAMBDA {
+                    const F32x16 x_k = splat(x[m.value * x_stride + k]);
+                    unroll<P>([&](auto p) TENON_LAMBDA {
+                        F32x16& c = chain[m.value][p.value];
+                        c = fma(x_k, w[p.value], c);
+                    });
+                });
             }
+            for (int m = 0; m < M; ++m)
+                for (int p = 0; p < P; ++p) {
+                    float* e = even + (m * P + p) * 16;
+                    float* a = acc + (m * kBlockPanels + p) * 16;
+                    if constexpr (odd.value)
+                        store(a, load(a) + (load(e) + chain[m][p]));
+                    else
+                        store(e, chain[m][p]);
+                }
+            // Else the compiler keeps sums in registers from step to step, and spills them in the inner loop.
+            asm volatile("" ::: "memory");
+        });
     }
 }
 
 template <int M, int P>
-void multiply_blocks(int64_t& rows, const float*& x, const float* const (&panels)[kBlockPanels],
-                     int64_t steps, float*& acc) {
+void multiply_blocks(int64_t& rows, const float*& x, Panels panels, int64_t steps, float*& acc) {
     for (; rows >= M; rows -= M, x += M * steps * 32, acc += M * kBlockPanels * 16)
         multiply_block<M, P>(x, panels, steps, acc);
 }
 
 template <int P>
-void multiply_rows(int64_t rows, const float* x, const float* const (&panels)[kBlockPanels], int64_t steps,
-                   float* acc) {
+void multiply_rows(int64_t rows, const float* x, Panels panels, int64_t steps, float* acc) {
     multiply_blocks<kBlockRows, P>(rows, x, panels, steps, acc);
     if constexpr (kBlockRows > 4) multiply_blocks<4, P>(rows, x, panels, steps, acc);
     if constexpr (kBlockRows > 2) multiply_blocks<2, P>(rows, x, panels, steps, acc);
@@ -177,21 +188,24 @@ void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t n
     for (int64_t i = 0; i < (to - from) * kBlockPanels; ++i) store(acc + i * 16, zero_f32());
     for (int64_t s = 0; s < w.steps; s += kBlockSteps) {
         const int64_t steps = min64(kBlockSteps, w.steps - s);
-        const float* panels[kBlockPanels] = {};
-        for (int64_t p = 0; p < num_panels; ++p) {
-            const uint8_t* packed =
-                segment.data + (panel + p) * segment.panel_bytes + s * step_bytes(segment.format);
-            float* target = unpacked + p * kBlockSteps * 32 * 16;
-            panels[p] = segment.format == Format::f32 ? reinterpret_cast<const float*>(packed) : target;
-            if (segment.format != Format::f32)
-                with_format(segment.format,
-                            [&](auto format) { unpack_panel<format.value>(packed, steps, target); });
-        }
-        const float* x_block = x + s * 32 * rows + from * steps * 32;
-        if (num_panels == kBlockPanels)
-            multiply_rows<kBlockPanels>(to - from, x_block, panels, steps, acc);
+        const uint8_t* packed = segment.data + panel * segment.panel_bytes + s * step_bytes(segment.format);
+        Panels panels{unpacked, kBlockSteps * 32 * 16};
+        if (segment.format == Format::f32)
+            panels = {reinterpret_cast<const float*>(packed), segment.panel_bytes / 4};
         else
-            multiply_rows<1>(to - from, x_block, panels, steps, acc);
+            with_format(segment.format, [&](auto format) {
+                for (int64_t p = 0; p < num_panels; ++p)
+                    unpack_panel<format.value>(packed + p * segment.panel_bytes, steps,
+                                               unpacked + p * panels.stride);
+            });
+        const float* x_block = x + s * 32 * rows + from * steps * 32;
+        if (num_panels == kBlockPanels) {
+            multiply_rows<kBlockPanels>(to - from, x_block, panels, steps, acc);
+            continue;
+        }
+        for (int64_t p = 0; p < num_panels; ++p)
+            multiply_rows<1>(to - from, x_block, {panels.data + p * panels.stride, panels.stride}, steps,
+                             acc + p * 16);
     }
     for (int64_t row = 0; row < to - from; ++row)
         for (int64_t p = 0; p < num_panels; ++p)
