@@ -115,7 +115,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"    {result['command']}",
         "",
-        "Tokens per second, median (best) of rounds in which the engines took turns; the ratio is of medians.",
+        "Tokens per second, median (best) of rounds in which engines took turns; the ratio is of medians.",
         "",
         "| | " + " | ".join(result["versions"]) + f" | {first} over the best peer |",
         "|---" * (len(result["versions"]) + 2) + "|",

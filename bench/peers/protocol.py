@@ -1,9 +1,9 @@
 """How bench/compare.py talks to an engine that runs in a process, and a virtual environment, of its own.
 
-The process reads one JSON object per line, {"input_len": I, "output_len": O}, runs one request of random token
-ids with exactly that many output tokens, and answers {"prefill_s": time to the first token, "decode_s": time of
-the O - 1 tokens after it}. Its first line says {"engine": name, "version": version}. This file needs the
-standard library only: it is run by the interpreters of the peers.
+The process reads one JSON object per line, {"input_len": I, "output_len": O}, runs one request of random
+token ids with exactly that many output tokens, and answers {"prefill_s": time to the first token,
+"decode_s": time of the O - 1 tokens after it}. Its first line says {"engine": name, "version": version}.
+This file needs the standard library only: it is run by the interpreters of the peers.
 """
 
 from __future__ import annotations
