@@ -49,8 +49,8 @@ class Profiler:
 def rows(phase: Phase, roofs: Roofs) -> list[dict[str, Any]]:
     """One row per kind of op that ran, the slowest first, and one for the rest of the phase's time.
 
-    `gb_per_s` and `gflop_per_s` count what an op had to read, write and compute at least; fractions are of
-    `roofs.bandwidth` (which a cache may serve faster) and `roofs.peak`.
+    `gigabytes_per_s` and `gigaflops_per_s` count what an op had to read, write and compute at least; fractions
+    are of `roofs.bandwidth` (which a cache may serve faster) and `roofs.peak`.
     """
     ran = sorted((op for op in phase.ops if op["calls"]), key=lambda op: -op["seconds"])
     table = [_row(op, phase.seconds, roofs) for op in ran]
@@ -69,8 +69,8 @@ def _row(op: dict[str, Any], phase_seconds: float, roofs: Roofs) -> dict[str, An
         "calls": op["calls"],
         "ms": 1e3 * op["seconds"],
         "share": op["seconds"] / phase_seconds,
-        "gb_per_s": bandwidth / 1e9,
+        "gigabytes_per_s": bandwidth / 1e9,
         "bandwidth_fraction": bandwidth / roofs.bandwidth,
-        "gflop_per_s": rate / 1e9 if rate else None,
+        "gigaflops_per_s": rate / 1e9 if rate else None,
         "peak_fraction": rate / roofs.peak if rate else None,
     }

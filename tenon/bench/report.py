@@ -18,7 +18,15 @@ _STAMP = frozenset({"benchmark", "model", "commit", "machine", "date"})  # colum
 _SPREAD = ("mean", "median", "p90", "p99")  # of `tenon.bench.stats.summary`
 
 # Columns of tables: their heading on a terminal, and the factor to its unit.
-_UNITS = {"seconds": ("us", 1e6), "gigabytes_per_s": ("GB/s", 1.0), "gigaflops_per_s": ("GFLOP/s", 1.0)}
+_UNITS = {
+    "seconds": ("us", 1e6),
+    "ms": ("ms", 1.0),
+    "share": ("%", 100.0),
+    "gigabytes_per_s": ("GB/s", 1.0),
+    "bandwidth_fraction": ("% of roof", 100.0),
+    "gigaflops_per_s": ("GFLOP/s", 1.0),
+    "peak_fraction": ("% of peak", 100.0),
+}
 
 
 def stamp(kind: str, model: str, configuration: dict[str, Any]) -> dict[str, Any]:

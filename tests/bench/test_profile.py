@@ -49,11 +49,11 @@ def test_rows_hold_rates_against_the_roofs():
     phase = profile.Phase("decode", 8e-3, [*FakePasses().profile(), idle, moved])
     first, second, rest = profile.rows(phase, ROOFS)
     assert (first["op"], second["op"], rest["op"]) == ("rope", "linear", profile.OUTSIDE)
-    assert first["gflop_per_s"] is None
+    assert first["gigaflops_per_s"] is None
     assert math.isclose(second["share"], 1 / 8)
-    assert math.isclose(second["gb_per_s"], 0.5)
+    assert math.isclose(second["gigabytes_per_s"], 0.5)
     assert math.isclose(second["bandwidth_fraction"], 0.5)
-    assert math.isclose(second["gflop_per_s"], 2)
+    assert math.isclose(second["gigaflops_per_s"], 2)
     assert math.isclose(second["peak_fraction"], 0.2)
     assert math.isclose(rest["ms"], 4)
     assert set(rest) == set(first)
