@@ -49,7 +49,7 @@ class Profiler:
 def rows(phase: Phase, roofs: Roofs) -> list[dict[str, Any]]:
     """One row per kind of op that ran, the slowest first, and one for the rest of the phase's time.
 
-    `gigabytes_per_s` and `gigaflops_per_s` count what an op had to read, write and compute at least; fractions
+    `gigabytes_per_s` and `gigaflops_per_s` count what an op had to move and compute at least; fractions
     are of `roofs.bandwidth` (which a cache may serve faster) and `roofs.peak`.
     """
     ran = sorted((op for op in phase.ops if op["calls"]), key=lambda op: -op["seconds"])
