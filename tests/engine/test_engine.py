@@ -161,7 +161,7 @@ def test_prompt_logprobs_stay_within_their_memory(monkeypatch):
     engine.runner._slice_rows = 7
     simulation = Simulation(engine)
     rows = []
-    passes = engine.runner._passes
+    passes = engine.runner.passes
     logits = passes.logits
     monkeypatch.setattr(passes, "logits", lambda rows_S: (rows.append(len(rows_S)), logits(rows_S))[1])
     for i in range(5):
