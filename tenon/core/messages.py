@@ -20,6 +20,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     choice: int = 0
     eos_token_ids: list[int] = []  # that the tokenizer knows of, besides the model's own
     priority: int = 0  # lower runs first, under the priority policy
+    background: bool = False  # runs after every request that is not, under any policy
     cache_salt: str = ""
     arrival_time: float | None = None  # time.monotonic() of the front end
 

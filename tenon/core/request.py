@@ -24,6 +24,7 @@ class Request:
 
     __slots__ = (
         "arrival_time",
+        "background",
         "block_keys",
         "blocks",
         "cache_salt",
@@ -55,6 +56,7 @@ class Request:
         self.params = add.params
         self.choice = add.choice
         self.priority = add.priority
+        self.background = add.background
         self.cache_salt = add.cache_salt
         self.arrival_time = add.arrival_time  # None once it has run
         self.queued_seconds = 0.0  # known once it has run

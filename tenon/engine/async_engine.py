@@ -106,6 +106,7 @@ class AsyncEngine:
         request_id: str | None = None,
         *,
         priority: int = 0,
+        background: bool = False,
         cache_salt: str = "",
     ) -> RequestStream:
         """Start a request. `prompt` is text, a list of token ids, or `{"prompt_token_ids": [...]}`.
@@ -116,7 +117,12 @@ class AsyncEngine:
         if self._dead or self._frontend is None:
             raise self._dead or EngineDead("the engine is not ready yet")
         generation, adds = self._frontend.add(
-            prompt, params, request_id=request_id, priority=priority, cache_salt=cache_salt
+            prompt,
+            params,
+            request_id=request_id,
+            priority=priority,
+            background=background,
+            cache_salt=cache_salt,
         )
         stream = RequestStream(self, generation)
         self._client.send(adds)

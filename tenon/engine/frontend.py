@@ -150,6 +150,7 @@ class Frontend:
         *,
         request_id: str | None = None,
         priority: int = 0,
+        background: bool = False,
         cache_salt: str = "",
     ) -> tuple[Generation, list[AddRequest]]:
         """Check a request and fan it out. Raises InvalidRequest."""
@@ -185,6 +186,7 @@ class Frontend:
                     choice=choice.index,
                     eos_token_ids=eos_ids,
                     priority=priority,
+                    background=background,
                     cache_salt=cache_salt,
                     arrival_time=time.monotonic(),
                 )

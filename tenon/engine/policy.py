@@ -1,4 +1,7 @@
-"""In which order requests run: the queues of the scheduler are sorted by the policy's rank."""
+"""In which order requests run: the queues of the scheduler are sorted by the policy's rank.
+
+Under every policy, requests that nobody waits for (`background`: lines of a batch) come behind all others.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from collections.abc import Callable, Iterator
 
 from tenon.core.request import Request
 
-Rank = tuple[int, int]
+Rank = tuple[bool, int, int]
 
 
 def fcfs(request: Request) -> Rank:
     """First come, first served."""
-    return (0, request.seq)
+    return (request.background, 0, request.seq)
 
 
 def priority(request: Request) -> Rank:
     """Lower priority value first, then first come."""
-    return (request.priority, request.seq)
+    return (request.background, request.priority, request.seq)
 
 
 POLICIES: dict[str, Callable[[Request], Rank]] = {"fcfs": fcfs, "priority": priority}

@@ -68,6 +68,7 @@ def generation(
         params=params,
         request_id=f"{head.id}-{position}",
         priority=request.priority_value(),
+        background=call.background,
         cache_salt=cache_salt(call.caller, request.cache_salt),
         meter=call.app.metrics.of_model(engine.model_name).start(
             call.arrival, len(prompt_token_ids), params.n, params.max_tokens

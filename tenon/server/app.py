@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
@@ -11,7 +13,7 @@ from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
 from tenon.server.engine import Engine
 from tenon.server.metrics import Metrics
-from tenon.server.models import Models
+from tenon.server.models import Fixed, Models
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
 from tenon.server.settings import ServerSettings
@@ -26,9 +28,8 @@ class App:
         self.metrics = Metrics()
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
-        for engine in served.engines:
-            self.metrics.watch(engine.model_name, lambda engine=engine: served.stats(engine))  # type: ignore[misc]
-        self._dialects: dict[int, Dialect] = {}
+        self.metrics.watch(served.stats)
+        self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
 
     def _routes(self) -> list[Route]:
@@ -53,9 +54,9 @@ class App:
 
     def dialect(self, engine: Engine) -> Dialect:
         """The output format of an engine that is ready."""
-        if id(engine) not in self._dialects:
-            self._dialects[id(engine)] = Dialect.of(engine, self.settings.output_format)
-        return self._dialects[id(engine)]
+        if (found := self._dialects.get(engine)) is None:
+            found = self._dialects[engine] = Dialect.of(engine, self.settings.output_format)
+        return found
 
     def stop_live(self) -> None:
         """End every request in flight with an error event or status 503."""
@@ -65,5 +66,5 @@ class App:
 
 def build_app(engine: Engine, settings: ServerSettings | None = None, names: tuple[str, ...] = ()) -> App:
     """The app that serves one engine under `names` (default: the engine's own name)."""
-    served = Models(dict.fromkeys(names or (engine.model_name,), engine))
-    return App(served, settings or ServerSettings())
+    slot = Fixed(engine)
+    return App(Models(dict.fromkeys(names or (engine.model_name,), slot)), settings or ServerSettings())

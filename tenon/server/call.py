@@ -18,6 +18,8 @@ from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_d
 
 if TYPE_CHECKING:
     from tenon.server.app import App
+    from tenon.server.engine import Engine
+    from tenon.server.models import Lease
     from tenon.server.stream import Generation
 
 log = logging.getLogger("tenon.server")
@@ -38,6 +40,7 @@ class Call:
         self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
         self.arrival = time.monotonic()
         self.caller = ""
+        self.background = False  # yields to requests that somebody waits for
         self.body_size = 0  # bytes of the request's body read so far
         self.status = 0  # of the answer; 0 until it starts
         self.generations: list[Generation] = []  # what the engine runs for it
@@ -45,6 +48,7 @@ class Call:
         self._send = send
         self._streaming = False
         self._finished = False
+        self._leases: list[Lease] = []
         self._stopped: asyncio.Future[None] | None = None
 
     # --- in
@@ -71,6 +75,20 @@ class Call:
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    async def model(self, name: str | None) -> tuple[str, Engine]:
+        """The model that a request names: the name in force and its engine, loaded until the call ends.
+
+        None is the default model. Raises 404, 503 where it cannot be loaded now, EngineDead.
+        """
+        lease = await self.app.models.lease(name, background=self.background)
+        self._leases.append(lease)
+        return lease.name, lease.engine
+
+    def close(self) -> None:
+        """The call has ended."""
+        for lease in self._leases:
+            lease.close()
 
     # --- out
 

@@ -40,7 +40,7 @@ async def create(call: Call, request: ChatRequest) -> None:
     """Render, generate, and send the answer in whole or in chunks."""
     request.refuse_unsupported()
     request.check_stream_options()
-    model, engine = call.app.models.get(request.model)
+    model, engine = await call.model(request.model)
     top_logprobs = _top_logprobs(request)
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:

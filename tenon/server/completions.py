@@ -40,7 +40,7 @@ async def create(call: Call, request: CompletionRequest) -> None:
     request.check_stream_options()
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
-    model, engine = call.app.models.get(request.model)
+    model, engine = await call.model(request.model)
     head = Head.new("cmpl", model)
     prompts = await completion_prompts(request, engine)
     if len(prompts) * (request.n or 1) > MAX_PROMPTS:

@@ -52,6 +52,8 @@ class Endpoint:
         except Exception as error:
             with contextlib.suppress(Disconnected):
                 await call.fail(error)
+        finally:
+            call.close()
 
     async def _serve(self, call: Call) -> None:
         if not self.public:

@@ -72,6 +72,7 @@ class Engine(Protocol):
         request_id: str | None = None,
         *,
         priority: int = 0,
+        background: bool = False,
         cache_salt: str = "",
     ) -> OutputStream:
         """Start a request. Raises InvalidRequest for what can never run, EngineDead without an engine."""

@@ -90,9 +90,9 @@ class Metrics:
         self._success = self._counter("request_success", "Requests ended.", "finished_reason")
         self._models: dict[str, ModelMetrics] = {}
 
-    def watch(self, model: str, stats: Callable[[], EngineStats | None]) -> None:
-        """Read an engine's gauges and counters on every scrape; None while there is nothing to say."""
-        self.registry.register(_EngineCollector(model, stats))
+    def watch(self, stats: Callable[[], dict[str, EngineStats]]) -> None:
+        """Read the engines' gauges and counters, by model, on every scrape."""
+        self.registry.register(_EngineCollector(stats))
 
     def of_model(self, model: str) -> ModelMetrics:
         if (found := self._models.get(model)) is None:
@@ -226,23 +226,18 @@ class _OldName(Collector):
 
 
 class _EngineCollector(Collector):
-    def __init__(self, model: str, stats: Callable[[], EngineStats | None]) -> None:
-        self._model = model
+    def __init__(self, stats: Callable[[], dict[str, EngineStats]]) -> None:
         self._stats = stats
 
     def describe(self) -> Iterator[Metric]:
-        """Several engines give the same names: say none at registration."""
+        """Asked for at registration, before there is an engine."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._stats()
-        if stats is None:
-            return
-        for name, text, value in _GAUGES:
-            gauge = GaugeMetricFamily(f"tenon:{name}", text, labels=["model_name"])
-            gauge.add_metric([self._model], value(stats))
-            yield gauge
-        for name, text, value in _COUNTERS:
-            counter = CounterMetricFamily(f"tenon:{name}", text, labels=["model_name"])
-            counter.add_metric([self._model], value(stats))
-            yield counter
+        models = self._stats()
+        for family, rows in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, text, value in rows if models else ():
+                metric = family(f"tenon:{name}", text, labels=["model_name"])
+                for model, stats in models.items():
+                    metric.add_metric([model], value(stats))
+                yield metric

@@ -3,61 +3,154 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from tenon.core.messages import EngineStats
 from tenon.errors import EngineDead
 from tenon.server.call import Call
 from tenon.server.engine import Engine
-from tenon.server.errors import ApiError, loading
+from tenon.server.errors import ApiError, engine_dead, loading
 from tenon.server.schema.models import ModelCard, ModelList
 
 
-class Models:
-    """Name to engine. The first name is the one answers carry when a request names no model."""
+class Slot(Protocol):
+    """The place of one model: an engine that is here for good, or one that comes and goes."""
 
-    def __init__(self, engines: dict[str, Engine]) -> None:
-        assert engines, "a server needs a model"
-        self._engines = engines
+    @property
+    def name(self) -> str:
+        """What metrics and logs call it."""
+
+    @property
+    def state(self) -> str:
+        """unloaded, loading, loaded, unloading or failed."""
+
+    @property
+    def error(self) -> ApiError | None:
+        """Why requests for it would be refused now; None also where they would wait."""
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Once it is known."""
+
+    @property
+    def stats(self) -> EngineStats | None: ...
+
+    async def acquire(self, *, background: bool) -> Engine:
+        """The engine, ready to run, for as long as `release` is not called. Raises 503 or EngineDead."""
+
+    def release(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Lease:
+    """A model that stays loaded until `close`, and the name it was asked for by."""
+
+    name: str
+    engine: Engine
+    _release: Callable[[], None] | None = field(repr=False)
+
+    def close(self) -> None:
+        """May be called again."""
+        if self._release is not None:
+            self._release()
+            self._release = None
+
+
+class Fixed:
+    """The slot of one engine that whoever runs the server starts and stops."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        return self._engine.model_name
+
+    @property
+    def state(self) -> str:
+        if self._engine.errored:
+            return "failed"
+        return "loaded" if self._engine.ready else "loading"
+
+    @property
+    def error(self) -> ApiError | None:
+        if self._engine.errored:
+            return engine_dead(503)
+        return None if self._engine.ready else loading()
+
+    @property
+    def max_model_len(self) -> int | None:
+        return self._engine.max_model_len if self._engine.ready else None
+
+    @property
+    def stats(self) -> EngineStats | None:
+        return self._engine.stats if self._engine.ready else None
+
+    async def acquire(self, *, background: bool = False) -> Engine:
+        if self._engine.errored:
+            raise EngineDead
+        if not self._engine.ready:
+            raise loading()
+        return self._engine
+
+    def release(self) -> None:
+        """It stays anyway."""
+
+
+class Models:
+    """Name to slot. The first name is the one answers carry when a request names no model."""
+
+    def __init__(self, slots: dict[str, Slot]) -> None:
+        assert slots, "a server needs a model"
+        self._slots = slots
         self._created = int(time.time())
 
-    def get(self, name: str | None) -> tuple[str, Engine]:
-        """Name in force and its engine, ready to run. Raises 404, 503 while loading, EngineDead."""
-        engine = self.find(name)
-        if engine.errored:
-            raise EngineDead
-        if not engine.ready:
-            raise loading()
-        return name or self.default, engine
+    async def lease(self, name: str | None, *, background: bool = False) -> Lease:
+        """A model, loaded if need be, for as long as the lease is not closed. Raises 404, 503, EngineDead.
 
-    def find(self, name: str | None) -> Engine:
-        engine = self._engines.get(name or self.default)
-        if engine is None:
+        A handler does not call this but `Call.model`, whose lease ends with the call.
+        """
+        name = name or self.default
+        slot = self.find(name)
+        return Lease(name, await slot.acquire(background=background), slot.release)
+
+    def find(self, name: str) -> Slot:
+        slot = self._slots.get(name)
+        if slot is None:
             raise ApiError(
                 404,
-                f"there is no model {name!r} here; there is {', '.join(self._engines)}",
+                f"there is no model {name!r} here; there is {', '.join(self._slots)}",
                 param="model",
                 code="model_not_found",
             )
-        return engine
+        return slot
 
     @property
     def default(self) -> str:
-        return next(iter(self._engines))
+        return next(iter(self._slots))
 
     @property
-    def engines(self) -> list[Engine]:
-        return list({id(engine): engine for engine in self._engines.values()}.values())
+    def slots(self) -> list[Slot]:
+        return list({id(slot): slot for slot in self._slots.values()}.values())
 
     def card(self, name: str) -> ModelCard:
-        engine = self.find(name)
-        length = engine.max_model_len if engine.ready else None
-        return ModelCard(id=name, created=self._created, max_model_len=length, root=engine.model_name)
+        slot = self.find(name)
+        return ModelCard(
+            id=name,
+            created=self._created,
+            max_model_len=slot.max_model_len,
+            root=slot.name,
+            state=slot.state,
+        )
 
     def cards(self) -> list[ModelCard]:
-        return [self.card(name) for name in self._engines]
+        return [self.card(name) for name in self._slots]
 
-    def stats(self, engine: Engine) -> EngineStats | None:
-        return engine.stats if engine.ready else None
+    def stats(self) -> dict[str, EngineStats]:
+        """What the engines say of themselves, by the names that metrics have."""
+        return {slot.name: stats for slot in self.slots if (stats := slot.stats) is not None}
 
 
 async def list_models(call: Call) -> None:

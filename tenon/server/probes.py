@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from tenon.server.call import Call
-from tenon.server.errors import engine_dead, loading, shutting_down
+from tenon.server.errors import shutting_down
 from tenon.server.metrics import CONTENT_TYPE
 
 
@@ -29,12 +29,10 @@ async def ready(call: Call) -> None:
 
 
 async def health(call: Call) -> None:
-    """The engine answers."""
-    for engine in call.app.models.engines:
-        if engine.errored:
-            raise engine_dead(503)
-        if not engine.ready:
-            raise loading()
+    """A model answers, or would be loaded for whoever asks for it."""
+    errors = [slot.error for slot in call.app.models.slots]
+    if all(errors):
+        raise errors[0]  # type: ignore[misc]
     await call.send_json({"status": "ok"})
 
 

@@ -51,6 +51,7 @@ class Generation:
     params: SamplingParams
     request_id: str
     priority: int
+    background: bool
     cache_salt: str
     meter: RequestMeter
     prompt_logprobs: list[TokenLogprobs | None] | None = None
@@ -65,6 +66,7 @@ class Generation:
             self.params,
             request_id=self.request_id,
             priority=self.priority,
+            background=self.background,
             cache_salt=self.cache_salt,
         )
         with self.meter:

@@ -29,11 +29,15 @@ def emit(child: str, text: str | bytes, finish_reason: str | None = None, **fiel
 
 def test_choices_share_everything_but_their_index():
     frontend = make(scheduling_policy="priority")
-    generation, adds = frontend.add("hi", SamplingParams(n=3), request_id="r", priority=2, cache_salt="s")
+    generation, adds = frontend.add(
+        "hi", SamplingParams(n=3), request_id="r", priority=2, background=True, cache_salt="s"
+    )
     assert [add.request_id for add in adds] == ["r/0", "r/1", "r/2"]
     assert [add.choice for add in adds] == [0, 1, 2]
     assert {add.params.seed for add in adds} == {generation.seed}
-    assert {(add.params.n, add.priority, add.cache_salt) for add in adds} == {(1, 2, "s")}
+    assert {(add.params.n, add.priority, add.background, add.cache_salt) for add in adds} == {
+        (1, 2, True, "s")
+    }
 
 
 def test_a_priority_without_effect_is_refused():

@@ -34,12 +34,15 @@ class Driver:
         self.logs: dict[str, list[int]] = {}
         self.idle_steps = 0
 
-    def add(self, prompt: list[int], max_tokens: int = 8, priority: int = 0) -> Request:
+    def add(
+        self, prompt: list[int], max_tokens: int = 8, priority: int = 0, background: bool = False
+    ) -> Request:
         add = AddRequest(
             request_id=f"r{self.num_added}",
             prompt_token_ids=prompt,
             params=SamplingParams(max_tokens=max_tokens),
             priority=priority,
+            background=background,
         )
         request = Request(add, self.num_added, self.scheduler.max_model_len)
         self.num_added += 1
@@ -97,7 +100,7 @@ class Driver:
 
 def random_add(driver: Driver, rng) -> None:
     prompt = [rng.randint(0, 1) for _ in range(rng.randint(1, 20))]
-    driver.add(prompt, rng.randint(1, 32 - len(prompt)), rng.randint(-1, 1))
+    driver.add(prompt, rng.randint(1, 32 - len(prompt)), rng.randint(-1, 1), rng.random() < 0.3)
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
@@ -190,6 +193,17 @@ def test_order_of_service_by_priority():
     while len(driver.scheduler):
         order += [r for r in driver.step().requests if r not in order]
     assert order == [high, middle, low]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_background_requests_come_behind_all_others(policy):
+    driver = Driver(policy=policy, seqs=1)
+    batch = [driver.add([1], priority=-5, background=True) for _ in range(2)]
+    asked = [driver.add([1], priority=5) for _ in range(2)]
+    order = []
+    while len(driver.scheduler):
+        order += [r for r in driver.step().requests if r not in order]
+    assert order == [*asked, *batch]
 
 
 def test_the_last_in_rank_makes_room_and_comes_back():

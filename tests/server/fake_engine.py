@@ -76,11 +76,13 @@ class FakeEngine:
     def running(self) -> int:
         return sum(not (r.aborted or r.finished) for r in self.requests)
 
-    def generate(self, prompt, params, request_id=None, *, priority=0, cache_salt="") -> FakeStream:
+    def generate(
+        self, prompt, params, request_id=None, *, priority=0, background=False, cache_salt=""
+    ) -> FakeStream:
         if self.errored:
             raise EngineDead("the engine is gone")
         stream = FakeStream(self, prompt, params, request_id or "?")
-        stream.priority, stream.cache_salt = priority, cache_salt
+        stream.priority, stream.background, stream.cache_salt = priority, background, cache_salt
         self.requests.append(stream)
         return stream
 
@@ -103,6 +105,7 @@ class FakeStream:
         self.finished = False
         self.steps = 0
         self.priority = 0
+        self.background = False
         self.cache_salt = ""
         text = engine.tokenizer.decode(prompt)
         self.targets = [[*engine.script(text, c).encode(), EOS] for c in range(params.n)]

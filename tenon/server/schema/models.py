@@ -10,6 +10,7 @@ class ModelCard(msgspec.Struct, kw_only=True):
     created: int
     max_model_len: int | None
     root: str
+    state: str  # unloaded, loading, loaded, unloading or failed
     object: str = "model"
     owned_by: str = "tenon"
     parent: str | None = None
