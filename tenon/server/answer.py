@@ -19,7 +19,7 @@ from tenon.server.call import Call
 from tenon.server.engine import Engine
 from tenon.server.logprobs import LOWEST
 from tenon.server.probes import tenon_version
-from tenon.server.schema.sampling import SamplingFields, check_vocab
+from tenon.server.schema.sampling import check_vocab
 from tenon.server.stream import Generation
 
 
@@ -33,8 +33,8 @@ class Head:
     system_fingerprint: str
 
     @classmethod
-    def new(cls, prefix: str, model: str) -> Head:
-        return cls(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), model, fingerprint(model))
+    def new(cls, answer_id: str, model: str) -> Head:
+        return cls(answer_id, int(time.time()), model, fingerprint(model))
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -45,6 +45,10 @@ class Head:
         }
 
 
+def new_id(prefix: str) -> str:
+    return f"{prefix}{secrets.token_hex(16)}"
+
+
 def fingerprint(model: str) -> str:
     """Equal fingerprints: the same seed gives the same answer."""
     return "fp_" + hashlib.sha256(f"{tenon_version()}/{model}".encode()).hexdigest()[:12]
@@ -52,24 +56,25 @@ def fingerprint(model: str) -> str:
 
 def generation(
     call: Call,
-    request: SamplingFields,
     engine: Engine,
-    head: Head,
-    position: int,
+    request_id: str,
     prompt_token_ids: list[int],
     params: SamplingParams,
+    priority: int,
+    salt: str | None,
 ) -> Generation:
-    """The run of one prompt, not yet started. Raises InvalidRequest or ApiError."""
+    """The run of one prompt, not yet started. `salt`: the request's. Raises InvalidRequest or ApiError."""
     check_vocab(params, engine.tokenizer.vocab_size)
     assert params.max_tokens is not None
+    caller = "" if call.app.settings.share_prefix_cache else call.caller
     run = Generation(
         engine=engine,
         prompt_token_ids=prompt_token_ids,
         params=params,
-        request_id=f"{head.id}-{position}",
-        priority=request.priority_value(),
+        request_id=request_id,
+        priority=priority,
         background=call.background,
-        cache_salt=cache_salt(call.caller, request.cache_salt),
+        cache_salt=cache_salt(caller, salt),
         meter=call.app.metrics.of_model(engine.model_name).start(
             call.arrival, len(prompt_token_ids), params.n, params.max_tokens
         ),

@@ -8,6 +8,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from tenon.server import chat, completions, models, probes
+from tenon.server.body import Json
 from tenon.server.call import Call
 from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
@@ -34,15 +35,15 @@ class App:
 
     def _routes(self) -> list[Route]:
         return [
-            Route("/v1/chat/completions", Endpoint(self, chat.create, ChatRequest)),
-            Route("/v1/completions", Endpoint(self, completions.create, CompletionRequest)),
-            Route("/v1/models", Endpoint(self, models.list_models)),
-            Route("/v1/models/{name:path}", Endpoint(self, models.get_model)),
-            Route("/metrics", Endpoint(self, probes.metrics)),
-            Route("/health", Endpoint(self, probes.health, public=True)),
-            Route("/live", Endpoint(self, probes.live, public=True)),
-            Route("/ready", Endpoint(self, probes.ready, public=True)),
-            Route("/version", Endpoint(self, probes.get_version, public=True)),
+            Route("/v1/chat/completions", Endpoint(self, post=Json(ChatRequest, chat.create))),
+            Route("/v1/completions", Endpoint(self, post=Json(CompletionRequest, completions.create))),
+            Route("/v1/models", Endpoint(self, get=models.list_models)),
+            Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
+            Route("/metrics", Endpoint(self, get=probes.metrics)),
+            Route("/health", Endpoint(self, get=probes.health, public=True)),
+            Route("/live", Endpoint(self, get=probes.live, public=True)),
+            Route("/ready", Endpoint(self, get=probes.ready, public=True)),
+            Route("/version", Endpoint(self, get=probes.get_version, public=True)),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,24 +14,27 @@ _SALT = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
 
 def authenticate(headers: Mapping[str, str], settings: ServerSettings) -> str:
-    """Name of the caller's cache domain ("" when keys are not in use). Raises 401.
+    """What tells this caller from others ("" when keys are not in use). Raises 401.
 
-    All keys are compared, each in constant time over digests, so that timing tells nothing.
+    The key comes as OpenAI's or as Anthropic's clients send it. All keys are compared, each in constant time
+    over digests, so that timing tells nothing.
     """
     if not settings.api_keys:
         return ""
     scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        key = "" if scheme else headers.get("x-api-key", "")
     given = digest(key.strip())
     matches = [hmac.compare_digest(given, known) for known in settings.api_keys]
-    if scheme.lower() != "bearer" or not any(matches):
+    if not key.strip() or not any(matches):
         raise ApiError(
             401,
-            "missing or wrong API key: send it as `Authorization: Bearer KEY`",
+            "missing or wrong API key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`",
             kind="authentication_error",
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
-    return "" if settings.share_prefix_cache else given.hex()
+    return given.hex()
 
 
 def cache_salt(caller: str, requested: str | None) -> str:

@@ -7,14 +7,16 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down
+from tenon.server.schema.decode import convert
+from tenon.server.wire import Wire
 
 if TYPE_CHECKING:
     from tenon.server.app import App
@@ -24,17 +26,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tenon.server")
 
+T = TypeVar("T")
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
-_JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
-DONE = b"data: [DONE]\n\n"
 
 
 class Call:
-    """State of one request. `caller` is its cache domain, set once the API key has been checked."""
+    """State of one request. `caller` tells API keys apart, set once the key has been checked ("" without)."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, app: App) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, app: App, wire: Wire) -> None:
         self.scope = scope
         self.app = app
+        self.wire = wire
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
@@ -47,24 +50,28 @@ class Call:
         self._receive = receive
         self._send = send
         self._streaming = False
+        self._last_event: Any = None
         self._finished = False
         self._leases: list[Lease] = []
         self._stopped: asyncio.Future[None] | None = None
 
     # --- in
 
-    async def json_body(self) -> bytes:
-        """The whole body. Raises 415 for another type than JSON, 413 as soon as the limit is passed."""
-        if not _JSON.match(self.headers.get("content-type", "")):
-            raise ApiError(
-                415, "the Content-Type header must be application/json", code="unsupported_media_type"
-            )
-        limit = self.app.settings.max_body_bytes
+    def path(self, name: str) -> str:
+        """A parameter of the route's path, like `id` of `/v1/responses/{id}`."""
+        return self.scope["path_params"][name]
+
+    def query(self, schema: type[T]) -> T:
+        """The query string's parameters. Raises ApiError(400) naming the one that is wrong."""
+        return convert(dict(QueryParams(self.scope["query_string"])), schema)
+
+    async def body(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """The parts of the body as they come. Raises 413 as soon as `limit` bytes are passed."""
         length = self.headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)
-        parts: list[bytes] = []
-        while True:
+        more = True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
@@ -72,9 +79,8 @@ class Call:
             self.body_size += len(part)
             if self.body_size > limit:
                 raise _too_large(limit)
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+            more = message.get("more_body", False)
+            yield part
 
     async def model(self, name: str | None) -> tuple[str, Engine]:
         """The model that a request names: the name in force and its engine, loaded until the call ends.
@@ -101,18 +107,18 @@ class Call:
         await self._start(status, content_type, {"content-length": str(len(body)), **(headers or {})})
         await self._body(body, more=False)
 
-    async def send_events(self, chunks: AsyncIterator[msgspec.Struct]) -> None:
-        """Server-sent events, one per chunk, then [DONE].
+    async def send_events(self, events: AsyncIterator[msgspec.Struct]) -> None:
+        """Server-sent events, as the protocol writes them.
 
-        The headers wait for the first chunk, so that a request refused by the engine still gets a status.
+        The headers wait for the first event, so that a request refused by the engine still gets a status.
         """
-        encode = msgspec.json.Encoder().encode
-        async for chunk in chunks:
+        async for event in events:
             if not self.status:
                 self._streaming = True
                 await self._start(200, "text/event-stream; charset=utf-8", {"cache-control": "no-cache"})
-            await self._body(b"data: " + encode(chunk) + b"\n\n", more=True)
-        await self._body(DONE, more=False)
+            self._last_event = event
+            await self._body(self.wire.event(event), more=True)
+        await self._body(self.wire.done, more=False)
 
     async def fail(self, error: BaseException) -> None:
         """Tell the client of an error: as a response, or as the last event of a stream under way."""
@@ -121,9 +127,11 @@ class Call:
         if self._finished:
             return
         if not self.status:
-            await self.send_bytes(api_error.body(), "application/json", api_error.status, api_error.headers)
+            body = self.wire.error(api_error, self.request_id)
+            await self.send_bytes(body, "application/json", api_error.status, api_error.headers)
         elif self._streaming:
-            await self._body(b"data: " + api_error.body() + b"\n\n", more=False)
+            event = self.wire.broken(api_error, self.request_id, self._last_event)
+            await self._body(event, more=False)
 
     async def _start(self, status: int, content_type: str, headers: dict[str, str]) -> None:
         self.status = status
@@ -148,11 +156,11 @@ class Call:
 
     # --- supervision
 
-    async def supervise(self, work: Coroutine[Any, Any, None]) -> None:
+    async def supervise(self, work: Awaitable[None]) -> None:
         """Run `work` until it ends, the client goes away (then Disconnected) or the server stops (503).
 
         The one place where a request is cancelled; generators it drives abort the engine's request when
-        they are closed. Call it only after the body has been read.
+        they are closed. Call it only after the body has been read: what is left of one is dropped.
         """
         self._stopped = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)

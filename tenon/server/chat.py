@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
 from tenon.core.sampling import MAX_LOGPROBS
-from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
+from tenon.parse.events import CallDelta, CallStart, ContentDelta, Event, ReasoningDelta
+from tenon.server.answer import Head, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
-from tenon.server.choices import Choices
-from tenon.server.dialect import TEMPLATE_VARIABLES
+from tenon.server.conversation import Conversation, Said, begin
 from tenon.server.errors import bad_request
 from tenon.server.logprobs import chat_logprobs
-from tenon.server.prompt import chat_prompt, room
 from tenon.server.schema.chat import (
     Answer,
     CallChunk,
@@ -28,75 +27,117 @@ from tenon.server.schema.chat import (
     ChunkChoice,
     Delta,
     Function,
+    FunctionChunk,
+    Message,
     TokenLogprob,
     ToolCall,
 )
-from tenon.server.schema.sampling import sampling_params
-from tenon.server.stream import Delta as TokenDelta
 from tenon.server.stream import Generation, usage
+from tenon.server.turn import Turn
 
 
 async def create(call: Call, request: ChatRequest) -> None:
-    """Render, generate, and send the answer in whole or in chunks."""
+    """Answer, in whole or in chunks."""
+    turn = turn_of(request)
+    answer_id = new_id("chatcmpl-")
+    conversation = await begin(call, turn, answer_id)
+    head = Head.new(answer_id, conversation.model)
+    alias = call.app.settings.reasoning_content
+    await reply(call, bool(request.stream), chunks(request, head, conversation, alias), fold)
+
+
+def turn_of(request: ChatRequest) -> Turn:
+    """The request in terms of no protocol. Raises ApiError or InvalidRequest."""
     request.refuse_unsupported()
     request.check_stream_options()
-    model, engine = await call.model(request.model)
-    top_logprobs = _top_logprobs(request)
-    limits = {request.max_tokens, request.max_completion_tokens} - {None}
-    if len(limits) > 1:
+    limit, other = request.max_completion_tokens, request.max_tokens
+    if limit is not None and other is not None and limit != other:
         raise bad_request(
             "max_tokens and max_completion_tokens mean the same and differ: give one", "max_completion_tokens"
         )
-    limit_field = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    dialect = call.app.dialect(engine)
-    tools = dialect.tools(request)
-    allowed = TEMPLATE_VARIABLES.union(call.app.settings.template_variables)
-    variables = dialect.variables(request, allowed)
-    ids, tail = await chat_prompt(request, engine, call.body_size, tools, variables)
-    params = sampling_params(
-        request,
-        call.app.settings.default_sampling,
-        max_tokens=room(ids, engine, getattr(request, limit_field), limit_field),
-        max_tokens_field=limit_field,
-        logprobs=top_logprobs,
+    continues = bool(request.continue_final_message)
+    if continues and request.add_generation_prompt:
+        raise bad_request(
+            "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
+        )
+    return Turn(
+        model=request.model,
+        messages=[_message(message) for message in request.messages],
+        add_generation_prompt=request.add_generation_prompt is not False,
+        continues=continues,
+        add_special_tokens=bool(request.add_special_tokens),
+        tools=request.tools or [],
+        tool_choice=_tool_choice(request.tool_choice),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        reasoning_effort=request.reasoning_effort,
+        template_variables=request.chat_template_kwargs or {},
+        response_format=request.response_format,
+        structured_outputs=request.structured_outputs,
+        sampling=request.sampling(),
+        max_tokens=other if limit is None else limit,
+        logprobs=_top_logprobs(request),
+        priority=request.priority_value(),
+        cache_salt=request.cache_salt,
+        names={
+            "template_variables": "chat_template_kwargs",
+            **({} if limit is None else {"max_tokens": "max_completion_tokens"}),
+        },
     )
-    if dialect.keeps_special:
-        params.skip_special_tokens = False
-    head = Head.new("chatcmpl", model)
-    run = generation(call, request, engine, head, 0, ids, params)
-    choices = Choices(
-        partial(dialect.parser, tools, tail, prefill(request)), call.app.settings.reasoning_content
-    )
-    await reply(call, bool(request.stream), chunks(request, head, run, choices), fold)
 
 
-def prefill(request: ChatRequest) -> str:
-    """What of the answer the prompt holds already."""
-    content = request.messages[-1].content if request.continue_final_message else ""
-    return content if isinstance(content, str) else ""
+def _message(message: Message) -> dict[str, Any]:
+    """With the fields that chat templates read."""
+    return {
+        "role": message.role,
+        "content": message.content,
+        "name": message.name,
+        "tool_calls": message.tool_calls,
+        "tool_call_id": message.tool_call_id,
+        "reasoning_content": message.reasoning_content or message.reasoning,
+    }
+
+
+def _tool_choice(choice: Any) -> str | tuple[str]:
+    """As a turn has it. Raises ApiError."""
+    match choice:
+        case None:
+            return "auto"
+        case "auto" | "none" | "required":
+            return choice
+        case {"type": "function", "function": {"name": str(name)}}:
+            return (name,)
+    raise bad_request(
+        'tool_choice must be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}',
+        "tool_choice",
+    )
 
 
 async def chunks(
-    request: ChatRequest, head: Head, run: Generation, choices: Choices
+    request: ChatRequest, head: Head, conversation: Conversation, alias: bool
 ) -> AsyncGenerator[ChatChunk, None]:
-    """The answer as chunks: role, deltas, finish reasons, usage. Both kinds of answer come from here."""
+    """The answer as chunks: role, deltas, finish reasons, usage. Both kinds of answer come from here.
+
+    `alias`: reasoning goes out as `reasoning_content` too.
+    """
     whole = not request.stream
     continuous = request.continuous_usage()
     no_usage: UnsetType | None = None if request.include_usage() else UNSET
+    run = conversation.run
     opened: set[int] = set()
 
     def chunk(choices: list[ChunkChoice]) -> ChatChunk:
         return ChatChunk(**head.fields(), choices=choices, usage=usage([run]) if continuous else no_usage)
 
-    async with aclosing(run.deltas()) as deltas:
-        async for delta in deltas:
-            if delta.index not in opened:
-                first = chunk([_opening(delta.index)])
+    async with aclosing(conversation.said()) as stream:
+        async for said in stream:
+            index = said.delta.index
+            if index not in opened:
+                first = chunk([_opening(index)])
                 if not opened:
                     _add_prompt(first, request, run)
-                opened.add(delta.index)
+                opened.add(index)
                 yield first
-            for choice in _choices(delta, request, run, choices):
+            for choice in _choices(said, request, run, alias):
                 yield chunk([choice])
     if whole or request.include_usage():
         yield ChatChunk(**head.fields(), choices=[], usage=usage([run]))
@@ -116,25 +157,41 @@ def _add_prompt(chunk: ChatChunk, request: ChatRequest, run: Generation) -> None
         chunk.prompt_token_ids = run.prompt_token_ids
 
 
-def _choices(delta: TokenDelta, request: ChatRequest, run: Generation, choices: Choices) -> list[ChunkChoice]:
+def _choices(said: Said, request: ChatRequest, run: Generation, alias: bool) -> list[ChunkChoice]:
     """One part of the message after the other; none while the tokens' text is held back.
 
     Logprobs and ids of the tokens go with the first part, the reason of the end with the last.
     """
+    delta = said.delta
     logprobs = None
     if request.logprobs and delta.token_ids:
         top = request.top_logprobs or 0
         logprobs = chat_logprobs(delta.token_ids, delta.logprobs, top, run.engine.tokenizer)
     token_ids = delta.token_ids if request.return_token_ids else UNSET
-    parts, reason = choices.read(delta)
-    if not parts and (logprobs or token_ids or reason):
+    parts = [part for event in said.events if (part := _part(event, alias))]
+    if not parts and (logprobs or token_ids or said.reason):
         parts = [Delta()]
     out = [ChunkChoice(index=delta.index, delta=part, logprobs=None, finish_reason=None) for part in parts]
     if out:
         out[0].logprobs, out[0].token_ids = logprobs, token_ids
-    if reason:
-        out[-1].finish_reason, out[-1].stop_reason = reason, delta.stop_reason
+    if said.reason:
+        out[-1].finish_reason, out[-1].stop_reason = said.reason, delta.stop_reason
     return out
+
+
+def _part(event: Event, alias: bool) -> Delta | None:
+    """An event as a part of a message."""
+    match event:
+        case ContentDelta(text):
+            return Delta(content=text)
+        case ReasoningDelta(text):
+            return Delta(reasoning=text, reasoning_content=text if alias else UNSET)
+        case CallStart(index, call_id, name):
+            function = FunctionChunk(name=name, arguments="")
+            return Delta(tool_calls=[CallChunk(index=index, id=call_id, type="function", function=function)])
+        case CallDelta(index, text):
+            return Delta(tool_calls=[CallChunk(index=index, function=FunctionChunk(arguments=text))])
+    return None
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from msgspec import UNSET, UnsetType
 
-from tenon.server.answer import Head, generation, reply, wire_prompt_logprobs
+from tenon.server.answer import Head, generation, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
+from tenon.server.constraint import constrain_text
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.logprobs import completion_logprobs
 from tenon.server.prompt import MAX_PROMPTS, completion_prompts, room
@@ -38,10 +39,11 @@ async def create(call: Call, request: CompletionRequest) -> None:
     """Generate for every prompt, and send the answer in whole or in chunks."""
     request.refuse_unsupported()
     request.check_stream_options()
+    constrain_text(request.response_format, request.structured_outputs)
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
     model, engine = await call.model(request.model)
-    head = Head.new("cmpl", model)
+    head = Head.new(new_id("cmpl-"), model)
     prompts = await completion_prompts(request, engine)
     if len(prompts) * (request.n or 1) > MAX_PROMPTS:
         raise bad_request(f"prompts times n must be at most {MAX_PROMPTS}", "n")
@@ -52,10 +54,9 @@ async def create(call: Call, request: CompletionRequest) -> None:
         if request.max_tokens is None:
             wanted = min(wanted, room(ids, engine, None, "max_tokens"))
         params = sampling_params(
-            request,
+            request.sampling(),
             call.app.settings.default_sampling,
             max_tokens=room(ids, engine, wanted if shows_output else 1, "max_tokens"),
-            max_tokens_field="max_tokens",
             logprobs=request.logprobs,
         )
         if request.echo and request.logprobs is not None and params.prompt_logprobs is None:
@@ -63,7 +64,8 @@ async def create(call: Call, request: CompletionRequest) -> None:
         echo = None
         if request.echo:
             echo = engine.tokenizer.decode(ids, params.skip_special_tokens) if text is None else text
-        run = generation(call, request, engine, head, position, ids, params)
+        request_id, priority = f"{head.id}-{position}", request.priority_value()
+        run = generation(call, engine, request_id, ids, params, priority, request.cache_salt)
         runs.append(Run(run, echo, shows_output))
     await reply(call, bool(request.stream), chunks(request, head, runs), fold)
 

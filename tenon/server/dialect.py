@@ -1,4 +1,4 @@
-"""What a model's output means: its output format, and a chat request's tools and thinking in terms of it."""
+"""What a model's output means: its output format, and a turn's tools and thinking in terms of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tenon.parse.format import Format
 from tenon.parse.machine import Parser
 from tenon.server.engine import Engine, Tokenizer
 from tenon.server.errors import ApiError, bad_request, not_supported
-from tenon.server.schema.chat import ChatRequest
+from tenon.server.turn import Turn
 
 MAX_TOOLS = 1024
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -55,20 +55,14 @@ class Dialect(msgspec.Struct, frozen=True):
             )
         return cls(name, table, templates, keeps_special)
 
-    def tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
+    def tools(self, turn: Turn) -> list[dict[str, Any]] | None:
         """The tools that the model may call, None if it may call none. Raises ApiError."""
-        tools = request.tools or []
-        if len(tools) > MAX_TOOLS:
-            raise bad_request(f"tools holds {len(tools)} tools; at most {MAX_TOOLS}", "tools")
-        for index, tool in enumerate(tools):
+        if len(turn.tools) > MAX_TOOLS:
+            raise bad_request(f"tools holds {len(turn.tools)} tools; at most {MAX_TOOLS}", "tools")
+        for index, tool in enumerate(turn.tools):
             _check_tool(tool, f"tools[{index}]")
-        choice = request.tool_choice
-        if choice not in (None, "none", "auto"):
-            raise not_supported("tool_choice")
-        if not tools or choice == "none":
+        if not turn.tools or turn.tool_choice == "none":
             return None
-        if request.parallel_tool_calls is False:
-            raise not_supported("parallel_tool_calls")
         if not (self.table.calls or self.table.channels):
             raise ApiError(
                 400,
@@ -77,32 +71,43 @@ class Dialect(msgspec.Struct, frozen=True):
                 param="tools",
                 code="not_supported",
             )
-        return tools
+        return turn.tools
 
-    def variables(self, request: ChatRequest, allowed: frozenset[str]) -> dict[str, Any]:
-        """What the request sets in the chat template. Raises ApiError."""
-        given = request.chat_template_kwargs or {}
-        for name in given:
+    def variables(self, turn: Turn, allowed: frozenset[str]) -> dict[str, Any]:
+        """What the turn sets in the chat template. Raises ApiError."""
+        for name in turn.template_variables:
             if name not in allowed or name in _RESERVED:
                 raise ApiError(
                     400,
-                    f"chat_template_kwargs: {name!r} may not be set by requests, but "
+                    f"template_variables: {name!r} may not be set by requests, but "
                     f"{', '.join(sorted(allowed))} may; the server's --template-variable allows more",
-                    param="chat_template_kwargs",
+                    param="template_variables",
                     code="not_supported",
                 )
-        return {**self._effort(request.reasoning_effort), **given}
+        return {**self._thinking(turn), **turn.template_variables}
 
-    def _effort(self, effort: str | None) -> dict[str, Any]:
-        """`reasoning_effort` for templates that know it, and as a switch for those that know one."""
-        if effort is None:
+    def _thinking(self, turn: Turn) -> dict[str, Any]:
+        """The effort for templates that know it, and as a switch for those that know one."""
+        effort, thinks = turn.reasoning_effort, turn.thinking
+        if effort is not None:
+            if effort not in EFFORTS:
+                raise bad_request(f"reasoning_effort must be one of {', '.join(EFFORTS)}", "reasoning_effort")
+            thinks = effort != "none"
+        if thinks is None:
             return {}
-        if effort not in EFFORTS:
-            raise bad_request(f"reasoning_effort must be one of {', '.join(EFFORTS)}", "reasoning_effort")
-        switches = {name: effort != "none" for name in _SWITCHES if name in self.templates}
-        if not switches and "reasoning_effort" not in self.templates and effort != "none":
+        switches = {name: thinks for name in _SWITCHES if name in self.templates}
+        if effort is None:
+            if thinks and not switches and not self.thinks_by_itself:
+                raise not_supported("thinking")
+            return switches
+        if thinks and not switches and "reasoning_effort" not in self.templates:
             raise not_supported("reasoning_effort")
         return {"reasoning_effort": effort, **switches}
+
+    @property
+    def thinks_by_itself(self) -> bool:
+        """The model thinks without being told to."""
+        return self.table.thinks_first or self.table.channels is not None
 
     def parser(self, tools: Sequence[Mapping[str, Any]] | None, prompt_tail: str, prefill: str) -> Parser:
         return Parser(self.table, tools, prompt_tail, prefill=prefill)
@@ -125,5 +130,3 @@ def _check_tool(tool: Any, where: str) -> None:
     for field, kinds in (("description", str), ("parameters", dict), ("strict", bool)):
         if not isinstance(function.get(field), kinds | None):
             raise bad_request(f"{where}.function.{field} is of the wrong type", f"{where}.function.{field}")
-    if function.get("strict"):
-        raise not_supported(f"{where}.function.strict")

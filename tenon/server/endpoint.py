@@ -7,45 +7,47 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from tenon.server.auth import authenticate
+from tenon.server.body import Bare, Form, Json
 from tenon.server.call import Call
 from tenon.server.errors import ApiError, Disconnected, shutting_down
-from tenon.server.schema.decode import decode
+from tenon.server.wire import OPENAI, Wire
 
 if TYPE_CHECKING:
     from tenon.server.app import App
 
-GetHandler = Callable[[Call], Awaitable[None]]
-PostHandler = Callable[[Call, Any], Awaitable[None]]
+Handler = Callable[[Call], Awaitable[None]]
 
 
 class Endpoint:
-    """ASGI app of one path. With `body` it is a POST whose JSON is decoded to that struct, else a GET."""
+    """ASGI app of one path: what answers each of its methods. `wire` is the protocol its errors are in."""
 
     def __init__(
         self,
         app: App,
-        handler: Callable[..., Awaitable[None]],
-        body: type[msgspec.Struct] | None = None,
         *,
+        get: Handler | None = None,
+        post: Json | Form | Bare | None = None,
+        delete: Handler | None = None,
         public: bool = False,
+        wire: Wire = OPENAI,
     ) -> None:
         self.app = app
-        self.handler = handler
-        self.body = body
         self.public = public
-        self.methods = ("POST",) if body is not None else ("GET", "HEAD")
+        self.wire = wire
+        read = Bare(get) if get else None
+        methods = {"GET": read, "HEAD": read, "POST": post, "DELETE": Bare(delete) if delete else None}
+        self.methods = {name: answer for name, answer in methods.items() if answer}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send, self.app)
+        call = Call(scope, receive, send, self.app, self.wire)
         try:
             await self._serve(call)
-            if self.body is not None:
+            if scope["method"] not in ("GET", "HEAD") or call.generations:
                 call.log_end(call.status)
         except Disconnected:
             call.log_end("the client left")
@@ -58,20 +60,17 @@ class Endpoint:
     async def _serve(self, call: Call) -> None:
         if not self.public:
             call.caller = authenticate(call.headers, self.app.settings)
-        if call.scope["method"] not in self.methods:
+        method = call.scope["method"]
+        if method not in self.methods:
             raise ApiError(
                 405,
                 f"{call.scope['path']} answers {' and '.join(self.methods)} only",
                 code="method_not_allowed",
                 headers={"allow": ", ".join(self.methods)},
             )
-        if self.body is None:
-            await self.handler(call)
-            return
-        request = decode(await call.json_body(), self.body)
-        if self.app.stopping:
+        if method == "POST" and self.app.stopping:
             raise shutting_down()
-        await call.supervise(self.handler(call, request))  # type: ignore[arg-type]
+        await self.methods[method](call)
 
 
 async def not_found(call: Call) -> None:
@@ -82,7 +81,7 @@ class NotFound(Endpoint):
     """Any path that is not a route; any method."""
 
     def __init__(self, app: App) -> None:
-        super().__init__(app, not_found)
+        super().__init__(app, get=not_found)
 
     async def _serve(self, call: Call) -> None:
         call.caller = authenticate(call.headers, self.app.settings)

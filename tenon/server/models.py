@@ -160,4 +160,4 @@ async def list_models(call: Call) -> None:
 
 async def get_model(call: Call) -> None:
     """GET /v1/models/{id}; the id may hold slashes."""
-    await call.send_json(call.app.models.card(call.scope["path_params"]["name"]))
+    await call.send_json(call.app.models.card(call.path("name")))

@@ -12,8 +12,8 @@ from tenon.core.prompt import check_length
 from tenon.errors import InvalidRequest
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
-from tenon.server.schema.chat import ChatRequest, Message
 from tenon.server.schema.completion import CompletionRequest
+from tenon.server.turn import Turn
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ PROMPT_TAIL = 256  # characters that tell how a prompt ends
 
 
 async def chat_prompt(
-    request: ChatRequest,
+    turn: Turn,
     engine: Engine,
     size: int,
     tools: list[dict[str, Any]] | None = None,
@@ -48,27 +48,25 @@ async def chat_prompt(
     """
     from tenon.text.chat import render  # Jinja: not needed before the first chat
 
-    messages = template_messages(request.messages)
-    continues = bool(request.continue_final_message)
-    generation_prompt = request.add_generation_prompt
-    if continues and generation_prompt:
-        raise bad_request(
-            "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
-        )
+    messages = turn.messages
+    if not messages:
+        raise bad_request("messages must not be empty", "messages")
+    if len(messages) > MAX_MESSAGES:
+        raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
 
     def work() -> tuple[list[int], str]:
         text = render(
             messages,
             None,  # the tokenizer's own
             engine.tokenizer,  # type: ignore[arg-type]
-            add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
+            add_generation_prompt=turn.add_generation_prompt and not turn.continues,
             tools=tools,
             **(variables or {}),
         )
-        if continues:
+        if turn.continues:
             text = up_to_final_message(text, messages[-1]["content"])
         # The template writes BOS itself.
-        return encode(engine, text, bool(request.add_special_tokens), "messages"), text[-PROMPT_TAIL:]
+        return encode(engine, text, turn.add_special_tokens, "messages"), text[-PROMPT_TAIL:]
 
     ids, tail = await offload(size, work)
     check_length(len(ids), engine.max_model_len, "messages")
@@ -142,25 +140,6 @@ def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:
             "context_length_exceeded",
         )
     return wanted
-
-
-def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages as mappings, with the fields that chat templates read. Raises ApiError."""
-    if not messages:
-        raise bad_request("messages must not be empty", "messages")
-    if len(messages) > MAX_MESSAGES:
-        raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
-    return [
-        {
-            "role": message.role,
-            "content": message.content,
-            "name": message.name,
-            "tool_calls": message.tool_calls,
-            "tool_call_id": message.tool_call_id,
-            "reasoning_content": message.reasoning_content or message.reasoning,
-        }
-        for message in messages
-    ]
 
 
 def encode(engine: Engine, text: str, add_special_tokens: bool, field: str) -> list[int]:

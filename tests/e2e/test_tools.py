@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import openai
+from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from tests.e2e.conftest import start, stop
 
@@ -41,13 +42,12 @@ def test_a_real_tool_call(model, tmp_path):
         with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
             fields = {"model": "m", "messages": WEATHER, "tools": [TOOL], "temperature": 0, "max_tokens": 60}
             whole = api.chat.completions.create(**fields).choices[0]
-            with api.chat.completions.stream(**fields) as stream:
-                fragments = [
-                    event.arguments_delta
-                    for event in stream
-                    if event.type == "tool_calls.function.arguments.delta"
-                ]
-                streamed = stream.get_final_completion().choices[0]
+            state, fragments = ChatCompletionStreamState(), []
+            for chunk in api.chat.completions.create(**fields, stream=True):
+                state.handle_chunk(chunk)
+                for choice in chunk.choices:
+                    fragments += [call.function.arguments for call in choice.delta.tool_calls or []]
+            streamed = state.get_final_completion().choices[0]
             plain = api.chat.completions.create(**fields | {"tool_choice": "none"}).choices[0]
     finally:
         assert stop(server) == 0

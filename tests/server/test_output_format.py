@@ -7,6 +7,7 @@ import random
 
 import openai
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from tenon.parse import formats
 from tenon.parse.machine import parse
@@ -240,10 +241,12 @@ async def test_openai_client_streams_calls():
         serving(engine) as (url, _),
         openai.AsyncOpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as api,
     ):
-        async with api.chat.completions.stream(model="fake", messages=HI, tools=[TOOL]) as stream:
-            async for _ in stream:
-                pass
-            answer = await stream.get_final_completion()
+        state = ChatCompletionStreamState()  # the client's own accumulation of a stream
+        async for chunk in await api.chat.completions.create(
+            model="fake", messages=HI, tools=[TOOL], stream=True
+        ):
+            state.handle_chunk(chunk)
+        answer = state.get_final_completion()
         whole = await api.chat.completions.create(model="fake", messages=HI, tools=[TOOL])
     for completion in (answer, whole):
         choice = completion.choices[0]

@@ -18,10 +18,10 @@ class CompletionRequest(SamplingFields, kw_only=True):
     echo: bool | None = None
     logprobs: int | None = None
     best_of: int | None = None
-
-    # Known, and refused until they work.
-    suffix: Any = None
     response_format: Any = None
+
+    # Known, and refused until it works.
+    suffix: Any = None
 
 
 class CompletionLogprobs(msgspec.Struct, kw_only=True):

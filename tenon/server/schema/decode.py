@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +28,14 @@ def decode(body: bytes, schema: type[T]) -> T:
         raise bad_request(f"the body is not valid JSON: {error}", code="invalid_json") from None
     except RecursionError:
         raise bad_request("the body is nested too deeply", code="invalid_json") from None
+
+
+def convert(values: Mapping[str, str], schema: type[T]) -> T:
+    """Texts, as a query string has them, to a request struct. Raises ApiError(400) as `decode` does."""
+    try:
+        return msgspec.convert(values, schema, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid_field(str(error)) from None
 
 
 def _invalid_field(message: str) -> ApiError:

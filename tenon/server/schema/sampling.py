@@ -23,14 +23,12 @@ _PLAIN = (
 _INERT: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
     "chat_template": (),
     "documents": ([],),
-    "structured_outputs": (),
     "allowed_token_ids": ([],),
     "bad_words": ([],),
     "truncate_prompt_tokens": (),
@@ -85,8 +83,9 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
 
-    # Known, and refused until they work: silence would be a wrong answer.
     structured_outputs: Any = None
+
+    # Known, and refused until they work: silence would be a wrong answer.
     allowed_token_ids: Any = None
     bad_words: Any = None
     truncate_prompt_tokens: Any = None
@@ -111,6 +110,17 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def continuous_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
+    def sampling(self) -> dict[str, Any]:
+        """The fields of SamplingParams that the request gives. Raises InvalidRequest naming the field."""
+        # Lists are measured before they are walked: a body may hold millions of entries.
+        for name, most in (("logit_bias", MAX_LOGIT_BIAS), ("stop_token_ids", MAX_STOP_TOKENS)):
+            if len(getattr(self, name) or ()) > most:
+                raise InvalidRequest(f"{name} holds more than {most} entries", name)
+        given = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
+        if self.logit_bias is not None:
+            given["logit_bias"] = _token_keys(self.logit_bias)
+        return given
+
     def priority_value(self) -> int:
         value = self.priority or 0
         if not -(2**31) <= value < 2**31:
@@ -119,32 +129,10 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def sampling_params(
-    request: SamplingFields,
-    defaults: dict[str, Any],
-    *,
-    max_tokens: int,
-    max_tokens_field: str,
-    logprobs: int | None,
+    given: dict[str, Any], defaults: dict[str, Any], *, max_tokens: int, logprobs: int | None
 ) -> SamplingParams:
-    """Request fields over configured defaults over OpenAI's. Raises InvalidRequest naming the field."""
-    values = dict(defaults)
-    for name in _PLAIN:
-        if (value := getattr(request, name)) is not None:
-            values[name] = value
-    # Lists are measured before they are walked: a body may hold millions of entries.
-    for name, most in (("logit_bias", MAX_LOGIT_BIAS), ("stop_token_ids", MAX_STOP_TOKENS)):
-        if len(getattr(request, name) or ()) > most:
-            raise InvalidRequest(f"{name} holds more than {most} entries", name)
-    if request.logit_bias is not None:
-        values["logit_bias"] = _token_keys(request.logit_bias)
-    values.update(max_tokens=max_tokens, logprobs=logprobs)
-    try:
-        return SamplingParams(**values)
-    except InvalidRequest as error:
-        if error.param == "max_tokens" and max_tokens_field != "max_tokens":
-            message = str(error).replace("max_tokens", max_tokens_field)
-            raise InvalidRequest(message, max_tokens_field, error.code) from None
-        raise
+    """What a request gave over configured defaults over OpenAI's. Raises InvalidRequest naming the field."""
+    return SamplingParams(**{**defaults, **given, "max_tokens": max_tokens, "logprobs": logprobs})
 
 
 def _token_keys(bias: dict[str, float]) -> dict[int, float]:

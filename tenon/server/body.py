@@ -1,0 +1,84 @@
+"""What a method of a route reads of a request's body, each shape by one class; all of them bounded.
+
+`Json(schema, handler)` decodes JSON and calls `handler(call, request)`, `Form(handler)` reads
+multipart/form-data and calls `handler(call, form)`, `Bare(handler)` reads nothing and calls `handler(call)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tenon.server.call import Call
+from tenon.server.errors import ApiError, bad_request
+from tenon.server.schema.decode import decode
+
+if TYPE_CHECKING:
+    from starlette.datastructures import FormData
+
+_JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
+_FORM = re.compile(r"multipart/form-data\s*(;|\Z)", re.IGNORECASE)
+MAX_FORM_FIELDS = 64
+
+# A handler that has got its input: what supervision runs.
+Work = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """No body, or one that says nothing."""
+
+    handler: Callable[[Call], Awaitable[None]]
+
+    async def __call__(self, call: Call) -> None:
+        await call.supervise(self.handler(call))
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON object of a schema."""
+
+    schema: type[msgspec.Struct]
+    handler: Callable[[Call, Any], Awaitable[None]]
+
+    async def __call__(self, call: Call) -> None:
+        _check_type(call, _JSON, "application/json")
+        limit = call.app.settings.max_body_bytes
+        body = b"".join([part async for part in call.body(limit)])
+        await call.supervise(self.handler(call, decode(body, self.schema)))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """multipart/form-data. The handler gets starlette's FormData: text, and files that are on disk from
+    1 MiB on and closed when it returns. `max_bytes` bounds the whole body (None: as JSON's)."""
+
+    handler: Callable[[Call, FormData], Awaitable[None]]
+    max_files: int = 1
+    max_bytes: int | None = None
+
+    async def __call__(self, call: Call) -> None:
+        from starlette.formparsers import MultiPartException, MultiPartParser
+
+        _check_type(call, _FORM, "multipart/form-data")
+        parts = call.body(self.max_bytes or call.app.settings.max_body_bytes)
+        parser = MultiPartParser(call.headers, parts, max_files=self.max_files, max_fields=MAX_FORM_FIELDS)
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise bad_request(
+                f"the body is not valid multipart/form-data: {error.message}", code="invalid_form"
+            ) from None
+        try:
+            await call.supervise(self.handler(call, form))
+        finally:
+            await form.close()
+
+
+def _check_type(call: Call, pattern: re.Pattern[str], name: str) -> None:
+    if not pattern.match(call.headers.get("content-type", "")):
+        raise ApiError(415, f"the Content-Type header must be {name}", code="unsupported_media_type")

@@ -1,0 +1,63 @@
+"""What chat protocols ask for, in terms of none of them: each translates its requests into a `Turn`."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from tenon.errors import InvalidRequest
+from tenon.server.errors import ApiError
+
+_LETTERS = string.ascii_letters + "_"
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """A conversation, and how its next message is to be written.
+
+    `messages` and `tools` are OpenAI's objects, which chat templates read. `tool_choice` is "auto", "none",
+    "required", or a function's name in a tuple. `sampling` are SamplingParams fields that the request gave.
+    `names` maps names of fields here to those of the protocol, for errors.
+    """
+
+    model: str | None = None
+    messages: list[dict[str, Any]]
+    add_generation_prompt: bool = True
+    continues: bool = False  # go on with the last message instead of answering it
+    add_special_tokens: bool = False
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | tuple[str] = "auto"
+    parallel_tool_calls: bool = True
+    thinking: bool | None = None  # None: as the model does by itself
+    reasoning_effort: str | None = None
+    template_variables: dict[str, Any] = {}
+    response_format: Any = None  # OpenAI's object
+    structured_outputs: Any = None  # vLLM's object
+    sampling: dict[str, Any] = {}
+    max_tokens: int | None = None  # None: all that fits
+    logprobs: int | None = None
+    priority: int = 0
+    cache_salt: str | None = None
+    names: Mapping[str, str] = {}
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors about fields of a turn leave in the words of the protocol."""
+        try:
+            yield
+        except (ApiError, InvalidRequest) as error:
+            raise self._named(error) from None
+
+    def _named(self, error: ApiError | InvalidRequest) -> ApiError | InvalidRequest:
+        param = error.param or ""
+        head = param[: len(param) - len(param.lstrip(_LETTERS))]
+        name = self.names.get(head)
+        if name is None:
+            return error
+        message, param = str(error).replace(head, name, 1), name + param[len(head) :]
+        if isinstance(error, InvalidRequest):
+            return InvalidRequest(message, param, error.code)
+        return ApiError(error.status, message, kind=error.kind, param=param, code=error.code)

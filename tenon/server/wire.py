@@ -1,0 +1,49 @@
+"""How a protocol puts its errors and streamed events on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from tenon.server.errors import ApiError
+
+encode = msgspec.json.Encoder().encode
+
+
+class Wire(Protocol):
+    """One protocol. `done` ends a stream that went well."""
+
+    done: bytes
+
+    def event(self, event: Any) -> bytes:
+        """One server-sent event."""
+
+    def error(self, error: ApiError, request_id: str) -> bytes:
+        """The JSON body of an answer that is an error."""
+
+    def broken(self, error: ApiError, request_id: str, last: Any) -> bytes:
+        """The last event of a stream that fails after `last`."""
+
+
+class OpenAI:
+    """Chat and text completions: data only, `[DONE]` at the end."""
+
+    done = b"data: [DONE]\n\n"
+
+    def event(self, event: Any) -> bytes:
+        return b"data: " + encode(event) + b"\n\n"
+
+    def error(self, error: ApiError, request_id: str) -> bytes:
+        return error.body()
+
+    def broken(self, error: ApiError, request_id: str, last: Any) -> bytes:
+        return b"data: " + error.body() + b"\n\n"
+
+
+def named_event(name: str, event: Any) -> bytes:
+    """A server-sent event that carries its name, as the newer protocols have it."""
+    return b"event: " + name.encode() + b"\ndata: " + encode(event) + b"\n\n"
+
+
+OPENAI = OpenAI()
