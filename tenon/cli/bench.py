@@ -9,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from tenon import env
+from tenon.cli import make_model
 from tenon.cli.options import engine_options
 from tenon.cli.suggest import SuggestingGroup
 from tenon.config import EngineArgs
@@ -249,6 +250,9 @@ def ops(
         result = benchmark.measure(op, reference, seconds)
     given = {"ops": " ".join(op) or "all", "seconds": seconds}
     _deliver("ops", "", given, result, json_path, csv_path)
+
+
+command.add_command(make_model.command)
 
 
 def _here(engine: EngineArgs) -> None:

@@ -34,7 +34,7 @@ MAX_NAME_BYTES = 65535
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_SCALARS: dict[int, np.dtype[Any]] = {  # metadata types with a fixed size
+SCALARS: dict[int, np.dtype[Any]] = {  # metadata types with a fixed size
     0: np.dtype("<u1"),
     1: np.dtype("<i1"),
     2: np.dtype("<u2"),
@@ -47,10 +47,10 @@ _SCALARS: dict[int, np.dtype[Any]] = {  # metadata types with a fixed size
     11: np.dtype("<i8"),
     12: np.dtype("<f8"),
 }
-_STRING, _ARRAY = 8, 9
+STRING, ARRAY = 8, 9
 
 # Tensor types by their number in the file. Those not in ggml.BLOCKS are named in the error.
-_TENSOR_TYPES = {
+TENSOR_TYPES = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1",
     10: "q2_k", 11: "q3_k", 12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k",
     16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s",
@@ -187,6 +187,14 @@ class Metadata(Mapping[str, Any]):
             self._values[key] = _decode(self._file, self._entries[key])
         return self._values[key]
 
+    def encoded(self, key: str) -> bytes:
+        """Type and value as they lie in the file."""
+        entry = self._entries[key]
+        head = _U32.pack(entry.type)
+        if entry.length >= 0:
+            head = _U32.pack(ARRAY) + head + _U64.pack(entry.length)
+        return head + self._file.buffer[entry.start : entry.end]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -196,13 +204,13 @@ class Metadata(Mapping[str, Any]):
 
 def _skip_value(cursor: _Cursor, what: str) -> _Entry:
     kind, count = cursor.u32(what), -1
-    if kind == _ARRAY:
+    if kind == ARRAY:
         kind, count = cursor.u32(what), cursor.u64(what)
     start = cursor.position
-    if kind == _STRING:
+    if kind == STRING:
         cursor.skip_strings(1 if count < 0 else count, what)
-    elif kind in _SCALARS:
-        cursor.skip(_SCALARS[kind].itemsize * (1 if count < 0 else count), what)
+    elif kind in SCALARS:
+        cursor.skip(SCALARS[kind].itemsize * (1 if count < 0 else count), what)
     else:
         raise cursor.fail(f"{what} has type {kind}" + (" inside an array" if count >= 0 else ""))
     return _Entry(kind, count, start, cursor.position)
@@ -212,8 +220,8 @@ def _decode(file: MappedFile, entry: _Entry) -> Any:
     data = file.buffer[entry.start : entry.end]
     values: list[Any] = (
         _decode_strings(data)
-        if entry.type == _STRING
-        else np.frombuffer(data, dtype=_SCALARS[entry.type]).tolist()
+        if entry.type == STRING
+        else np.frombuffer(data, dtype=SCALARS[entry.type]).tolist()
     )
     return values if entry.length >= 0 else values[0]
 
@@ -268,7 +276,7 @@ def _read_tensor_header(cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int
     if 0 in shape:
         raise cursor.fail(f"tensor {name!r} is empty: {shape}")
     number, offset = cursor.u32(what), cursor.u64(what)
-    dtype = _TENSOR_TYPES.get(number, f"number {number}")
+    dtype = TENSOR_TYPES.get(number, f"number {number}")
     if dtype not in ggml.BLOCKS:
         raise UnsupportedModel(
             f"{cursor.file.path}: tensor {name!r} has type {dtype}; tenon loads {', '.join(ggml.BLOCKS)}"

@@ -15,9 +15,7 @@ class Embedding:
     """A row of the table per token; `logits` multiplies with the same table (tied heads)."""
 
     def __init__(self, weights: Weights, name: str, vocab_size: int, width: int) -> None:
-        raw = weights.raw(f"{name}.weight", (vocab_size, width))
-        self.table_VD = ops.pack_linear([raw], weights.act)
-        weights.done_with([raw])
+        self.table_VD = weights.pack([name], [vocab_size], width)
         self.nbytes = self.table_VD.nbytes
 
     def __call__(self, ids_T: np.ndarray) -> np.ndarray:

@@ -28,7 +28,4 @@ class PackedScheme:
     """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]."""
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> PackedWeights:
-        raws = [weights.raw(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
-        packed = PackedWeights(ops.pack_linear(raws, weights.act))
-        weights.done_with(raws)
-        return packed
+        return PackedWeights(weights.pack(names, rows, columns))

@@ -71,7 +71,7 @@ class Weights:
 
     def at(self, prefix: str | int) -> Weights:
         """The tensors whose names begin with `prefix.`"""
-        deeper = object.__new__(Weights)
+        deeper = object.__new__(type(self))
         deeper.__dict__.update(self.__dict__)
         deeper._prefix = f"{self._prefix}{prefix}."
         return deeper
@@ -108,10 +108,13 @@ class Weights:
         """A norm's weight or a bias, float32 [length], in memory of its own."""
         return np.array(self.raw(name, (length,)).dequantize(), np.float32)
 
-    def done_with(self, raws: Iterable[RawTensor]) -> None:
-        """These are packed: their pages can go."""
+    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
+        """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
+        raws = [self.raw(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
+        packed = ops.pack_linear(raws, self.act)
         for raw in raws:
             self._book.done(raw.name)
+        return packed
 
     def ignore(self, patterns: Iterable[str]) -> None:
         """Tensors of these names (the file's, with `*`) carry nothing that the model needs."""

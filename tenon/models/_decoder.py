@@ -13,6 +13,20 @@ from tenon.layers.rope import SCALINGS, RopeConfig
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._fields import Fields
 
+# Fields of config.json -> keys of GGUF metadata below the architecture's name, for files that tenon writes.
+GGUF_FIELDS: dict[str, tuple[str, ...]] = {
+    "vocab_size": ("vocab_size",),
+    "max_position_embeddings": ("context_length",),
+    "hidden_size": ("embedding_length",),
+    "num_hidden_layers": ("block_count",),
+    "intermediate_size": ("feed_forward_length",),
+    "num_attention_heads": ("attention.head_count",),
+    "num_key_value_heads": ("attention.head_count_kv",),
+    "head_dim": ("attention.key_length", "attention.value_length", "rope.dimension_count"),
+    "rms_norm_eps": ("attention.layer_norm_rms_epsilon",),
+    "rope_theta": ("rope.freq_base",),
+}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecoderConfig:

@@ -60,6 +60,21 @@ TINY: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
 }
 
+# Shapes of published models, for `tenon bench make-model`.
+SIZES: dict[str, dict[str, Any]] = {
+    "135M": {  # SmolLM2
+        **TINY,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rope_theta": 100000.0,
+        "tie_word_embeddings": True,
+    },
+}
+
 
 class Block:
     """One layer: attention, then the feed-forward network, each on a norm of the residual stream."""

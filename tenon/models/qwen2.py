@@ -23,6 +23,18 @@ TINY: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+SIZES: dict[str, dict[str, Any]] = {
+    "0.5B": {  # Qwen2.5
+        **TINY,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1000000.0,
+    },
+}
+
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     return replace(read_decoder_config(checkpoint), qkv_bias=True, output_bias=False, mlp_bias=False)

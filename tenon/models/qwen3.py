@@ -27,6 +27,31 @@ TINY: dict[str, Any] = {
     "head_dim": 32,  # heads * head_dim is not the model's width
 }
 
+_PUBLISHED: dict[str, Any] = {
+    **TINY,
+    "head_dim": 128,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "0.6B": {
+        **_PUBLISHED,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+    },
+    "4B": {
+        **_PUBLISHED,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+    },
+}
+
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     return replace(read_decoder_config(checkpoint, head_dim=128), head_norms=True)

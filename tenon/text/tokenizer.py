@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -98,6 +99,10 @@ class Tokenizer:
     def token_to_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary spells it, such as `<|im_end|>`."""
         return self._fast.token_to_id(token)
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json, without the beginning and end tokens that only `encode` adds."""
+        self._fast.save(str(path))
 
     def _spell(self, token: int) -> bytes:
         if (added := self._added.get(token)) is not None:

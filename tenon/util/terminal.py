@@ -31,7 +31,7 @@ def working(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def loading(model: str) -> Iterator[Callable[[int, int], None]]:
+def loading(model: str, doing: str = "loading") -> Iterator[Callable[[int, int], None]]:
     """A progress bar over the weights of a model; the block calls what it gets with bytes done and in all."""
     screen = console()
     if not screen.is_terminal:
@@ -41,7 +41,7 @@ def loading(model: str) -> Iterator[Callable[[int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=screen, transient=True) as bar:
-        task = bar.add_task(f"loading {model}", total=None)
+        task = bar.add_task(f"{doing} {model}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -1,0 +1,254 @@
+"""Checkpoints of real shapes with random weights: for benchmarks and tests of models that are not here.
+
+What tensors a family has is not written down twice: its model is built once over a stand-in for a checkpoint
+that notes what is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tenon import ops
+from tenon.bench import random_weights
+from tenon.core import ggml
+from tenon.core.files import ModelFiles
+from tenon.core.tensors import RawTensor
+from tenon.errors import ConfigError
+from tenon.formats.gguf import GGUFFile
+from tenon.formats.mapped import TensorInfo
+from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
+from tenon.formats.writing import Layout, NewTensor, gguf_layout, safetensors_layout
+from tenon.layers.packed import PackedScheme
+from tenon.layers.weights import Weights
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._decoder import GGUF_FIELDS
+from tenon.models._fields import Fields
+from tenon.util import plugin
+
+TINY = "tiny"
+SHARD_BYTES = 4 << 30
+_TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
+
+Progress = Callable[[int, int], None]  # bytes written, bytes in all
+
+
+class Made(NamedTuple):
+    path: Path
+    parameters: int
+    num_bytes: int
+
+
+def sizes(family: str) -> dict[str, dict[str, Any]]:
+    """The shapes that a family's file names, as config.json. Raises ConfigError for an unknown family."""
+    module = _family(family)
+    return {TINY: module.TINY, **getattr(module, "SIZES", {})}
+
+
+def make_model(
+    family: str,
+    size: str,
+    path: Path,
+    *,
+    tokenizer: ModelFiles,
+    format: str = "gguf",
+    dtype: str | None = None,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Made:
+    """Write a checkpoint: a GGUF file, or a directory of safetensors. `tokenizer` is a GGUF model whose
+    vocabulary the new one gets. Raises ConfigError for what cannot be written.
+    """
+    module, known = _family(family), sizes(family)
+    if size not in known:
+        raise ConfigError(f"{family} has no size {size!r}; it has {', '.join(known)}")
+    if tokenizer.kind != "gguf":
+        raise ConfigError(f"the tokenizer must come from a .gguf file, not from {tokenizer.path}")
+    if path.exists():
+        raise ConfigError(f"{path} exists already")
+    dtype = dtype or ("q4_1" if format == "gguf" else "bf16")
+    if dtype not in ggml.BLOCKS:
+        raise ConfigError(f"dtype must be one of {', '.join(ggml.BLOCKS)}, not {dtype!r}")
+    vocabulary = GGUFFile(tokenizer.path).metadata
+    config = {**known[size], "vocab_size": len(vocabulary["tokenizer.ggml.tokens"])}
+    if format == "gguf":
+        if not module.GGUF_ARCHITECTURES:
+            raise ConfigError(f"GGUF has no {family}: give --format safetensors")
+        tensors = [_for_gguf(tensor, dtype) for tensor in blueprint(module, config, module.WEIGHTS)]
+        metadata = _metadata(module, config, f"{family} {size}")
+        metadata |= {key: vocabulary.encoded(key) for key in vocabulary if key.startswith("tokenizer.")}
+        _write({path: (gguf_layout(metadata, tensors), tensors)}, seed, progress)
+    else:
+        if dtype not in ggml.FLOATS:
+            raise ConfigError(f"safetensors are written in {', '.join(ggml.FLOATS)}, not {dtype}")
+        tensors = [tensor._replace(dtype=dtype) for tensor in blueprint(module, config, None)]
+        path.mkdir(parents=True)
+        _write_tokenizer(path, tokenizer)
+        _write_json(path / "config.json", _with_tokens(config, vocabulary, dtype))
+        _write_shards(path, tensors, seed, progress)
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    return Made(path, parameters, sum(tensor.num_bytes for tensor in tensors))
+
+
+def _family(name: str) -> ModuleType:
+    families = plugin.names("tenon.models")
+    if name not in families:
+        raise ConfigError(f"there is no family {name!r}; there are {', '.join(families)}")
+    return plugin.load("tenon.models", name)
+
+
+def blueprint(family: ModuleType, config: dict[str, Any], names: dict[str, str] | None) -> list[NewTensor]:
+    """The tensors of a model, all as f32: under the names of safetensors, or with `names` of GGUF files."""
+    fields = Fields(config, Path("config.json"))
+    nothing = _NoFile()
+    checkpoint = Checkpoint(
+        "hf", nothing, config["architectures"][0], config["model_type"], fields, "none", ()
+    )
+    read = family.read_config(checkpoint)
+    weights = _Blueprint(nothing, PackedScheme(), "bfloat16", names=names)
+    family.MODEL(read, read.spec(config["model_type"], (), "bfloat16"), weights, 1)
+    return weights.asked_for
+
+
+class _NoFile:
+    """A checkpoint without tensors."""
+
+    path = Path("config.json")
+
+    def __init__(self) -> None:
+        self.tensors: Mapping[str, TensorInfo] = {}
+
+
+class _Blueprint(Weights):
+    """Notes what a model asks for. Vectors are zeros, and what is packed cannot be multiplied with."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.asked_for: list[NewTensor] = []
+
+    def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
+        self.asked_for.append(NewTensor(self.file_name(name), "f32", shape))
+        return RawTensor(name, "f32", shape, np.zeros(shape, np.float32).reshape(-1).view(np.uint8))
+
+    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
+        for name, n in zip(names, rows, strict=True):
+            self.asked_for.append(NewTensor(self.file_name(f"{name}.weight"), "f32", (n, columns)))
+        return _Unpacked((sum(rows), columns))
+
+
+class _Unpacked:
+    """The shape of packed weights."""
+
+    nbytes = 0
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.formats: list[str] = []
+
+
+def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
+    """The type a tensor has in a file whose weights are mostly `dtype`, as llama.cpp's tools choose it: f32
+    for vectors, eight bits for embedding and head, and a type of smaller blocks for odd numbers of columns.
+    """
+    if len(tensor.shape) == 1:
+        return tensor
+    block = ggml.BLOCKS[dtype]
+    if tensor.name in _TABLES and block.group and dtype != "q6_k":
+        dtype = "q8_0"
+    if tensor.shape[-1] % ggml.BLOCKS[dtype].elements:
+        dtype = "q8_0" if tensor.shape[-1] % 32 == 0 else "f16"
+    return tensor._replace(dtype=dtype)
+
+
+def _metadata(family: ModuleType, config: dict[str, Any], name: str) -> dict[str, Any]:
+    """What `general.` and the architecture's own keys must say, from the values of config.json."""
+    (architecture, *_) = family.GGUF_ARCHITECTURES
+    metadata = {
+        "general.architecture": architecture,
+        "general.type": "model",
+        "general.name": f"{name} with random weights",
+        "general.quantization_version": 2,
+    }
+    fields: dict[str, tuple[str, ...]] = getattr(family, "GGUF_FIELDS", GGUF_FIELDS)
+    for field, keys in fields.items():
+        if field in config:
+            metadata |= {f"{architecture}.{key}": config[field] for key in keys}
+    return metadata
+
+
+def _with_tokens(config: dict[str, Any], vocabulary: Any, dtype: str) -> dict[str, Any]:
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    ids = {key: vocabulary.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id")}
+    return config | {key: value for key, value in ids.items() if value is not None} | {"dtype": names[dtype]}
+
+
+def _write_tokenizer(directory: Path, source: ModelFiles) -> None:
+    from tenon.text.load import load_tokenizer
+
+    tokenizer = load_tokenizer(source)
+    tokenizer.save(directory / "tokenizer.json")
+    names = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{key: value for key, value in names.items() if value is not None},
+        "chat_template": tokenizer.chat_template,
+    }
+    _write_json(directory / "tokenizer_config.json", config)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _write_shards(directory: Path, tensors: list[NewTensor], seed: int, progress: Progress) -> None:
+    """`model.safetensors`, or shards of at most SHARD_BYTES (unless one tensor is larger) and their index."""
+    shards: list[list[NewTensor]] = [[]]
+    for tensor in tensors:
+        if shards[-1] and sum(t.num_bytes for t in shards[-1]) + tensor.num_bytes > SHARD_BYTES:
+            shards.append([])
+        shards[-1].append(tensor)
+    count = len(shards)
+    names = (
+        [SINGLE_NAME]
+        if count == 1
+        else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+    )
+    files = {
+        directory / name: (safetensors_layout(shard), shard)
+        for name, shard in zip(names, shards, strict=True)
+    }
+    if count > 1:
+        total = sum(tensor.num_bytes for tensor in tensors)
+        weight_map = {tensor.name: path.name for path, (_, shard) in files.items() for tensor in shard}
+        _write_json(directory / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write(files, seed, progress)
+
+
+def _write(files: dict[Path, tuple[Layout, list[NewTensor]]], seed: int, progress: Progress) -> None:
+    """All chunks of all tensors, by as many threads as there are cores; none is held longer than that."""
+    total = sum(layout.size for layout, _ in files.values())
+    done = 0
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for path, (layout, tensors) in files.items():
+            with path.open("xb") as file:
+                file.write(layout.header)
+                file.truncate(layout.size)
+                file.flush()
+
+                def write(piece: tuple[NewTensor, int], file: Any = file, layout: Layout = layout) -> int:
+                    tensor, chunk = piece
+                    data = random_weights.chunk_bytes(tensor, chunk, seed)
+                    before = chunk * ggml.num_bytes(tensor.dtype, (random_weights.CHUNK,))
+                    return os.pwrite(file.fileno(), data.data, layout.offsets[tensor.name] + before)
+
+                pieces = [(t, chunk) for t in tensors for chunk in range(random_weights.num_chunks(t))]
+                for written in threads.map(write, pieces):
+                    done += written
+                    progress(done, total)
