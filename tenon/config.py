@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
@@ -156,6 +158,27 @@ class EngineArgs:
         if not names or not all(names):
             raise ConfigError("served_model_name must not be empty")
         return tuple(names)
+
+
+def read_models(path: Path, shared: EngineArgs) -> list[EngineArgs]:
+    """A TOML file with a table for each model, named as the API calls it: its `model`, and engine arguments
+    where they differ from `shared`. Raises ConfigError."""
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    models = []
+    for name, table in tables.items():
+        if not isinstance(table, dict) or "model" not in table:
+            raise ConfigError(f"{path}: write a table [{name}] with a line `model = ...`")
+        given = {"served_model_name": [name], **table}
+        make_args(**given)  # names what is no argument
+        models.append(dataclasses.replace(shared, **given))
+    if not models:
+        raise ConfigError(f"{path} has no model: write a table for each, like [chat]")
+    return models
 
 
 def make_args(**kwargs: Any) -> EngineArgs:

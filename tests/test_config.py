@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from tenon.config import EngineArgs, EngineConfig, make_args, parse_bytes
+from tenon.config import EngineArgs, EngineConfig, make_args, parse_bytes, read_models
 from tenon.errors import ConfigError
 
 
@@ -74,3 +74,22 @@ def test_every_argument_has_help():
     import dataclasses
 
     assert all(field.metadata["help"] for field in dataclasses.fields(EngineArgs))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a", "not valid TOML"),
+        ("", "has no model"),
+        ("a = 1", r"write a table \[a\]"),
+        ("[a]\ndtype = 'auto'", r"write a table \[a\]"),
+        ("[a]\nmodel = 'm'\nnope = 1", "nope is not an engine argument"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_wrong_file_of_models_is_explained(tmp_path, text, message):
+    file = tmp_path / "models.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_models(file, EngineArgs())

@@ -7,20 +7,25 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
 from click.core import ParameterSource
 
-from tenon.config import EngineArgs
+from tenon.config import EngineArgs, parse_bytes, read_models
+from tenon.errors import ConfigError
 
 PANEL = "Engine"
 _FIELDS = {field.name: field for field in dataclasses.fields(EngineArgs)}
 
 
-def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: an optional MODEL argument and a flag per engine argument; the command gets `engine`."""
+def engine_options(*, several: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: an optional MODEL argument and a flag per engine argument; the command gets `engine`.
+
+    With `several` there may be more than one MODEL, and the command gets `engines`, a list.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         taken = [name for name in _FIELDS if name != "model"]
@@ -28,6 +33,10 @@ def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         @functools.wraps(function)
         def with_engine(*args: Any, **kwargs: Any) -> Any:
             given = {name: kwargs.pop(name) for name in ("model", *taken)}
+            if several:
+                models = [*given.pop("model"), *kwargs.pop("more_models")]
+                engines = _each(models, kwargs.pop("models_file"), EngineArgs(**given))
+                return function(*args, engines=engines, **kwargs)
             return function(*args, engine=EngineArgs(**given), **kwargs)
 
         decorated: Callable[..., Any] = with_engine
@@ -35,11 +44,50 @@ def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             decorated = _option(_FIELDS[name])(decorated)
         model = _FIELDS["model"]
         decorated = click.option_panel("Options")(click.option_panel(PANEL)(decorated))
+        if several:
+            decorated = click.option(
+                "--models-file",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="TOML file with a table for each model: its `model`, and engine arguments of its own.",
+                panel=PANEL,
+            )(decorated)
+            decorated = click.option(
+                "--model",
+                "more_models",
+                multiple=True,
+                metavar="[NAME=]MODEL",
+                help="A model, as MODEL is; may be given again.",
+                panel=PANEL,
+            )(decorated)
+            return click.argument(
+                "model", nargs=-1, metavar="[[NAME=]MODEL]...", help=f"{model.metadata['help']}; several too"
+            )(decorated)
         return click.argument(
             "model", required=False, default=model.default, metavar="[MODEL]", help=model.metadata["help"]
         )(decorated)
 
     return decorate
+
+
+def _each(models: Sequence[str], file: Path | None, shared: EngineArgs) -> list[EngineArgs]:
+    """Arguments for each of several models, which may be called by names of the user's own (NAME=MODEL)."""
+    engines = []
+    for text in models or ([] if file else [shared.model]):
+        name, separator, model = text.partition("=")
+        named = bool(separator) and not Path(text).exists()
+        if named and not (name and model):
+            raise ConfigError(f"{text!r}: write NAME=MODEL, or MODEL alone")
+        model = model if named else text
+        served: Any = [name] if named else shared.served_model_name
+        engines.append(dataclasses.replace(shared, model=model, served_model_name=served))
+    if file is not None:
+        engines += read_models(file, shared)
+    for argument in ("served_model_name", "revision", "tokenizer", "chat_template"):
+        if len(engines) > 1 and getattr(shared, argument) is not None:
+            flag = f"--{argument.replace('_', '-')}"
+            raise ConfigError(f"{flag} is for one model: give it in a --models-file, for each")
+    return engines
 
 
 def given_engine_options(ctx: click.Context) -> list[str]:
@@ -77,6 +125,18 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
         settings["type"] = kind
         settings["metavar"] = field.metadata.get("metavar") or {int: "N", float: "X"}.get(kind, "TEXT")
     return click.option(f"--{name}", field.name, **settings)
+
+
+class Size(click.ParamType):
+    """A number of bytes, as `2GiB`."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _kind(hint: Any) -> type:

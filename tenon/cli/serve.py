@@ -8,7 +8,7 @@ import logging
 import rich_click as click
 
 from tenon import env
-from tenon.cli.options import engine_options
+from tenon.cli.options import Size, engine_options
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 
@@ -57,9 +57,29 @@ from tenon.errors import ConfigError
     metavar="LEVEL",
     help="What to log on standard error: debug, info, warning or error (default: TENON_LOG_LEVEL, or info).",
 )
-@engine_options()
+@click.option(
+    "--max-loaded-models",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of several models, how many are loaded at a time (default: as many as fit).",
+)
+@click.option(
+    "--max-resident-memory",
+    type=Size(),
+    metavar="BYTES",
+    help="Of several models, what weights and KV caches may take together (default: from free memory).",
+)
+@click.option(
+    "--load-wait-seconds",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    metavar="X",
+    help="How long a request waits for its model to be loaded, before it gets 503.",
+)
+@engine_options(several=True)
 def command(
-    engine: EngineArgs,
+    engines: list[EngineArgs],
     host: str,
     port: int,
     api_keys: tuple[str, ...],
@@ -70,15 +90,19 @@ def command(
     reasoning_content: bool,
     template_variables: tuple[str, ...],
     log_level: str | None,
+    max_loaded_models: int | None,
+    max_resident_memory: int | None,
+    load_wait_seconds: float,
 ) -> int:
-    """Serve a model over an OpenAI-compatible HTTP API.
+    """Serve models over an OpenAI-compatible HTTP API.
 
     `tenon serve` serves SmolLM2-135M-Instruct on http://127.0.0.1:8000. MODEL can also be a directory in
-    Hugging Face format, a .gguf file, or the id of a Hugging Face repository.
+    Hugging Face format, a .gguf file, or the id of a Hugging Face repository. Of several MODELs the first is
+    loaded at once, each other one when a request names it.
     """
     from tenon.cli.models import ensure_here
     from tenon.server.run import serve
-    from tenon.server.settings import ServerSettings
+    from tenon.server.settings import ResidencySettings, ServerSettings
     from tenon.util.terminal import loading
 
     if output_format != "auto":
@@ -89,8 +113,9 @@ def command(
     if level not in logging.getLevelNamesMapping():
         raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if engine.load_format == "auto":
-        ensure_here(engine.model, engine.revision)
+    for engine in engines:
+        if engine.load_format == "auto":
+            ensure_here(engine.model, engine.revision)
     settings = ServerSettings.with_keys(
         api_keys or tuple(filter(None, [env.api_key()])),
         share_prefix_cache=share_prefix_cache,
@@ -100,11 +125,14 @@ def command(
         reasoning_content=reasoning_content,
         template_variables=template_variables,
     )
+    residency = ResidencySettings(max_loaded_models, max_resident_memory, load_wait_seconds)
     with contextlib.ExitStack() as until_ready:
-        on_loading = until_ready.enter_context(loading(engine.model))
+        on_loading = until_ready.enter_context(loading(engines[0].model))
 
         def announce(line: str) -> None:
             until_ready.close()
             click.echo(line)
 
-        return serve(engine, host, port, settings, announce=announce, on_loading=on_loading)
+        return serve(
+            engines, host, port, settings, announce=announce, on_loading=on_loading, residency=residency
+        )

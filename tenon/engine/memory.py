@@ -5,12 +5,13 @@ A container's limit is not in /proc/meminfo, and page cache counts against it bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tenon.errors import ConfigError
 
 MIN_HEADROOM = 512 << 20
+LEAST_KV = 256 << 20  # of one model among several
 HEADROOM_SHARE = 0.25  # of what is free: activations, the front end, and whatever else runs here
 
 
@@ -43,6 +44,20 @@ def asked_budget(asked: int, root: Path = Path("/")) -> int:
             "here: ask for less, or leave it out to have it chosen from free memory"
         )
     return asked
+
+
+def share(budget: int, weights: Sequence[int], most: int) -> int:
+    """KV cache bytes for each of several models that share `budget` with their weights.
+
+    As many of them, up to `most`, get to be loaded at a time as leave each a cache of `LEAST_KV`; then any so
+    many fit together, the heaviest ones included. A model too heavy for that is loaded alone.
+    """
+    heaviest = sorted(weights, reverse=True)
+    for count in range(min(most, len(weights)), 1, -1):
+        each = (budget - sum(heaviest[:count])) // count
+        if each >= LEAST_KV:
+            return each
+    return max(LEAST_KV, budget - heaviest[0])
 
 
 def plan_blocks(

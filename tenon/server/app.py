@@ -13,6 +13,7 @@ from tenon.server.call import Call
 from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
 from tenon.server.engine import Engine
+from tenon.server.fleet import Fleet
 from tenon.server.metrics import Metrics
 from tenon.server.models import Fixed, Models
 from tenon.server.schema.chat import ChatRequest
@@ -29,7 +30,7 @@ class App:
         self.metrics = Metrics()
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
-        self.metrics.watch(served.stats)
+        self.metrics.watch(served.stats, served.loaded)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
 
@@ -65,7 +66,12 @@ class App:
             call.stop()
 
 
-def build_app(engine: Engine, settings: ServerSettings | None = None, names: tuple[str, ...] = ()) -> App:
-    """The app that serves one engine under `names` (default: the engine's own name)."""
-    slot = Fixed(engine)
-    return App(Models(dict.fromkeys(names or (engine.model_name,), slot)), settings or ServerSettings())
+def build_app(
+    engine: Engine | Fleet, settings: ServerSettings | None = None, names: tuple[str, ...] = ()
+) -> App:
+    """The app that serves a fleet, or one engine under `names` (default: the engine's own name)."""
+    if isinstance(engine, Fleet):
+        slots = engine.slots()
+    else:
+        slots = dict.fromkeys(names or (engine.model_name,), Fixed(engine))
+    return App(Models(slots), settings or ServerSettings())

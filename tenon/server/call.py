@@ -192,9 +192,13 @@ class Call:
             return
         prompt = sum(len(g.prompt_token_ids) for g in self.generations)
         generated = sum(g.num_generated_tokens for g in self.generations)
+        several = len(self.app.models.slots) > 1
+        models = (
+            f" model={','.join(lease.name for lease in self._leases)}" if self._leases and several else ""
+        )
         tokens = f" prompt_tokens={prompt} completion_tokens={generated}" if self.generations else ""
         milliseconds = 1000 * (time.monotonic() - self.arrival)
-        line = f"{self._where()} {status}{tokens} {milliseconds:.0f} ms {message}".rstrip()
+        line = f"{self._where()} {status}{models}{tokens} {milliseconds:.0f} ms {message}".rstrip()
         log.log(level, "%s", _one_line(line))
 
     def _where(self) -> str:

@@ -90,9 +90,11 @@ class Metrics:
         self._success = self._counter("request_success", "Requests ended.", "finished_reason")
         self._models: dict[str, ModelMetrics] = {}
 
-    def watch(self, stats: Callable[[], dict[str, EngineStats]]) -> None:
-        """Read the engines' gauges and counters, by model, on every scrape."""
-        self.registry.register(_EngineCollector(stats))
+    def watch(
+        self, stats: Callable[[], dict[str, EngineStats]], loaded: Callable[[], dict[str, bool]]
+    ) -> None:
+        """Read, by model, the engines' gauges and counters and which of them are there, on every scrape."""
+        self.registry.register(_EngineCollector(stats, loaded))
 
     def of_model(self, model: str) -> ModelMetrics:
         if (found := self._models.get(model)) is None:
@@ -226,14 +228,23 @@ class _OldName(Collector):
 
 
 class _EngineCollector(Collector):
-    def __init__(self, stats: Callable[[], dict[str, EngineStats]]) -> None:
+    def __init__(
+        self, stats: Callable[[], dict[str, EngineStats]], loaded: Callable[[], dict[str, bool]]
+    ) -> None:
         self._stats = stats
+        self._loaded = loaded
 
     def describe(self) -> Iterator[Metric]:
         """Asked for at registration, before there is an engine."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        here = GaugeMetricFamily(
+            "tenon:model_loaded", "1 while the model is loaded, else 0.", labels=["model_name"]
+        )
+        for model, loaded in self._loaded().items():
+            here.add_metric([model], float(loaded))
+        yield here
         models = self._stats()
         for family, rows in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for name, text, value in rows if models else ():

@@ -37,10 +37,8 @@ class Slot(Protocol):
     @property
     def stats(self) -> EngineStats | None: ...
 
-    async def acquire(self, *, background: bool) -> Engine:
-        """The engine, ready to run, for as long as `release` is not called. Raises 503 or EngineDead."""
-
-    def release(self) -> None: ...
+    async def lease(self, name: str, *, background: bool = False) -> Lease:
+        """The engine, ready to run, until the lease is closed. Raises 503 or EngineDead."""
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class Lease:
 
     name: str
     engine: Engine
-    _release: Callable[[], None] | None = field(repr=False)
+    _release: Callable[[], None] | None = field(default=None, repr=False)
 
     def close(self) -> None:
         """May be called again."""
@@ -88,15 +86,12 @@ class Fixed:
     def stats(self) -> EngineStats | None:
         return self._engine.stats if self._engine.ready else None
 
-    async def acquire(self, *, background: bool = False) -> Engine:
+    async def lease(self, name: str, *, background: bool = False) -> Lease:
         if self._engine.errored:
             raise EngineDead
         if not self._engine.ready:
             raise loading()
-        return self._engine
-
-    def release(self) -> None:
-        """It stays anyway."""
+        return Lease(name, self._engine)
 
 
 class Models:
@@ -113,8 +108,7 @@ class Models:
         A handler does not call this but `Call.model`, whose lease ends with the call.
         """
         name = name or self.default
-        slot = self.find(name)
-        return Lease(name, await slot.acquire(background=background), slot.release)
+        return await self.find(name).lease(name, background=background)
 
     def find(self, name: str) -> Slot:
         slot = self._slots.get(name)
@@ -135,6 +129,11 @@ class Models:
     def slots(self) -> list[Slot]:
         return list({id(slot): slot for slot in self._slots.values()}.values())
 
+    @property
+    def on_demand(self) -> list[str]:
+        """Names of models that are not loaded."""
+        return [name for name, slot in self._slots.items() if slot.state in ("unloaded", "failed")]
+
     def card(self, name: str) -> ModelCard:
         slot = self.find(name)
         return ModelCard(
@@ -147,6 +146,9 @@ class Models:
 
     def cards(self) -> list[ModelCard]:
         return [self.card(name) for name in self._slots]
+
+    def loaded(self) -> dict[str, bool]:
+        return {slot.name: slot.state == "loaded" for slot in self.slots}
 
     def stats(self) -> dict[str, EngineStats]:
         """What the engines say of themselves, by the names that metrics have."""

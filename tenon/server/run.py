@@ -15,18 +15,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
-from tenon.server.settings import ServerSettings
+from tenon.server.settings import ResidencySettings, ServerSettings
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
     from tenon.engine.async_engine import AsyncEngine
     from tenon.server.app import App
+    from tenon.server.fleet import Fleet
 
 log = logging.getLogger("tenon.server")
 
@@ -35,27 +36,36 @@ _POLL_SECONDS = 0.2
 
 
 def serve(
-    engine_args: EngineArgs,
+    engine_args: EngineArgs | list[EngineArgs],
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: ServerSettings | None = None,
     *,
     announce: Callable[[str], None] = lambda line: print(line, flush=True),
     on_loading: Callable[[int, int], None] | None = None,
+    residency: ResidencySettings | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; a second one stops at once.
 
+    Several models come and go as `residency` says, and one that cannot be loaded does not end the server.
     Returns the exit status: 0, 1 when the engine died, 130 for SIGINT before it was ready. Port 0 takes any
     free one; `announce` gets the one line that says how to talk to the server, and `on_loading(done, total)`
     bytes of weights before that.
     Raises TenonError when the port is taken, an argument is wrong or the model cannot be loaded.
     """
-    config = engine_args.resolve()
+    several = engine_args if isinstance(engine_args, list) else [engine_args]
+    configs = [args.resolve() for args in several]
     with listen(host, port) as sock:
         from tenon.engine.async_engine import AsyncEngine
         from tenon.engine.process import ProcessClient
 
-        engine = AsyncEngine(config, ProcessClient(config, on_loading))
+        engine: AsyncEngine | Fleet
+        if len(configs) == 1:
+            engine = AsyncEngine(configs[0], ProcessClient(configs[0], on_loading))
+        else:
+            from tenon.server.fleet import make_fleet
+
+            engine = make_fleet(configs, residency or ResidencySettings())
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(run(engine, sock, settings or ServerSettings(), announce))
 
@@ -87,7 +97,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def run(
-    engine: AsyncEngine, sock: socket.socket, settings: ServerSettings, announce: Callable[[str], None]
+    engine: AsyncEngine | Fleet,
+    sock: socket.socket,
+    settings: ServerSettings,
+    announce: Callable[[str], None],
 ) -> int:
     """Serve on a listening socket until told to stop. Returns the exit status. Leaves the engine stopped."""
     signals = _Signals()
@@ -106,7 +119,7 @@ async def run(
         if http.done():
             await http  # raises why it ended
         await loading  # raises what the start-up ended in
-        announce(greeting(engine.model_name, sock, settings))
+        announce(greeting(engine.model_name, sock, settings, app.models.on_demand))
         status = await _until_stopped(engine, stopped)
         await drain(app, signals, settings.drain_seconds if status == 0 else 0.0)
         return status
@@ -164,14 +177,17 @@ def http_server(app: Any) -> Server:
     return HttpServer(config)
 
 
-def greeting(model: str, sock: socket.socket, settings: ServerSettings) -> str:
+def greeting(model: str, sock: socket.socket, settings: ServerSettings, on_demand: Sequence[str] = ()) -> str:
     """One line: what is served, where, and a command to try."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
     body = '{"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 50}'
+    subject = "the server" if model in on_demand else model
+    others = f" ({', '.join(on_demand)}: when asked for)" if on_demand else ""
     return (
-        f"{model} is ready after {process_age():.2f} s. Try: curl http://{host}:{port}/v1/chat/completions"
+        f"{subject} is ready after {process_age():.2f} s{others}. "
+        f"Try: curl http://{host}:{port}/v1/chat/completions"
         f"{key} -H 'Content-Type: application/json' -d '{body}'"
     )
 
@@ -186,7 +202,7 @@ def process_age() -> float:
         return time.process_time()
 
 
-async def _until_stopped(engine: AsyncEngine, stopped: asyncio.Future[Any]) -> int:
+async def _until_stopped(engine: AsyncEngine | Fleet, stopped: asyncio.Future[Any]) -> int:
     while not stopped.done():
         await asyncio.wait({stopped}, timeout=_POLL_SECONDS)
         if engine.errored and not stopped.done():

@@ -36,3 +36,13 @@ class ServerSettings:
     @classmethod
     def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:
         return cls(api_keys=tuple(digest(key) for key in keys), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencySettings:
+    """Of several models: how many, and how many bytes of weights and KV caches, are loaded at a time (None:
+    all, and what memory allows), and how long a request waits for its model."""
+
+    max_models: int | None = None
+    max_bytes: int | None = None
+    wait_seconds: float = 120.0

@@ -1,10 +1,12 @@
 import dataclasses
 
+import pytest
 import rich_click as click
 from click.testing import CliRunner
 
 from tenon.cli.options import as_flags, engine_options
 from tenon.config import EngineArgs
+from tenon.errors import ConfigError
 
 
 @click.command()
@@ -60,3 +62,44 @@ def test_messages_name_flags_as_they_are_typed():
     assert as_flags("seed must be whole; a seed") == "--seed must be whole; a seed"
     typed = "give --kv-cache-memory; TENON_NUM_THREADS"
     assert as_flags(typed) == typed
+
+
+@click.command()
+@engine_options(several=True)
+def many(engines):
+    for engine in engines:
+        click.echo(f"{engine.model} {engine.served_model_name} {engine.max_model_len} {engine.dtype}")
+
+
+def models(*arguments):
+    result = CliRunner().invoke(many, arguments)
+    if isinstance(result.exception, ConfigError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()
+
+
+def test_several_models(tmp_path):
+    default = EngineArgs().model
+    assert models() == [f"{default} None None auto"]
+    assert models("m", "--served-model-name", "x,y") == ["m x,y None auto"]
+    assert models("m", "chat=org/n", "--model", "o=/p/o.gguf", "--dtype=float32") == [
+        "m None None float32",
+        "org/n ['chat'] None float32",
+        "/p/o.gguf ['o'] None float32",
+    ]
+    path = tmp_path / "a=b.gguf"
+    path.touch()
+    assert models(str(path)) == [f"{path} None None auto"]
+
+
+def test_models_from_a_file(tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text('[chat]\nmodel = "m"\nmax_model_len = 100\n["org/e"]\nmodel = "n"\ndtype = "float32"\n')
+    assert models("--models-file", str(file)) == ["m ['chat'] 100 auto", "n ['org/e'] None float32"]
+    assert models("x", "--models-file", str(file), "--max-model-len=7")[0] == "x None 7 auto"
+    for flag in ("--served-model-name", "--revision", "--tokenizer", "--chat-template"):
+        with pytest.raises(ConfigError, match=f"{flag} is for one model"):
+            models("--models-file", str(file), flag, "x")
+    with pytest.raises(ConfigError, match="write NAME=MODEL"):
+        models("a=")

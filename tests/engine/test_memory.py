@@ -2,7 +2,15 @@
 
 import pytest
 
-from tenon.engine.memory import MIN_HEADROOM, asked_budget, available_bytes, kv_budget, plan_blocks
+from tenon.engine.memory import (
+    LEAST_KV,
+    MIN_HEADROOM,
+    asked_budget,
+    available_bytes,
+    kv_budget,
+    plan_blocks,
+    share,
+)
 from tenon.errors import ConfigError
 
 GIB = 1 << 30
@@ -102,3 +110,17 @@ def test_more_than_there_is_memory_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"16\.00 GiB"):
         asked_budget(17 * GIB, root)
     assert asked_budget(17 * GIB, root / "nothing here") == 17 * GIB
+
+
+@pytest.mark.parametrize(
+    ("budget", "weights", "most", "each"),
+    [
+        (9 * GIB, [GIB, GIB, GIB], 3, 2 * GIB),
+        (9 * GIB, [GIB, GIB, GIB], 2, 7 * GIB // 2),  # two at a time: more for each
+        (9 * GIB, [GIB, 7 * GIB, GIB], 3, GIB // 2),
+        (9 * GIB, [8 * GIB, 8 * GIB], 2, GIB),  # never together
+        (GIB, [2 * GIB], 1, LEAST_KV),
+    ],
+)
+def test_several_models_share(budget, weights, most, each):
+    assert share(budget, weights, most) == each

@@ -7,7 +7,7 @@ import pytest
 from tenon.errors import EngineDead
 from tenon.server.app import App
 from tenon.server.errors import ApiError
-from tenon.server.models import Fixed, Models
+from tenon.server.models import Fixed, Lease, Models
 from tenon.server.settings import ServerSettings
 from tests.server.conftest import Client
 from tests.server.fake_engine import FakeEngine
@@ -23,12 +23,12 @@ class Counted(Fixed):
         super().__init__(engine)
         self.open = 0
 
-    async def acquire(self, *, background: bool = False):
-        engine = await super().acquire(background=background)
+    async def lease(self, name: str, *, background: bool = False) -> Lease:
+        engine = (await super().lease(name, background=background)).engine
         self.open += 1
-        return engine
+        return Lease(name, engine, self.close)
 
-    def release(self) -> None:
+    def close(self) -> None:
         self.open -= 1
 
 
@@ -94,11 +94,11 @@ async def test_fixed_slots_say_why_not(slots):
     engine = slots["a"]._engine
     engine.ready = False
     with pytest.raises(ApiError) as caught:
-        await slots["a"].acquire()
+        await slots["a"].lease("a")
     assert (caught.value.code, slots["a"].state, slots["a"].stats) == ("model_loading", "loading", None)
     engine.errored = True
     with pytest.raises(EngineDead):
-        await slots["a"].acquire()
+        await slots["a"].lease("a")
 
 
 async def test_metrics_of_all_models_are_one_family(client):

@@ -1,0 +1,77 @@
+"""Several models behind one `tenon serve`: engine processes that come, go, fail and are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.e2e.conftest import RealServer, start, stop
+
+ORACLE = 'model = "oracle"\nload_format = "oracle"\nkv_cache_memory = "128KiB"\n'
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RealServer]:
+    """Two models of which one is loaded at a time, and one whose file is no model."""
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    file = tmp_path / "models.toml"
+    file.write_text(
+        f"[first]\n{ORACLE}max_model_len = 1024\n\n[second]\n{ORACLE}max_model_len = 512\n\n"
+        f'[broken]\nmodel = "{broken}"\nkv_cache_memory = "1MiB"\n'
+    )
+    server = start("--models-file", str(file), "--max-loaded-models", "1")
+    yield server
+    assert stop(server) == 0
+
+
+def engines(server: RealServer) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [child for child in children if "tenon.engine.worker" in " ".join(child.cmdline())]
+
+
+def complete(api: openai.OpenAI, model: str) -> str:
+    answer = api.completions.create(model=model, prompt="abc", max_tokens=12, temperature=0)
+    assert answer.model == model
+    return answer.choices[0].text
+
+
+def test_models_by_name(server: RealServer):
+    assert "first is ready" in server.greeting
+    assert "second" in server.greeting
+    with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
+        text = complete(api, "first")
+        before = engines(server)
+        assert len(before) == 1
+        assert complete(api, "second") == text  # the same model under another name
+        after = engines(server)
+        assert len(after) == 1
+        assert after != before
+        cards = {card.id: card for card in api.models.list()}
+        assert [cards[name].state for name in ("first", "second")] == ["unloaded", "loaded"]
+        assert [cards[name].max_model_len for name in ("first", "second")] == [1024, 512]
+
+        with pytest.raises(openai.InternalServerError) as caught:
+            complete(api, "broken")
+        assert caught.value.status_code == 503
+        assert caught.value.code == "model_failed"
+        assert "broken.gguf" in caught.value.message
+
+        assert complete(api, "second") == text
+        (engine,) = engines(server)
+        os.kill(engine.pid, signal.SIGKILL)
+        engine.wait(10)
+        with pytest.raises(openai.InternalServerError):
+            complete(api, "second")
+        assert complete(api, "first") == text
+        metrics = httpx.get(server.url + "/metrics").text
+        assert 'tenon:generation_tokens_total{model_name="first"} 24.0' in metrics
+        assert 'tenon:model_loaded{model_name="first"} 1.0' in metrics
+        assert httpx.get(server.url + "/ready").status_code == 200
