@@ -8,6 +8,8 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from tenon.server import chat, completions, models, probes
+from tenon.server.anthropic import api as messages
+from tenon.server.anthropic.wire import ANTHROPIC
 from tenon.server.body import Json
 from tenon.server.call import Call
 from tenon.server.dialect import Dialect
@@ -16,6 +18,7 @@ from tenon.server.engine import Engine
 from tenon.server.fleet import Fleet
 from tenon.server.metrics import Metrics
 from tenon.server.models import Fixed, Models
+from tenon.server.schema.anthropic import CountRequest, MessagesRequest
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
 from tenon.server.settings import ServerSettings
@@ -38,6 +41,8 @@ class App:
         return [
             Route("/v1/chat/completions", Endpoint(self, post=Json(ChatRequest, chat.create))),
             Route("/v1/completions", Endpoint(self, post=Json(CompletionRequest, completions.create))),
+            Route("/v1/messages", self._anthropic(Json(MessagesRequest, messages.create))),
+            Route("/v1/messages/count_tokens", self._anthropic(Json(CountRequest, messages.count_tokens))),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
             Route("/metrics", Endpoint(self, get=probes.metrics)),
@@ -46,6 +51,9 @@ class App:
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),
         ]
+
+    def _anthropic(self, post: Json) -> Endpoint:
+        return Endpoint(self, post=post, wire=ANTHROPIC)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

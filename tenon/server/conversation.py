@@ -69,7 +69,7 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
         params = sampling_params(
             turn.sampling,
             call.app.settings.default_sampling,
-            max_tokens=room(prepared.token_ids, prepared.engine, turn.max_tokens, "max_tokens"),
+            max_tokens=_max_tokens(turn, prepared),
             logprobs=turn.logprobs,
         )
         if prepared.dialect.keeps_special:
@@ -84,6 +84,14 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             turn.cache_salt,
         )
         return Conversation(prepared, run, prefill(turn))
+
+
+def _max_tokens(turn: Turn, prepared: Prepared) -> int:
+    """Tokens to generate. Raises InvalidRequest."""
+    left = room(prepared.token_ids, prepared.engine, None, "max_tokens")
+    if turn.max_tokens is not None and turn.max_tokens > left and turn.max_tokens_may_exceed:
+        return left
+    return room(prepared.token_ids, prepared.engine, turn.max_tokens, "max_tokens")
 
 
 def prefill(turn: Turn) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +11,13 @@ import msgspec
 from tenon.errors import InvalidRequest
 from tenon.server.errors import ApiError
 
-_LETTERS = string.ascii_letters + "_"
-
 
 class Turn(msgspec.Struct, kw_only=True):
     """A conversation, and how its next message is to be written.
 
     `messages` and `tools` are OpenAI's objects, which chat templates read. `tool_choice` is "auto", "none",
     "required", or a function's name in a tuple. `sampling` are SamplingParams fields that the request gave.
-    `names` maps names of fields here to those of the protocol, for errors.
+    `names` maps names of fields here (parts of their paths, in order) to those of the protocol, for errors.
     """
 
     model: str | None = None
@@ -38,6 +35,7 @@ class Turn(msgspec.Struct, kw_only=True):
     structured_outputs: Any = None  # vLLM's object
     sampling: dict[str, Any] = {}
     max_tokens: int | None = None  # None: all that fits
+    max_tokens_may_exceed: bool = False  # the context, which then ends the answer; else that is an error
     logprobs: int | None = None
     priority: int = 0
     cache_salt: str | None = None
@@ -49,15 +47,12 @@ class Turn(msgspec.Struct, kw_only=True):
         try:
             yield
         except (ApiError, InvalidRequest) as error:
-            raise self._named(error) from None
-
-    def _named(self, error: ApiError | InvalidRequest) -> ApiError | InvalidRequest:
-        param = error.param or ""
-        head = param[: len(param) - len(param.lstrip(_LETTERS))]
-        name = self.names.get(head)
-        if name is None:
-            return error
-        message, param = str(error).replace(head, name, 1), name + param[len(head) :]
-        if isinstance(error, InvalidRequest):
-            return InvalidRequest(message, param, error.code)
-        return ApiError(error.status, message, kind=error.kind, param=param, code=error.code)
+            ours = param = error.param or ""
+            for here, there in self.names.items():
+                param = param.replace(here, there)
+            if param == ours:
+                raise
+            message = str(error).replace(ours, param, 1)
+            if isinstance(error, InvalidRequest):
+                raise InvalidRequest(message, param, error.code) from None
+            raise ApiError(error.status, message, kind=error.kind, param=param, code=error.code) from None

@@ -41,8 +41,9 @@ class OpenAI:
         return b"data: " + error.body() + b"\n\n"
 
 
-def named_event(name: str, event: Any) -> bytes:
-    """A server-sent event that carries its name, as the newer protocols have it."""
+def named_event(event: msgspec.Struct) -> bytes:
+    """A server-sent event that carries its type as its name, as the newer protocols have it."""
+    name = str(event.__struct_config__.tag)
     return b"event: " + name.encode() + b"\ndata: " + encode(event) + b"\n\n"
 
 
