@@ -97,7 +97,8 @@ class ReplayedPasses:
         rows_S = self._rows_S[: dims["sampled"]]
         rows_S[:] = example.logit_rows_S
         with self._head.capture(**dims):
-            self._logits_SV = model.logits(ops.gather_rows(self._hidden_TD, rows_S))
+            logits_SV = model.logits(ops.gather_rows(self._hidden_TD, rows_S))
+        self._logits_SV = self._head.rows(logits_SV, limits.logit_rows)
 
     @property
     def reason(self) -> str | None:
@@ -112,7 +113,7 @@ class ReplayedPasses:
         count = len(rows_S)
         self._rows_S[:count] = rows_S
         self._head.run(self._num_tokens, self._num_requests, count)
-        return self._head.rows(self._logits_SV, count)
+        return self._logits_SV[:count]
 
     def set_profiling(self, on: bool) -> None:
         for plan in (self._forward, self._head):

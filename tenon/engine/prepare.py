@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tenon import ops
 from tenon.core.batch import Batch
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
@@ -47,23 +48,22 @@ class Preparer:
         self.max_num_seqs = max_num_seqs
         self._table = table
         self._block_size = block_size
-        self._token_ids_T = np.zeros(max_tokens, np.int32)
-        self._positions_T = np.zeros(max_tokens, np.int32)
-        self._slots_T = np.zeros(max_tokens, np.int32)
-        self._query_start_R1 = np.zeros(max_num_seqs + 1, np.int32)
-        self._context_len_R = np.zeros(max_num_seqs, np.int32)
-        self._block_table_RB = np.zeros((max_num_seqs, max_blocks), np.int32)
-        self._logit_rows_S = np.zeros(max_num_seqs, np.int32)
-        self._arange_T = np.arange(max_tokens, dtype=np.int32)
+        self._buffers = Batch(
+            token_ids_T=np.zeros(max_tokens, np.int32),
+            positions_T=np.zeros(max_tokens, np.int32),
+            slots_T=np.zeros(max_tokens, np.int32),
+            query_start_R1=np.zeros(max_num_seqs + 1, np.int32),
+            context_len_R=np.zeros(max_num_seqs, np.int32),
+            block_table_RB=np.zeros((max_num_seqs, max_blocks), np.int32),
+            logit_rows_S=np.zeros(max_num_seqs, np.int32),
+        )
 
     def example(self) -> Batch:
         """A made-up batch, in the buffers of all batches, to record plans with: its numbers of tokens,
         requests and logit rows differ from each other, and from the number of requests plus one."""
         counts = EXAMPLE_COUNTS
-        ids = [0] * sum(counts)
-        self._logit_rows_S[:EXAMPLE_LOGIT_ROWS] = range(EXAMPLE_LOGIT_ROWS)
         rows, starts = [0] * len(counts), [0] * len(counts)
-        return self._fill(ids, rows, starts, counts, EXAMPLE_LOGIT_ROWS)
+        return self._fill([0] * sum(counts), rows, starts, counts, list(range(EXAMPLE_LOGIT_ROWS)))
 
     def prepare(self, step: Schedule) -> Prepared:
         """Fill the buffers. The batch holds until the next call."""
@@ -84,48 +84,25 @@ class Preparer:
             if end == len(request.tokens):
                 sampled.append(request)
                 last_rows.append(len(ids) - 1)
-        self._logit_rows_S[: len(sampled)] = last_rows
-        batch = self._fill(ids, rows, starts, step.num_tokens, len(sampled))
+        batch = self._fill(ids, rows, starts, step.num_tokens, last_rows)
         return Prepared(batch, sampled, prompt_rows)
 
     def _fill(
-        self, ids: list[int], rows: list[int], starts: list[int], counts: list[int], num_sampled: int
+        self, ids: list[int], rows: list[int], starts: list[int], counts: list[int], logit_rows: list[int]
     ) -> Batch:
+        all_ = self._buffers
+        ops.fill_batch(
+            all_, self._table.block_table_RB, self._block_size, ids, rows, starts, counts, logit_rows
+        )
         num_tokens, num_requests = len(ids), len(rows)
-        token_ids_T = self._token_ids_T[:num_tokens]
-        positions_T = self._positions_T[:num_tokens]
-        slots_T = self._slots_T[:num_tokens]
-        query_start_R1 = self._query_start_R1[: num_requests + 1]
-        context_len_R = self._context_len_R[:num_requests]
-        block_table_RB = self._block_table_RB[:num_requests]
-        token_ids_T[:] = ids
-        start_R = np.array(starts, np.int32)
-        count_R = np.array(counts, np.int32)
-        np.cumsum(count_R, out=query_start_R1[1:])
-        np.add(start_R, count_R, out=context_len_R)
-        # Not mode="raise", which would go through a buffer: rows are right.
-        np.take(self._table.block_table_RB, rows, axis=0, out=block_table_RB, mode="clip")
-        if num_tokens == num_requests:
-            positions_T[:] = start_R
-            block_T = block_table_RB[self._arange_T[:num_requests], positions_T // self._block_size]
-        else:
-            np.add(
-                np.repeat(start_R - query_start_R1[:-1], count_R),
-                self._arange_T[:num_tokens],
-                out=positions_T,
-            )
-            request_T = np.repeat(self._arange_T[:num_requests], count_R)
-            block_T = block_table_RB[request_T, positions_T // self._block_size]
-        np.multiply(block_T, self._block_size, out=slots_T)
-        slots_T += positions_T % self._block_size
         return Batch(
-            token_ids_T,
-            positions_T,
-            slots_T,
-            query_start_R1,
-            context_len_R,
-            block_table_RB,
-            self._logit_rows_S[:num_sampled],
+            all_.token_ids_T[:num_tokens],
+            all_.positions_T[:num_tokens],
+            all_.slots_T[:num_tokens],
+            all_.query_start_R1[: num_requests + 1],
+            all_.context_len_R[:num_requests],
+            all_.block_table_RB[:num_requests],
+            all_.logit_rows_S[: len(logit_rows)],
         )
 
 

@@ -5,6 +5,7 @@ numpy; `tenon.kernels` runs them fast; `tenon.ops.select` chooses. Importing thi
 from tenon.ops.activation import silu_mul
 from tenon.ops.arrays import act_dtype
 from tenon.ops.attention import attention
+from tenon.ops.batch import fill_batch
 from tenon.ops.embedding import embedding
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
 from tenon.ops.linear import PackedLinear, linear, pack_linear
@@ -25,6 +26,7 @@ __all__ = [
     "embedding",
     "empty",
     "explain",
+    "fill_batch",
     "gather_rows",
     "kv_bytes_per_block",
     "kv_cache",

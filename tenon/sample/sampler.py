@@ -50,6 +50,7 @@ class Sampler:
     def __init__(self, rows: RowParams, vocab_size: int) -> None:
         self._rows = rows
         self._vocab_size = vocab_size
+        self._position_S = np.zeros(len(rows.seed_R), np.int64)
         self._gathered_for: tuple[int, list[int]] = (-1, [])
         self._gathered: Columns | None = None
 
@@ -81,7 +82,8 @@ class Sampler:
 
     def _draw(self, requests: Sequence[Request], logits_SV: np.ndarray) -> list[int]:
         temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S = self._params(requests)
-        position_S = np.array([len(request.tokens) for request in requests], np.int64)
+        position_S = self._position_S[: len(requests)]
+        position_S[:] = [len(request.tokens) for request in requests]
         ids_S = ops.sample(logits_SV, temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S, position_S)
         tokens: list[int] = ids_S.tolist()
         return tokens

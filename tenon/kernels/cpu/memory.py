@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from tenon.kernels.cpu import _native
+
 
 def address(array: np.ndarray) -> int:
     """Where the first element lies. The caller keeps the array alive while the address is in use."""
-    return int(array.__array_interface__["data"][0])
+    return _native.address(array)  # type: ignore[no-any-return]
 
 
 def dense(array: np.ndarray, dtype: Any = np.float32) -> int:

@@ -27,6 +27,7 @@ void run_op(const char* op, Kernel<Args> kernel, const Args& args) {
 // Each in its own file; module.cpp calls them all.
 void bind_attention(nb::module_& m);
 void bind_base(nb::module_& m);
+void bind_batch(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_sampling(nb::module_& m);

@@ -4,6 +4,7 @@ NB_MODULE(_native, m) {
     m.doc() = "Native kernels of tenon for CPUs.";
     tenon::bind_attention(m);
     tenon::bind_base(m);
+    tenon::bind_batch(m);
     tenon::bind_rope(m);
     tenon::bind_rowwise(m);
     tenon::bind_sampling(m);

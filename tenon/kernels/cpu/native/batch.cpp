@@ -1,0 +1,84 @@
+// A step's input, written into its buffers: lists of Python in, arrays of int32 out.
+#include <cstring>
+#include <stdexcept>
+
+#include "bind.h"
+
+namespace tenon {
+namespace {
+
+// Throws nb::python_error for what is no number, std::invalid_argument for lists of other lengths.
+class Ints {
+  public:
+    explicit Ints(const nb::list& list) : list_(list.ptr()) {}
+
+    int64_t size() const { return PyList_GET_SIZE(list_); }
+    int32_t operator[](int64_t i) const {
+        const long value = PyLong_AsLong(PyList_GET_ITEM(list_, i));
+        if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+        return int32_t(value);
+    }
+    void write(int32_t* to) const {
+        for (int64_t i = 0; i < size(); ++i) to[i] = (*this)[i];
+    }
+
+  private:
+    PyObject* list_;
+};
+
+struct BatchBuffers {
+    int32_t *token_ids_T, *positions_T, *slots_T, *query_start_R1, *context_len_R, *block_table_RB;
+    int64_t stride;
+    int32_t* logit_rows_S;
+};
+
+struct BlockTable {
+    const int32_t* blocks_RB;
+    int64_t stride;
+    int block_size;
+};
+
+void fill(const BatchBuffers& to, const BlockTable& table, const Ints& token_ids, const Ints& rows,
+          const Ints& starts, const Ints& counts) {
+    token_ids.write(to.token_ids_T);
+    int32_t t = 0;
+    to.query_start_R1[0] = 0;
+    for (int64_t r = 0; r < rows.size(); ++r) {
+        const int32_t* blocks = table.blocks_RB + rows[r] * table.stride;
+        const int32_t start = starts[r], count = counts[r];
+        if (count < 1 || t + count > token_ids.size())
+            throw std::invalid_argument("the counts of a step do not add up to its tokens");
+        std::memcpy(to.block_table_RB + r * to.stride, blocks, to.stride * sizeof(int32_t));
+        for (int32_t position = start; position < start + count; ++position, ++t) {
+            to.positions_T[t] = position;
+            to.slots_T[t] =
+                blocks[position / table.block_size] * table.block_size + position % table.block_size;
+        }
+        to.query_start_R1[r + 1] = t;
+        to.context_len_R[r] = start + count;
+    }
+}
+
+}  // namespace
+
+void bind_batch(nb::module_& m) {
+    m.def("fill_batch", [](uintptr_t token_ids_T, uintptr_t positions_T, uintptr_t slots_T,
+                           uintptr_t query_start_R1, uintptr_t context_len_R, uintptr_t block_table_RB,
+                           int64_t stride, uintptr_t logit_rows_S, uintptr_t table_RB, int64_t table_stride,
+                           int block_size, const nb::list& token_ids, const nb::list& rows,
+                           const nb::list& starts, const nb::list& counts, const nb::list& logit_rows) {
+        const BatchBuffers to{pointer<int32_t>(token_ids_T),
+                              pointer<int32_t>(positions_T),
+                              pointer<int32_t>(slots_T),
+                              pointer<int32_t>(query_start_R1),
+                              pointer<int32_t>(context_len_R),
+                              pointer<int32_t>(block_table_RB),
+                              stride,
+                              pointer<int32_t>(logit_rows_S)};
+        fill(to, {pointer<const int32_t>(table_RB), table_stride, block_size}, Ints(token_ids), Ints(rows),
+             Ints(starts), Ints(counts));
+        Ints(logit_rows).write(to.logit_rows_S);
+    });
+}
+
+}  // namespace tenon
