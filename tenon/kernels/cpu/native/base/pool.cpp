@@ -138,23 +138,44 @@ struct alignas(64) Buffer {
 
 thread_local int t_thread = -1;  // number within the region that this thread works in; -1: none
 
-void pin_to(int cpu) {
 #if defined(__linux__)
+using ThreadHandle = pthread_t;
+ThreadHandle this_thread() {
+    return pthread_self();
+}
+void pin(ThreadHandle thread, int cpu) {
     cpu_set_t mask;
     CPU_ZERO(&mask);
     CPU_SET(cpu, &mask);
-    sched_setaffinity(0, sizeof mask, &mask);  // best effort: the mask may have changed since
-#else
-    (void)cpu;
-#endif
+    pthread_setaffinity_np(thread, sizeof mask, &mask);  // best effort: the mask may have changed since
 }
+#else
+using ThreadHandle = std::thread::native_handle_type;
+ThreadHandle this_thread() {
+    return {};
+}
+void pin(ThreadHandle, int) {}
+#endif
 
 }  // namespace
 
 struct Pool::State {
+    // A region is its number, and in the low bits how many parts it has.
+    static constexpr int kPartBits = 16;
+    static int parts_of(uint64_t region) { return int(region & ((1 << kPartBits) - 1)); }
+
     struct alignas(64) Worker {
         Signal epoch;  // changes when there is work, or it is time to stop
         std::thread thread;
+        // The last region whose part for this worker somebody has taken. Numbers of regions only grow, so who
+        // comes late, when all of a region has been taken and it may be over, takes nothing.
+        std::atomic<uint64_t> taken{0};
+
+        bool take(int part, uint64_t region) {
+            uint64_t last = taken.load(std::memory_order_relaxed);
+            return part < parts_of(region) && last < region &&
+                   taken.compare_exchange_strong(last, region, std::memory_order_acquire);
+        }
     };
 
     Topology topology = read_topology();
@@ -164,7 +185,8 @@ struct Pool::State {
     std::vector<std::unique_ptr<Buffer>> scratch;  // per thread
     Buffer shared;
 
-    // The region in progress.
+    // The region in progress. Whoever has taken a part of it may read the rest.
+    std::atomic<uint64_t> region{0};
     Task task = nullptr;
     void* context = nullptr;
     int64_t num_tasks = 0;
@@ -183,10 +205,10 @@ struct Pool::State {
         return count < 1 ? 1 : count;
     }
 
-    void work(int thread) {
+    void work(int part, int thread) {
         t_thread = thread;
         try {
-            const int64_t begin = num_tasks * thread / parts, end = num_tasks * (thread + 1) / parts;
+            const int64_t begin = num_tasks * part / parts, end = num_tasks * (part + 1) / parts;
             if (begin < end) task(context, begin, end, thread);
         } catch (...) {
             if (!failed.exchange(true)) error = std::current_exception();
@@ -195,13 +217,22 @@ struct Pool::State {
     }
 
     void serve(Worker& self, int thread) {
-        if (pins()) pin_to(topology.cpus[thread]);
         set_arithmetic_mode(arithmetic_mode() | kFlushDenormals);
         for (int seen = 0;;) {
             self.epoch.wait([&](int epoch) { return epoch != seen; });
             seen = self.epoch.get();
             if (stop) return;
-            work(thread);
+            if (!self.take(thread, region.load(std::memory_order_acquire))) continue;
+            work(thread, thread);
+            pending.decrement();
+        }
+    }
+
+    // The caller does parts whose workers have not come yet, because something else runs on their cores.
+    void do_parts_left() {
+        for (int part = 1; part < parts && pending.get() > 0; ++part) {
+            if (!workers[part - 1]->take(part, region.load(std::memory_order_relaxed))) continue;
+            work(part, 0);
             pending.decrement();
         }
     }
@@ -217,6 +248,7 @@ struct Pool::State {
             Worker& worker = *workers.back();
             const int thread = int(workers.size());
             worker.thread = std::thread([this, &worker, thread] { serve(worker, thread); });
+            if (pins()) pin(worker.thread.native_handle(), topology.cpus[thread]);
         }
 #if defined(__linux__)
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -266,7 +298,7 @@ int Pool::default_threads() const {
 }
 
 void Pool::pin_caller() {
-    if (state_->pins()) pin_to(state_->topology.cpus[0]);
+    if (state_->pins()) pin(this_thread(), state_->topology.cpus[0]);
 }
 
 void Pool::set_num_threads(int count) {
@@ -291,9 +323,14 @@ void Pool::run(int64_t num_tasks, Task task, void* context) {
     s.num_tasks = num_tasks;
     s.parts = parts;
     s.pending.reset(parts - 1);
+    const uint64_t number = (s.region.load(std::memory_order_relaxed) >> State::kPartBits) + 1;
+    s.region.store(number << State::kPartBits | uint64_t(parts), std::memory_order_release);
     for (int i = 0; i < parts - 1; ++i) s.workers[i]->epoch.set(s.workers[i]->epoch.get() + 1);
-    s.work(0);
-    if (parts > 1) s.pending.wait([](int left) { return left == 0; });
+    s.work(0, 0);
+    if (parts > 1) {
+        s.do_parts_left();
+        s.pending.wait([](int left) { return left == 0; });
+    }
     if (s.failed.exchange(false)) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
