@@ -47,6 +47,9 @@ MEANINGS = {
     "prompt_logprobs": "the same for the tokens of the prompt",
     "skip_special_tokens": "leave special tokens out of the text",
     "detokenize": "False: token ids only, no text",
+    "structured_outputs": "what the output must look like: [structured output](../structured-output.md)",
+    "thinking_token_budget": "most tokens of thinking; then it is closed",
+    "thinking": "how the output marks its thinking; chat sets it from the model's output format",
 }
 
 

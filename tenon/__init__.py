@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput
     from tenon.core.sampling import SamplingParams
+    from tenon.core.structured import StructuredOutputs
     from tenon.llm import LLM
 
-__all__ = ["LLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams"]
+__all__ = ["LLM", "CompletionOutput", "Logprob", "RequestOutput", "SamplingParams", "StructuredOutputs"]
 
 _HOMES = {
     "LLM": "tenon.llm",
     "SamplingParams": "tenon.core.sampling",
+    "StructuredOutputs": "tenon.core.structured",
     "RequestOutput": "tenon.core.outputs",
     "CompletionOutput": "tenon.core.outputs",
     "Logprob": "tenon.core.outputs",

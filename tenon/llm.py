@@ -61,8 +61,8 @@ class LLM:
         """Outputs in the order of the prompts.
 
         A prompt is text, or `{"prompt_token_ids": [...]}`; one alone need not be in a list. One set of
-        parameters holds for all prompts, a list gives each its own. Raises InvalidRequest before anything
-        runs; a request that fails on its way ends with the finish reason "error", and the others go on.
+        parameters holds for all prompts, a list gives each its own. Raises InvalidRequest for a wrong one;
+        a request that fails on its way ends with the finish reason "error", and the others go on.
         """
         prompts = _listed(prompts)
         count = len(prompts)
@@ -83,6 +83,8 @@ class LLM:
             self._abort(generations)
             raise
         for generation in generations:
+            if isinstance(generation.error, InvalidRequest):  # its grammar is wrong: known only to the engine
+                raise generation.error
             if generation.error is not None:
                 log.error("request %s failed: %s", generation.request_id, generation.error)
         return [generation.snapshot() for generation in generations]

@@ -1,12 +1,13 @@
 """The offline front end, around the oracle model."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 import tenon
-from tenon import LLM, SamplingParams
+from tenon import LLM, SamplingParams, StructuredOutputs
 from tenon.engine.oracle import answer_logits
 from tenon.errors import ConfigError, InvalidRequest
 
@@ -189,3 +190,22 @@ def test_importing_tenon_imports_nothing_else():
     assert "LLM" in dir(tenon)
     with pytest.raises(AttributeError, match="nothing"):
         tenon.nothing  # noqa: B018
+
+
+def test_structured_outputs(llm):
+    schema = {"type": "object", "properties": {"a": {"enum": [1, "x"]}}, "required": ["a"]}
+    schema["additionalProperties"] = False
+    own = SamplingParams(
+        structured_outputs=StructuredOutputs(json=schema, disable_any_whitespace=True), max_tokens=30, n=3
+    )
+    for output in llm.generate(["one", "two"], own, use_tqdm=False):
+        for choice in output.outputs:
+            assert choice.finish_reason == "stop"
+            assert json.loads(choice.text)["a"] in (1, "x")
+    wrong = SamplingParams(structured_outputs=StructuredOutputs(regex="(["))
+    with pytest.raises(InvalidRequest, match="regex"):
+        llm.generate("one", wrong, use_tqdm=False)
+    budget = SamplingParams(thinking_token_budget=5)
+    with pytest.raises(InvalidRequest, match="chat"):
+        llm.generate("one", budget, use_tqdm=False)
+    assert llm.generate("one", GREEDY, use_tqdm=False)[0].finished

@@ -63,6 +63,8 @@ class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     queued_seconds: float = 0.0  # from arrival until it first ran; with the first token
     error: str | None = None  # with finish_reason "error"
     error_kind: str | None = None  # class name of a `tenon.errors` type; None: an internal error
+    error_param: str | None = None  # of an InvalidRequest: the field
+    error_code: str | None = None
 
 
 class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -32,6 +32,7 @@ class Request:
         "choice",
         "edits",
         "eos_ids",
+        "guide",
         "id",
         "max_total",
         "num_cached",
@@ -79,6 +80,7 @@ class Request:
         self.stop_ids = frozenset(add.params.stop_token_ids or ())
         self.eos_ids = frozenset() if add.params.ignore_eos else model_eos_ids.union(add.eos_token_ids)
         self.edits: Any = None  # the sampler's: what it changes in this request's logits, if anything
+        self.guide: Any = None  # what may come next (tenon.grammar.guide), if anything restricts it
         self.prompt_logprobs: list[TokenLogprob] | None = None if add.params.prompt_logprobs is None else []
 
     @property

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from tenon.core.structured import StructuredOutputs, Thinking
 from tenon.errors import InvalidRequest
 
 MAX_LOGPROBS = 20
@@ -21,7 +22,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Raises `InvalidRequest`, with the field's name in `.param`, when a value is out of range.
     `temperature` 0 is greedy. `top_k` 0 or -1, `top_p` 1 and `min_p` 0 switch those filters off.
-    `seed` None means: a random one is drawn at admission and reported.
+    `seed` None means: a random one is drawn at admission and reported. `thinking` tells the markers of the
+    model's output format; chat sets it, where `structured_outputs` and `thinking_token_budget` need it.
     """
 
     n: int = 1
@@ -44,6 +46,9 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
     detokenize: bool = True
+    structured_outputs: StructuredOutputs | None = None
+    thinking_token_budget: int | None = None
+    thinking: Thinking | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -58,6 +63,13 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     def greedy(self) -> bool:
         return self.temperature == 0.0
 
+    @property
+    def guided(self) -> bool:
+        """Whether something else than the sampler has a say in the next token."""
+        return self.structured_outputs is not None or (
+            self.thinking_token_budget is not None and self.thinking is not None
+        )
+
     def _check_kinds(self) -> None:
         """A wrong type is told from a wrong value first, so that no check below trips over it."""
         for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "detokenize"):
@@ -67,6 +79,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             ("stop", list | tuple, "text or a list of texts"),
             ("stop_token_ids", list | tuple, "a list of token ids"),
             ("logit_bias", dict, "a dict of token ids to numbers"),
+            ("structured_outputs", StructuredOutputs, "StructuredOutputs"),
+            ("thinking", Thinking, "Thinking"),
         ):
             if (value := getattr(self, name)) is not None and not isinstance(value, kind):
                 raise InvalidRequest(f"{name} must be {what}, not {value!r}", name)
@@ -94,8 +108,15 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         for name in ("logprobs", "prompt_logprobs"):
             if (value := getattr(self, name)) is not None:
                 _whole(name, value, 0, MAX_LOGPROBS)
+        if self.thinking_token_budget is not None:
+            _whole("thinking_token_budget", self.thinking_token_budget, 0, 2**31 - 1)
 
     def _check_lists(self) -> None:
+        if self.structured_outputs is not None and self.ignore_eos:
+            raise InvalidRequest(
+                "structured_outputs and ignore_eos exclude each other: the output ends as the grammar does",
+                "ignore_eos",
+            )
         stop = self.stop or []
         if len(stop) > MAX_STOP_STRINGS:
             raise InvalidRequest(f"stop holds {len(stop)} strings; at most {MAX_STOP_STRINGS}", "stop")

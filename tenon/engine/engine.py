@@ -22,6 +22,7 @@ from tenon.core.messages import (
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
 from tenon.engine.finish import end_of, error_of, output_of
+from tenon.engine.guides import Guides
 from tenon.engine.prepare import Preparer
 from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
@@ -31,17 +32,26 @@ from tenon.sample.sampler import Sampled
 
 log = logging.getLogger(__name__)
 
+COMPILE_POLL_SECONDS = 0.01  # how long an idle engine waits for a grammar before it looks for messages
+
 
 class Engine:
     """Everything that a step needs. Made by `tenon.engine.loader`."""
 
     def __init__(
-        self, scheduler: Scheduler, table: Table, preparer: Preparer, runner: Runner, ready: Ready
+        self,
+        scheduler: Scheduler,
+        table: Table,
+        preparer: Preparer,
+        runner: Runner,
+        guides: Guides,
+        ready: Ready,
     ) -> None:
         self.scheduler = scheduler
         self.table = table
         self.preparer = preparer
         self.runner = runner
+        self.guides = guides
         self.ready = ready
         self.num_steps = 0
         self._eos_ids = frozenset(runner.model.spec.eos_token_ids)
@@ -50,7 +60,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(len(self.scheduler) or self._pending)
+        return bool(len(self.scheduler) or self._pending or len(self.guides))
 
     def handle(self, message: ToEngine) -> None:
         """Take one message. Raises nothing that a request can cause."""
@@ -58,6 +68,7 @@ class Engine:
             self._add(message)
         elif isinstance(message, Abort):
             for request_id in message.request_ids:
+                self.guides.drop(request_id)
                 if (request := self.scheduler.get(request_id)) is not None:
                     self._end(request)
         elif isinstance(message, ResetPrefixCache):
@@ -69,8 +80,12 @@ class Engine:
 
     def step(self) -> Outputs:
         """Compute one step; its outputs, and answers that were pending."""
+        if len(self.guides):
+            self._add_guided()
         outputs, self._pending = self._pending, []
         schedule = self.scheduler.schedule()
+        if not schedule and len(self.guides) and not outputs:
+            self.guides.compiler.wait(COMPILE_POLL_SECONDS)
         try:
             self.table.update(schedule)
             if schedule:
@@ -88,7 +103,7 @@ class Engine:
         scheduler, cache = self.scheduler, self.scheduler.cache
         return EngineStats(
             num_requests_running=len(scheduler.running),
-            num_requests_waiting=len(scheduler.waiting),
+            num_requests_waiting=len(scheduler.waiting) + len(self.guides),
             kv_blocks_total=cache.pool.num_blocks,
             kv_blocks_used=cache.pool.num_used,
             prefix_cache_queries=cache.num_queried,
@@ -111,12 +126,37 @@ class Engine:
             self._check(message)
             request = Request(message, next(self._seq), self.scheduler.max_model_len, self._eos_ids)
             self.runner.sampler.admit(request)
-            self.scheduler.add(request)
+            if message.params.guided:
+                self._add_to_guides(request)
+            else:
+                self.scheduler.add(request)
         except InvalidRequest as error:
-            self.refuse(message.request_id, str(error))
+            self._refuse(message.request_id, error)
         except Exception as error:
             log.exception("request %s could not be added", message.request_id)
             self._pending.append(error_of(message.request_id, f"internal error: {type(error).__name__}"))
+
+    def _add_to_guides(self, request: Request) -> None:
+        self.scheduler.check(request)
+        if request.id in self.guides:
+            raise InvalidRequest(f"a request with the id {request.id!r} is in flight already", "request_id")
+        self.guides.add(request)
+        self._add_guided()  # its grammar may be known
+
+    def _add_guided(self) -> None:
+        """Queue the requests whose grammars are ready."""
+        for request, error in self.guides.take():
+            if error is None:
+                self.scheduler.add(request)
+            elif isinstance(error, InvalidRequest):
+                self._refuse(request.id, error)
+            else:
+                self._pending.append(error_of(request.id, f"internal error: {type(error).__name__}"))
+
+    def _refuse(self, request_id: str, error: InvalidRequest) -> None:
+        self._pending.append(
+            error_of(request_id, str(error), "InvalidRequest", param=error.param, code=error.code)
+        )
 
     def _check(self, message: AddRequest) -> None:
         """The front end has checked all this; but here a wrong token id would read foreign memory."""
@@ -142,7 +182,8 @@ class Engine:
                 if finish_reason is None:
                     continue
             else:
-                outputs.append(error_of(request.id, error))
+                kind = "InvalidRequest" if i in sampled.refused else None
+                outputs.append(error_of(request.id, error, kind))
             self._end(request)
 
     def _end(self, request: Request) -> None:

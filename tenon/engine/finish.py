@@ -9,10 +9,11 @@ from tenon.core.request import Request
 def end_of(request: Request) -> tuple[str | None, int | None]:
     """(finish reason, stop token) after the last emitted token; (None, None): it goes on.
 
-    EOS and stop tokens count from `min_tokens` on (before, the sampler does not choose them).
+    EOS and stop tokens count from `min_tokens` on (before, the sampler does not choose them), and where a
+    grammar leaves nothing else.
     """
     token, params = request.tokens[-1], request.params
-    if request.num_output > params.min_tokens:
+    if request.num_output > params.min_tokens or (request.guide is not None and request.guide.must_end):
         if token in request.eos_ids:
             return "stop", None
         if token in request.stop_ids:
@@ -42,7 +43,19 @@ def output_of(
 
 
 def error_of(
-    request_id: str, error: str, kind: str | None = None, finish_reason: str = "error"
+    request_id: str,
+    error: str,
+    kind: str | None = None,
+    finish_reason: str = "error",
+    param: str | None = None,
+    code: str | None = None,
 ) -> EngineOutput:
     """The message that ends a request which cannot go on."""
-    return EngineOutput(request_id=request_id, finish_reason=finish_reason, error=error, error_kind=kind)
+    return EngineOutput(
+        request_id=request_id,
+        finish_reason=finish_reason,
+        error=error,
+        error_kind=kind,
+        error_param=param,
+        error_code=code,
+    )

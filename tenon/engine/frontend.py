@@ -291,6 +291,11 @@ class Frontend:
                 raise InvalidRequest(f"{name} must be at most {self.config.max_logprobs}", name)
         if params.logit_bias and max(params.logit_bias) >= vocab:
             raise InvalidRequest(f"token ids of logit_bias must be below {vocab}", "logit_bias")
+        if params.thinking_token_budget is not None and params.thinking is None:
+            raise InvalidRequest(
+                "thinking_token_budget needs to know how the model marks its thinking: chat does",
+                "thinking_token_budget",
+            )
         if params.stop and self.tokenizer is None:
             raise InvalidRequest("this engine has no tokenizer: stop strings need one", "stop")
 
@@ -322,7 +327,9 @@ class Frontend:
 
 def _typed_error(output: EngineOutput) -> TenonError:
     message = output.error or "unknown error"
-    return InvalidRequest(message) if output.error_kind == "InvalidRequest" else RequestFailed(message)
+    if output.error_kind == "InvalidRequest":
+        return InvalidRequest(message, output.error_param, output.error_code)
+    return RequestFailed(message)
 
 
 def _nothing() -> None:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tenon import ops
 from tenon.cache.groups import make_group
@@ -13,6 +14,7 @@ from tenon.config import EngineConfig
 from tenon.core.messages import Ready
 from tenon.core.spec import Model
 from tenon.engine.engine import Engine
+from tenon.engine.guides import Guides
 from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
 from tenon.engine.passes import Limits, make_passes
@@ -20,7 +22,10 @@ from tenon.engine.prepare import EXAMPLE_LOGIT_ROWS, Preparer
 from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
 from tenon.engine.table import Table
+from tenon.engine.tokenizer import load_vocabulary
 from tenon.errors import ConfigError
+from tenon.grammar.compiler import Compiler
+from tenon.grammar.masks import Masker
 from tenon.ops import select
 from tenon.sample.sampler import Sampler
 
@@ -81,7 +86,7 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
     slice_rows = max(EXAMPLE_LOGIT_ROWS, LOGIT_BYTES // (4 * spec.vocab_size))
     limits = Limits(preparer.max_tokens, preparer.max_num_seqs, slice_rows)
     passes = make_passes(model, kv, limits, preparer.example())
-    runner = Runner(model, passes, sampler, slice_rows)
+    runner = Runner(model, passes, sampler, Masker(spec.vocab_size), slice_rows)
     ready = Ready(
         max_model_len=max_model_len,
         num_kv_blocks=num_blocks,
@@ -95,7 +100,8 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
             "forward_pass": passes.how,
         },
     )
-    return Engine(scheduler, table, preparer, runner, ready)
+    guides = Guides(Compiler(partial(load_vocabulary, config, spec)))
+    return Engine(scheduler, table, preparer, runner, guides, ready)
 
 
 def _load_model(config: EngineConfig, progress: Progress | None) -> Model:

@@ -12,31 +12,41 @@ import numpy as np
 from tenon.core.spec import Model
 from tenon.engine.passes import Passes
 from tenon.engine.prepare import Prepared, PromptRows
+from tenon.grammar.masks import Masker
 from tenon.sample.sampler import Sampled, Sampler, token_logprobs
 
 
 class Runner:
     """A model's passes and its sampler. `slice_rows`: most rows of logits at once."""
 
-    def __init__(self, model: Model, passes: Passes, sampler: Sampler, slice_rows: int) -> None:
+    def __init__(
+        self, model: Model, passes: Passes, sampler: Sampler, masker: Masker, slice_rows: int
+    ) -> None:
         self.model = model
         self.sampler = sampler
         self.passes = passes
+        self._masker = masker
         self._slice_rows = slice_rows
 
     def run(self, prepared: Prepared) -> Sampled:
         """One token for each of `prepared.sampled`, in order; prompt logprobs go to their requests."""
-        self.passes.forward(prepared.batch)
-        for rows in prepared.prompt_rows:
-            self._prompt_logprobs(rows)
+        masking = self._masker.begin(prepared.sampled)
+        try:
+            self.passes.forward(prepared.batch)
+            for rows in prepared.prompt_rows:
+                self._prompt_logprobs(rows)
+        finally:  # they are not to be filled any more when this step is over, whatever became of it
+            masks = masking.result() if masking else None
         result = Sampled([], [])
         for begin in range(0, len(prepared.sampled), self._slice_rows):
             requests = prepared.sampled[begin : begin + self._slice_rows]
             rows_S = prepared.batch.logit_rows_S[begin : begin + self._slice_rows]
-            part = self.sampler.sample(requests, self.passes.logits(rows_S))
+            part_masks = masks and masks.slice(begin, begin + len(requests))
+            part = self.sampler.sample(requests, self.passes.logits(rows_S), part_masks)
             result.tokens += part.tokens
             result.logprobs += part.logprobs
             result.errors |= {begin + i: error for i, error in part.errors.items()}
+            result.refused |= {begin + i for i in part.refused}
         return result
 
     def _prompt_logprobs(self, rows: PromptRows) -> None:

@@ -59,6 +59,12 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises InvalidRequest for one that can never run."""
+        self.check(request)
+        self._requests[request.id] = request
+        self.waiting.add(request)
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidRequest for a request that can never run."""
         if request.id in self._requests:
             raise InvalidRequest(f"a request with the id {request.id!r} is in flight already", "request_id")
         if not request.num_prompt:
@@ -77,8 +83,6 @@ class Scheduler:
                 "max_tokens",
                 "context_exceeds_kv_capacity",
             )
-        self._requests[request.id] = request
-        self.waiting.add(request)
 
     def finish(self, request: Request) -> None:
         """Take a request out, whatever its state; its blocks are free."""

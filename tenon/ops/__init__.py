@@ -10,6 +10,7 @@ from tenon.ops.embedding import embedding
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
 from tenon.ops.linear import PackedLinear, linear, pack_linear
 from tenon.ops.logprobs import logprobs
+from tenon.ops.mask import mask_logits
 from tenon.ops.norm import rms_norm
 from tenon.ops.rope import rope_kv_write
 from tenon.ops.rows import gather_rows
@@ -32,6 +33,7 @@ __all__ = [
     "kv_cache",
     "linear",
     "logprobs",
+    "mask_logits",
     "pack_linear",
     "rms_norm",
     "rope_kv_write",

@@ -30,7 +30,8 @@ class LogitEdits:
         params = request.params
         if len(self._bias_N):
             logits_V[self._bias_ids_N] += self._bias_N
-        if request.num_output < params.min_tokens:
+        must_end = request.guide is not None and request.guide.must_end  # a grammar outranks a wish
+        if request.num_output < params.min_tokens and not must_end:
             logits_V[self._banned_N] = -np.inf
         if self._seen is not None:
             self._seen.follow(request.tokens)

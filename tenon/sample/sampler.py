@@ -15,6 +15,7 @@ import numpy as np
 from tenon import ops
 from tenon.core.messages import TokenLogprob
 from tenon.core.request import Request
+from tenon.grammar.masks import Masks
 from tenon.sample.edits import LogitEdits, needs_edits
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class Sampled:
     tokens: list[int]
     logprobs: list[TokenLogprob | None]
     errors: dict[int, str] = field(default_factory=dict)
+    refused: set[int] = field(
+        default_factory=set
+    )  # of these errors, those that the request itself is to blame for
 
 
 class Sampler:
@@ -59,18 +63,32 @@ class Sampler:
         if needs_edits(request.params):
             request.edits = LogitEdits(request, self._vocab_size)
 
-    def sample(self, requests: Sequence[Request], logits_SV: np.ndarray) -> Sampled:
-        """The next token of each request from its row, which is used up. A row that cannot be sampled (NaN)
-        costs its own request only."""
+    def sample(
+        self, requests: Sequence[Request], logits_SV: np.ndarray, masks: Masks | None = None
+    ) -> Sampled:
+        """The next token of each request from its row, which is used up: edited, masked, drawn. A row that
+        cannot be sampled (NaN) costs its own request only."""
         edited = [i for i, request in enumerate(requests) if request.edits is not None]
         wanted = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        masked = masks is not None and len(masks.rows_M) > 0
         raw_WV = None
-        if wanted:  # logprobs are of the model's own distribution, and edits change it in place
-            raw_WV = logits_SV[wanted] if edited or len(wanted) < len(requests) else logits_SV
+        if wanted:  # logprobs are of the model's own distribution, and edits and masks change it in place
+            raw_WV = logits_SV[wanted] if edited or masked or len(wanted) < len(requests) else logits_SV
         errors = self._edit(requests, edited, logits_SV)
+        if masks is not None and masked:
+            ops.mask_logits(logits_SV, masks.rows_M, masks.mask_MW)
         tokens = self._draw(requests, logits_SV)
-        for i, token in enumerate(tokens):
-            if token < 0:
+        refused: set[int] = set()
+        for i, request in enumerate(requests):
+            if request.guide is not None and request.guide.error:
+                errors[i] = request.guide.error
+                refused.add(i)
+            elif tokens[i] < 0 and request.guide is not None:
+                errors.setdefault(
+                    i, "no token is allowed here by the grammar and the request's other parameters"
+                )
+                refused.add(i)
+            elif tokens[i] < 0:
                 errors.setdefault(i, "the model's output is not a number")
         logprobs: list[TokenLogprob | None] = [None] * len(tokens)
         if raw_WV is not None:
@@ -78,7 +96,7 @@ class Sampler:
             tops = [requests[i].params.logprobs or 0 for i in wanted]
             for i, entry in zip(wanted, token_logprobs(raw_WV, chosen, tops), strict=True):
                 logprobs[i] = entry
-        return Sampled(tokens, logprobs, errors)
+        return Sampled(tokens, logprobs, errors, refused)
 
     def _draw(self, requests: Sequence[Request], logits_SV: np.ndarray) -> list[int]:
         temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S = self._params(requests)

@@ -27,10 +27,10 @@ class Recorder:
         sampler.sample = self._record
         self._digests: dict[str, list[bytes]] = {}
 
-    def _record(self, requests, logits_SV: np.ndarray):
+    def _record(self, requests, logits_SV: np.ndarray, masks=None):
         for request, row_V in zip(requests, logits_SV, strict=True):
             self._digests.setdefault(request.id, []).append(hashlib.sha256(row_V.tobytes()).digest())
-        return self._sample(requests, logits_SV)
+        return self._sample(requests, logits_SV, masks)
 
     def run(self, adds: list[AddRequest]) -> dict[str, Trace]:
         self._digests = {}

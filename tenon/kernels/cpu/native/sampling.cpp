@@ -24,6 +24,12 @@ void bind_sampling(nb::module_& m) {
                                   pointer<int32_t>(rank_S), pointer<int32_t>(top_ids_Sn),
                                   pointer<float>(top_logprobs_Sn)});
           });
+    m.def("mask_logits", [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, uintptr_t rows_M,
+                            uintptr_t mask_MW) {
+        run_op("mask_logits", sampling_kernels().mask_logits,
+               MaskLogitsArgs{pointer<float>(logits_SV), stride, vocab, count(rows),
+                              pointer<const int32_t>(rows_M), pointer<const uint32_t>(mask_MW)});
+    });
 }
 
 }  // namespace tenon

@@ -1,4 +1,5 @@
-// Choosing tokens, and the log-probabilities of chosen ones. Contracts: tenon/ops/sampling.py, logprobs.py.
+// Choosing tokens, ruling some out, and the log-probabilities of chosen ones. Contracts: sampling.py, mask.py
+// and logprobs.py of tenon/ops.
 #pragma once
 
 #include "base/kernel.h"
@@ -37,9 +38,21 @@ struct LogprobsArgs {
     Work work(const StepDims& dims) const { return {4.0 * vocab * rows.at(dims), 0}; }
 };
 
+struct MaskLogitsArgs {
+    float* logits_SV;
+    int64_t stride;
+    int32_t vocab;
+    Count rows;  // of masks
+    const int32_t* rows_M;
+    const uint32_t* mask_MW;
+
+    Work work(const StepDims& dims) const { return {8.0 * vocab * rows.at(dims), 0}; }
+};
+
 struct SamplingKernels {
     Kernel<SampleArgs> sample;
     Kernel<LogprobsArgs> logprobs;
+    Kernel<MaskLogitsArgs> mask_logits;
 };
 
 TENON_DECLARE_KERNELS(SamplingKernels, sampling_kernels)

@@ -354,8 +354,26 @@ void logprobs(const LogprobsArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+// Most words of a mask are all ones or all zeros.
+void mask_row(float* logits, int vocab, const uint32_t* mask) {
+    for (int begin = 0; begin < vocab; begin += 32) {
+        const uint32_t word = mask[begin / 32];
+        const int count = vocab - begin < 32 ? vocab - begin : 32;
+        if (word == ~uint32_t{0}) continue;
+        for (int i = 0; i < count; ++i) logits[begin + i] = word >> i & 1 ? logits[begin + i] : -kInfinity;
+    }
+}
+
+void mask_logits(const MaskLogitsArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t words = (args.vocab + 31) / 32;
+    pool.parallel_for(args.rows.at(dims), [&](int64_t begin, int64_t end, int) {
+        for (int64_t m = begin; m < end; ++m)
+            mask_row(args.logits_SV + args.rows_M[m] * args.stride, args.vocab, args.mask_MW + m * words);
+    });
+}
+
 }  // namespace
 
-extern const SamplingKernels sampling_kernels{sample, logprobs};
+extern const SamplingKernels sampling_kernels{sample, logprobs, mask_logits};
 
 }  // namespace tenon::TENON_ISA
