@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from tenon.server import chat, completions, models, probes
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
-from tenon.server.body import Json
+from tenon.server.body import Bare, Json
 from tenon.server.call import Call
 from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
@@ -18,14 +18,18 @@ from tenon.server.engine import Engine
 from tenon.server.fleet import Fleet
 from tenon.server.metrics import Metrics
 from tenon.server.models import Fixed, Models
+from tenon.server.responses import api as responses
+from tenon.server.responses.store import Store
+from tenon.server.responses.wire import RESPONSES
 from tenon.server.schema.anthropic import CountRequest, MessagesRequest
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
+from tenon.server.schema.responses import ResponsesRequest
 from tenon.server.settings import ServerSettings
 
 
 class App:
-    """State that requests share, and the router. `live` are the calls that generate now."""
+    """State that requests share, and the router. `live` are the calls that are being answered now."""
 
     def __init__(self, served: Models, settings: ServerSettings) -> None:
         self.models = served
@@ -34,6 +38,7 @@ class App:
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
         self.metrics.watch(served.stats, served.loaded)
+        self.responses = Store(settings.max_responses, settings.max_response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
 
@@ -41,6 +46,7 @@ class App:
         return [
             Route("/v1/chat/completions", Endpoint(self, post=Json(ChatRequest, chat.create))),
             Route("/v1/completions", Endpoint(self, post=Json(CompletionRequest, completions.create))),
+            *self._responses(),
             Route("/v1/messages", self._anthropic(Json(MessagesRequest, messages.create))),
             Route("/v1/messages/count_tokens", self._anthropic(Json(CountRequest, messages.count_tokens))),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
@@ -50,6 +56,16 @@ class App:
             Route("/live", Endpoint(self, get=probes.live, public=True)),
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),
+        ]
+
+    def _responses(self) -> list[Route]:
+        path = "/v1/responses/{id}"
+        create = Json(ResponsesRequest, responses.create)
+        return [
+            Route("/v1/responses", Endpoint(self, post=create, wire=RESPONSES)),
+            Route(path, Endpoint(self, get=responses.retrieve, delete=responses.delete, wire=RESPONSES)),
+            Route(path + "/cancel", Endpoint(self, post=Bare(responses.cancel), wire=RESPONSES)),
+            Route(path + "/input_items", Endpoint(self, get=responses.input_items, wire=RESPONSES)),
         ]
 
     def _anthropic(self, post: Json) -> Endpoint:

@@ -63,7 +63,7 @@ class Call:
 
     def query(self, schema: type[T]) -> T:
         """The query string's parameters. Raises ApiError(400) naming the one that is wrong."""
-        return convert(dict(QueryParams(self.scope["query_string"])), schema)
+        return convert(dict(QueryParams(self.scope["query_string"])), schema, texts=True)
 
     async def body(self, limit: int) -> AsyncGenerator[bytes, None]:
         """The parts of the body as they come. Raises 413 as soon as `limit` bytes are passed."""
@@ -114,11 +114,16 @@ class Call:
         """
         async for event in events:
             if not self.status:
-                self._streaming = True
-                await self._start(200, "text/event-stream; charset=utf-8", {"cache-control": "no-cache"})
+                await self._start_events()
             self._last_event = event
             await self._body(self.wire.event(event), more=True)
+        if not self.status:
+            await self._start_events()
         await self._body(self.wire.done, more=False)
+
+    async def _start_events(self) -> None:
+        self._streaming = True
+        await self._start(200, "text/event-stream; charset=utf-8", {"cache-control": "no-cache"})
 
     async def fail(self, error: BaseException) -> None:
         """Tell the client of an error: as a response, or as the last event of a stream under way."""
@@ -176,6 +181,20 @@ class Call:
             self.app.live.discard(self)
             await _cancel(gone)
             await _cancel(task)
+
+    def detached(self) -> Call:
+        """A call for work that goes on without this one's client: nobody leaves, nothing is sent."""
+
+        async def nobody_leaves() -> Message:
+            return await asyncio.get_running_loop().create_future()
+
+        async def nothing(message: Message) -> None:
+            raise AssertionError("a detached call answers nobody")
+
+        call = Call(self.scope, nobody_leaves, nothing, self.app, self.wire)
+        call.request_id, call.caller, call.body_size = self.request_id, self.caller, self.body_size
+        call._finished = True
+        return call
 
     def stop(self) -> None:
         """End the request because the server stops."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tenon.errors import InvalidRequest
 from tenon.parse.events import CallStart, Event
 from tenon.parse.machine import Parser
 from tenon.server.answer import generation
@@ -59,6 +60,18 @@ async def prepare(call: Call, turn: Turn) -> Prepared:
         variables = dialect.variables(turn, TEMPLATE_VARIABLES.union(call.app.settings.template_variables))
         token_ids, tail = await chat_prompt(turn, engine, call.body_size, tools, variables)
         return Prepared(model, engine, dialect, tools, token_ids, tail)
+
+
+async def fits(call: Call, turn: Turn) -> bool:
+    """The context has room for the turn and the answer that it wants. Raises ApiError or InvalidRequest."""
+    try:
+        prepared = await prepare(call, turn)
+        _max_tokens(turn, prepared)
+    except InvalidRequest as error:
+        if error.code == "context_length_exceeded":
+            return False
+        raise
+    return True
 
 
 async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:

@@ -22,6 +22,7 @@ class ServerSettings:
     generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
     on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
+    `max_responses` and `max_response_bytes` bound what /v1/responses keeps.
     """
 
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -32,6 +33,8 @@ class ServerSettings:
     output_format: str = "auto"
     reasoning_content: bool = False
     template_variables: tuple[str, ...] = ()
+    max_responses: int = 1024
+    max_response_bytes: int = 64 * MiB
 
     @classmethod
     def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:

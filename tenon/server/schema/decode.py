@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,18 +30,21 @@ def decode(body: bytes, schema: type[T]) -> T:
         raise bad_request("the body is nested too deeply", code="invalid_json") from None
 
 
-def convert(values: Mapping[str, str], schema: type[T]) -> T:
-    """Texts, as a query string has them, to a request struct. Raises ApiError(400) as `decode` does."""
+def convert(values: Mapping[str, Any], schema: type[T], *, where: str = "", texts: bool = False) -> T:
+    """Part of a request, which is at `where` in it, to a struct. Raises ApiError(400) as `decode` does.
+
+    `texts`: numbers and the like are written as texts, as a query string has them.
+    """
     try:
-        return msgspec.convert(values, schema, strict=False)
+        return msgspec.convert(values, schema, strict=not texts)
     except msgspec.ValidationError as error:
-        raise _invalid_field(str(error)) from None
+        raise _invalid_field(str(error), where) from None
 
 
-def _invalid_field(message: str) -> ApiError:
-    where = _PATH.search(message)
-    path = where.group(1) if where else ""
-    reason = message[: where.start()] if where else message
+def _invalid_field(message: str, where: str = "") -> ApiError:
+    found = _PATH.search(message)
+    path = ".".join(filter(None, (where, found.group(1) if found else "")))
+    reason = message[: found.start()] if found else message
     reason = reason.replace("`", "'")
     if missing := _FIELD.search(message):
         what, name = missing.groups()

@@ -1,0 +1,150 @@
+"""POST /v1/responses, and what can be done with a response that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from tenon.server.answer import new_id, reply
+from tenon.server.call import Call
+from tenon.server.conversation import begin
+from tenon.server.errors import bad_request
+from tenon.server.responses import background
+from tenon.server.responses.answer import events, fold, opening
+from tenon.server.responses.items import read_input
+from tenon.server.responses.request import turn_of
+from tenon.server.responses.store import Kept, Store
+from tenon.server.responses.truncate import truncated
+from tenon.server.schema.responses import (
+    LAST,
+    Deleted,
+    Event,
+    Items,
+    ItemsQuery,
+    ResponsesRequest,
+    RetrieveQuery,
+)
+
+MAX_PAGE = 100
+
+
+async def create(call: Call, request: ResponsesRequest) -> None:
+    """Answer, in whole, in events, or in the background."""
+    items = _conversation(call, request)
+    if request.background:
+        await _in_background(call, request, items)
+        return
+    kept, stream = await _begin(call, request, items)
+    if kept.response.store:
+        stream = _keeping(call.app.responses, call.caller, kept, stream)
+    await reply(call, bool(request.stream), stream, fold)
+
+
+def _conversation(call: Call, request: ResponsesRequest) -> list[dict[str, Any]]:
+    """The items that the response answers. Raises ApiError."""
+    items = read_input(request.input)
+    if request.previous_response_id is None:
+        return items
+    previous = call.app.responses.get(call.caller, request.previous_response_id, "previous_response_id")
+    if previous.task is not None:
+        raise bad_request(
+            "previous_response_id: that response is still being written", "previous_response_id"
+        )
+    return [*previous.conversation, *items]
+
+
+async def _begin(
+    call: Call, request: ResponsesRequest, items: list[dict[str, Any]]
+) -> tuple[Kept, AsyncGenerator[Event, None]]:
+    """A response and its events, not yet started. Raises ApiError or InvalidRequest."""
+    turn = turn_of(request, items)
+    if request.truncation == "auto":
+        turn = await truncated(call, turn)
+    response_id = new_id("resp_")
+    conversation = await begin(call, turn, response_id)
+    response = opening(response_id, request, conversation)
+    return Kept(response, items), events(response, request, conversation, call.request_id)
+
+
+async def _keeping(
+    store: Store, caller: str, kept: Kept, stream: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Event, None]:
+    """The events; when they are over, the response is kept. One whose client leaves before is not."""
+    async with aclosing(stream):
+        async for event in stream:
+            if isinstance(event, LAST):
+                store.add(caller, kept)
+            yield event
+
+
+async def _in_background(call: Call, request: ResponsesRequest, items: list[dict[str, Any]]) -> None:
+    work = call.detached()
+    try:
+        kept, stream = await _begin(work, request, items)
+        call.app.responses.add(call.caller, kept)
+    except BaseException:
+        work.close()
+        raise
+    background.start(work, kept, stream)
+    if request.stream:
+        await _follow(call, kept, -1)
+    else:
+        await call.send_json(kept.response)
+
+
+async def _follow(call: Call, kept: Kept, after: int) -> None:
+    async with aclosing(kept.follow(after)) as followed:
+        await call.send_events(followed)
+
+
+async def retrieve(call: Call) -> None:
+    """GET /v1/responses/{id}; with `stream`, the events of one that runs or ran in the background."""
+    query = call.query(RetrieveQuery)
+    kept = call.app.responses.get(call.caller, call.path("id"))
+    if not query.stream:
+        await call.send_json(kept.response)
+    elif kept.response.background:
+        await _follow(call, kept, query.starting_after)
+    else:
+        raise bad_request("stream: only the events of background responses are kept", "stream")
+
+
+async def delete(call: Call) -> None:
+    """DELETE /v1/responses/{id}; one that is being written ends."""
+    kept = call.app.responses.remove(call.caller, call.path("id"))
+    await background.cancel(kept)
+    await call.send_json(Deleted(id=kept.response.id))
+
+
+async def cancel(call: Call) -> None:
+    """POST /v1/responses/{id}/cancel; one that has ended stays as it is."""
+    kept = call.app.responses.get(call.caller, call.path("id"))
+    if not kept.response.background:
+        raise bad_request("only responses in the background can be cancelled", "response_id")
+    await background.cancel(kept)
+    await call.send_json(kept.response)
+
+
+async def input_items(call: Call) -> None:
+    """GET /v1/responses/{id}/input_items: what the response answers, earlier turns included."""
+    query = call.query(ItemsQuery)
+    if not 1 <= query.limit <= MAX_PAGE:
+        raise bad_request(f"limit must be between 1 and {MAX_PAGE}", "limit")
+    items = list(call.app.responses.get(call.caller, call.path("id")).items)
+    if query.order == "desc":
+        items.reverse()
+    if query.after:
+        position = next((i for i, item in enumerate(items) if item["id"] == query.after), None)
+        if position is None:
+            raise bad_request("after: the response has no such item", "after")
+        items = items[position + 1 :]
+    page = items[: query.limit]
+    await call.send_json(
+        Items(
+            data=page,
+            first_id=page[0]["id"] if page else None,
+            last_id=page[-1]["id"] if page else None,
+            has_more=len(page) < len(items),
+        )
+    )
