@@ -16,12 +16,14 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from tenon.core.pooling import ACTIVATIONS, POOLINGS, Pooler
 from tenon.core.sampling import MAX_LOGPROBS, MAX_SEED
 from tenon.errors import ConfigError
 
 DTYPES = ("auto", "bfloat16", "float32")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
+CONVERSIONS = ("auto", "none", "embed", "classify", "score")
 DEFAULT_MODEL = "smollm2"
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -36,6 +38,30 @@ def parse_bytes(value: int | str) -> int:
     if not match or match[2].lower() not in _UNITS:
         raise ValueError(f"{value!r} is not a size in bytes; write for example 2GiB or 500MB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+_SWITCH = {"true": True, "false": False}
+_POOLER_VALUES: dict[str, dict[str, Any]] = {
+    "pooling": {name: name for name in POOLINGS},
+    "normalize": _SWITCH,
+    "activation": {name: name for name in ACTIVATIONS},
+    "matryoshka": _SWITCH,
+}
+
+
+def parse_pooler(text: str) -> Pooler:
+    """`pooling=mean,normalize=true` as a Pooler. Raises ConfigError."""
+    given = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = part.partition("=")
+        if name not in _POOLER_VALUES:
+            raise ConfigError(f"pooler: {name!r} is not one of {', '.join(_POOLER_VALUES)}")
+        if value not in _POOLER_VALUES[name]:
+            raise ConfigError(
+                f"pooler: {name} must be one of {', '.join(_POOLER_VALUES[name])}, not {value!r}"
+            )
+        given[name] = _POOLER_VALUES[name][value]
+    return Pooler(**given)
 
 
 def _arg(default: Any, help: str, choices: tuple[str, ...] | None = None, metavar: str | None = None) -> Any:
@@ -63,6 +89,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_logprobs: int
     seed: int | None
     num_threads: int | None
+    convert: str = "auto"
+    pooler: Pooler = Pooler()
 
 
 @dataclass(kw_only=True)
@@ -98,6 +126,18 @@ class EngineArgs:
     max_logprobs: int = _arg(MAX_LOGPROBS, "Most logprobs a request may ask for, per position")
     seed: int | None = _arg(None, "Seed of the seeds that requests without one are given (default: random)")
     num_threads: int | None = _arg(None, "Worker threads of the native kernels (default: usable cores)")
+    convert: str = _arg(
+        "auto",
+        "What to make of the model: embed, classify, score (pairs of texts), none (generate) or auto (as its "
+        "files say)",
+        CONVERSIONS,
+    )
+    pooler: str | None = _arg(
+        None,
+        "How vectors are made, where the model's files are not to decide: pooling=mean|cls|last, "
+        "normalize=true|false, activation=none|sigmoid|softmax, matryoshka=true; comma-separated",
+        metavar="KEY=VALUE",
+    )
 
     def resolve(self) -> EngineConfig:
         """Check every argument. Raises ConfigError."""
@@ -124,6 +164,7 @@ class EngineArgs:
             )
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["kv_cache_memory"] = self._kv_bytes()
+        values["pooler"] = parse_pooler(self.pooler or "")
         values["served_model_name"] = self._served_names()
         # Every running request gets at least one token per step, so a step has room for all of them.
         values["max_num_seqs"] = min(self.max_num_seqs, self.max_num_batched_tokens)

@@ -14,6 +14,8 @@ from tenon.errors import ModelNotFound
 # What a model needs; never pickles, and no code.
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
 _IGNORED = ["*/*", "consolidated*", "*.bin", "*.pt", "*.pth"]
+# What sentence-transformers puts into directories behind the transformer's own files.
+_MODULES = ["*_Pooling/config.json", "*_Dense/config.json", "*_Dense/model.safetensors"]
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 _HINTS = {  # by the name of huggingface_hub's exception
@@ -42,6 +44,8 @@ def fetch(repository: str, file: str | None = None, revision: str | None = None)
                 repository, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED
             )
         )
+        if (directory / "modules.json").is_file():
+            hub.snapshot_download(repository, revision=revision, allow_patterns=_MODULES)
         if any(directory.glob("*.safetensors")) or any(directory.glob("*.gguf")):
             return directory
         return _only_gguf(hub, repository, revision) or directory

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tenon.config import DEFAULT_MODEL, make_args
 from tenon.core.messages import Abort, AddRequest
-from tenon.core.outputs import RequestOutput
+from tenon.core.outputs import PoolingRequestOutput, RequestOutput, ScoringRequestOutput
+from tenon.core.pooling import PoolingParams
 from tenon.core.sampling import SamplingParams
 from tenon.engine.client import InProcessClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
+from tenon.engine.pooling_frontend import (
+    Pooling,
+    PoolingFrontend,
+    PoolingInput,
+    encode_input,
+    token_limit,
+)
 from tenon.errors import InvalidRequest
 from tenon.util import terminal
 
@@ -38,15 +46,16 @@ class LLM:
         with terminal.loading(config.served_model_name[0]) as on_loading:
             self._client = InProcessClient(config, on_loading)
             info = self._client.load()
-        self._frontend = Frontend(load_tokenizer_for(config), info, config)
+        make = Frontend if info.pooling is None else PoolingFrontend
+        self._any_frontend = make(load_tokenizer_for(config), info, config)
 
     @property
     def max_model_len(self) -> int:
         """Longest prompt plus output, in tokens."""
-        return self._frontend.info.max_model_len
+        return self._any_frontend.info.max_model_len
 
     def get_tokenizer(self) -> Tokenizer:
-        tokenizer = self._frontend.tokenizer
+        tokenizer = self._any_frontend.tokenizer
         assert tokenizer is not None
         return tokenizer
 
@@ -119,14 +128,112 @@ class LLM:
             prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
         return self.generate(prompts, sampling_params, use_tqdm)
 
+    def encode(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        pooling_params: PoolingParams | None = None,
+        *,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[PoolingRequestOutput]:
+        """Vectors of a model that gives them, in the order of the prompts; `outputs.data` are arrays.
+
+        PoolingParams(task="token_embed") gives a vector for each token. `truncate_prompt_tokens` cuts off the
+        ends of longer prompts, -1 at what the model takes. Raises InvalidRequest before anything runs.
+        """
+        params = pooling_params or PoolingParams(task=self._pooling_frontend.spec.task)
+        limit = token_limit(truncate_prompt_tokens, self.max_model_len)
+        tokenizer = self._any_frontend.tokenizer
+        return self._pool(
+            [encode_input(tokenizer, prompt, limit=limit) for prompt in _listed(prompts)], params
+        )
+
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[PoolingRequestOutput]:
+        """Embeddings, in the order of the prompts: `outputs.embedding` is a float32 array."""
+        params = pooling_params or PoolingParams(task="embed")
+        return self.encode(prompts, params, truncate_prompt_tokens=truncate_prompt_tokens)
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[PoolingRequestOutput]:
+        """A classifier's numbers: `outputs.probs` has one for each label."""
+        params = pooling_params or PoolingParams(task="classify")
+        return self.encode(prompts, params, truncate_prompt_tokens=truncate_prompt_tokens)
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        *,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """How well texts go together: one with each of many, or pair by pair.
+
+        By a cross-encoder, or else by the cosine similarity of embeddings.
+        """
+        from tenon.engine.scoring import Scoring
+
+        limit = token_limit(truncate_prompt_tokens, self.max_model_len)
+        scoring = Scoring(self._pooling_frontend.spec, data_1, data_2)
+        tokenizer = self._any_frontend.tokenizer
+        inputs = [encode_input(tokenizer, *texts, limit=limit) for texts in scoring.inputs]
+        return scoring.scores(self._pool(inputs, scoring.params))
+
+    @property
+    def _frontend(self) -> Frontend:
+        frontend = self._any_frontend
+        if isinstance(frontend, PoolingFrontend):
+            raise InvalidRequest(
+                "this model does not generate text: use embed, classify, score or encode", "model"
+            )
+        return frontend
+
+    @property
+    def _pooling_frontend(self) -> PoolingFrontend:
+        frontend = self._any_frontend
+        if isinstance(frontend, Frontend):
+            raise InvalidRequest(
+                'this model generates text and gives no vectors; LLM(model, convert="embed") gives some',
+                "model",
+            )
+        return frontend
+
+    def _pool(self, inputs: list[PoolingInput], params: PoolingParams) -> list[PoolingRequestOutput]:
+        frontend = self._pooling_frontend
+        poolings: list[Pooling] = []
+        adds: list[AddRequest] = []
+        try:
+            for index, given in enumerate(inputs):
+                name = f"prompts[{index}]" if len(inputs) > 1 else "prompt"
+                pooling, messages = frontend.add(given, params, name=name)
+                poolings.append(pooling)
+                adds += messages
+            self._client.send(adds)
+            while frontend.generations or self._client.has_work:
+                frontend.apply(self._client.step())
+        except BaseException:
+            self._abort(poolings)
+            raise
+        return [pooling.result for pooling in poolings]
+
     def _run(self, bar: _ProgressBar) -> None:
         while self._frontend.generations or self._client.has_work:
             if aborts := self._frontend.apply(self._client.step()):
                 self._client.send([Abort(aborts)])
             bar.update()
 
-    def _abort(self, generations: list[Generation]) -> None:
-        children = [child for g in generations for child in self._frontend.abort(g.request_id)]
+    def _abort(self, generations: Sequence[Generation | Pooling]) -> None:
+        frontend = self._any_frontend
+        children = [child for g in generations for child in frontend.abort(g.request_id)]
         self._client.send([Abort(children)])
         self._client.step()
 

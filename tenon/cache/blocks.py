@@ -17,7 +17,7 @@ class BlockPool:
     """`num_blocks` blocks, counted references. `on_evict(block)` is told when cached content is given up."""
 
     def __init__(self, num_blocks: int, on_evict: Callable[[int], None] | None = None) -> None:
-        assert num_blocks > 0
+        assert num_blocks >= 0
         self.num_blocks = num_blocks
         self.refs = [0] * num_blocks
         self.on_evict = on_evict

@@ -40,7 +40,7 @@ class FullAttention:
 
     def match(self, request: Request) -> list[Entry]:
         """Cached blocks that `request` can start from: never all of its tokens, the last must be computed."""
-        if self.prefix is None or request.wants_prompt_logprobs:
+        if self.prefix is None or request.needs_whole_prompt:
             return []
         full = (len(request.tokens) - 1) // self.block_size
         root = self.prefix.root(request.cache_salt)
@@ -130,6 +130,47 @@ class FullAttention:
             self.prefix.check_integrity()
 
 
+class NoCache:
+    """Encoders keep nothing: the same five answers, without blocks."""
+
+    def __init__(self, block_size: int) -> None:
+        self.pool = BlockPool(0)
+        self.block_size = block_size
+        self.capacity = 2**31 - 1
+        self.num_queried = self.num_hit = 0
+
+    def match(self, request: Request) -> list[Entry]:
+        return []
+
+    def admit(self, request: Request, found: list[Entry], reserve: int) -> bool:
+        request.num_cached = 0
+        return True
+
+    def grow(self, request: Request, num_tokens: int) -> bool:
+        return True
+
+    def commit(self, request: Request, num_tokens: int) -> list[int]:
+        return []
+
+    def forget(self, blocks: Iterable[int]) -> None:
+        pass
+
+    def release(self, request: Request) -> None:
+        request.num_computed = 0
+
+    def reset(self) -> None:
+        pass
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        assert all(not request.blocks for request in requests)
+
+
+CacheGroup = FullAttention | NoCache
+
+
 def make_group(
     groups: Sequence[KVGroup],
     num_blocks: int,
@@ -138,8 +179,10 @@ def make_group(
     prefix_caching: bool,
     secret: bytes,
     context: Sequence[str] = (),
-) -> FullAttention:
+) -> CacheGroup:
     """Block tables for what a model declares. Raises UnsupportedModel for a kind that there is none for."""
+    if not groups:
+        return NoCache(block_size)
     kinds = [group.kind for group in groups]
     if kinds != ["full"]:
         raise UnsupportedModel(f"KV cache groups {kinds} are not supported, only one of kind 'full'")

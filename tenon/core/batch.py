@@ -23,6 +23,7 @@ class Batch:
     context_len_R: np.ndarray  # K/V length of each request, this step's tokens included
     block_table_RB: np.ndarray  # block ids in order of position; entries past the end are unspecified
     logit_rows_S: np.ndarray  # rows of T whose logits are wanted, ascending
+    token_types_T: np.ndarray | None = None  # which of a pair's texts each token is of; for encoders
 
     @property
     def num_tokens(self) -> int:

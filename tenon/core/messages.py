@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tenon.core.pooling import PoolingParams, PoolingSpec, Vectors
 from tenon.core.sampling import SamplingParams
 
 
@@ -23,6 +24,8 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     background: bool = False  # runs after every request that is not, under any policy
     cache_salt: str = ""
     arrival_time: float | None = None  # time.monotonic() of the front end
+    pooling: PoolingParams | None = None  # a vector is wanted, not tokens; `params` say nothing then
+    token_types: list[int] = []  # of an encoder's tokens, if they are not all of type 0
 
 
 class Abort(msgspec.Struct, tag="abort"):
@@ -61,6 +64,7 @@ class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop_reason: int | None = None
     num_cached_tokens: int = 0
     queued_seconds: float = 0.0  # from arrival until it first ran; with the first token
+    vectors: Vectors | None = None  # of a request for pooling
     error: str | None = None  # with finish_reason "error"
     error_kind: str | None = None  # class name of a `tenon.errors` type; None: an internal error
     error_param: str | None = None  # of an InvalidRequest: the field
@@ -95,6 +99,7 @@ class Ready(msgspec.Struct, tag="ready", kw_only=True):
     block_size: int
     vocab_size: int
     load_seconds: float
+    pooling: PoolingSpec | None = None  # of a model that gives vectors and no tokens
     info: dict[str, str | int | float] = {}  # for logs and `explain`: dtype, weight bytes ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -47,3 +48,49 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     num_cached_tokens: int = 0
     queued_seconds: float = 0.0  # from arrival until the engine took it up
     seed: int | None = None  # the seed in force, drawn at admission when the request gave none
+
+
+class PoolingOutput(msgspec.Struct, kw_only=True):
+    """`data` is a float32 array: one vector, or with the task token_embed one for each token.
+
+    `embedding`, `probs` and `score` are names for it, as vLLM's users know them.
+    """
+
+    data: Any
+
+    @property
+    def embedding(self) -> Any:
+        return self.data
+
+    @property
+    def probs(self) -> Any:
+        """A classifier's number for each label."""
+        return self.data
+
+    @property
+    def score(self) -> float:
+        """Of a model with one label."""
+        return float(self.data[0])
+
+
+class PoolingRequestOutput(msgspec.Struct, kw_only=True):
+    """What a model that gives vectors made of one input."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    outputs: PoolingOutput
+    num_cached_tokens: int = 0
+    finished: bool = True
+
+
+class ScoringOutput(msgspec.Struct, kw_only=True):
+    score: float
+
+
+class ScoringRequestOutput(msgspec.Struct, kw_only=True):
+    """How well two texts go together. `prompt_token_ids` are those of both."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    outputs: ScoringOutput
+    finished: bool = True

@@ -39,6 +39,8 @@ class Request:
         "num_computed",
         "num_prompt",
         "params",
+        "pooled",
+        "pooling",
         "priority",
         "prompt_logprobs",
         "queued_seconds",
@@ -47,6 +49,7 @@ class Request:
         "state",
         "stop_ids",
         "suspect",
+        "token_types",
         "tokens",
     )
 
@@ -66,6 +69,8 @@ class Request:
         self.tokens = add.prompt_token_ids.copy()
         self.num_prompt = len(self.tokens)
         room = max_model_len - self.num_prompt
+        if add.pooling is not None:
+            room = 0
         wanted = room if add.params.max_tokens is None else min(add.params.max_tokens, room)
         self.max_total = self.num_prompt + wanted  # never holds more tokens than this
         self.num_computed = 0  # tokens whose K/V is in the blocks
@@ -83,9 +88,18 @@ class Request:
         self.guide: Any = None  # what may come next (tenon.grammar.guide), if anything restricts it
         self.prompt_logprobs: list[TokenLogprob] | None = None if add.params.prompt_logprobs is None else []
 
+        self.pooling = add.pooling  # None: a request for tokens
+        self.pooled: Any = None  # the pooling runner's: what it has of this request's states so far
+        self.token_types = add.token_types
+
     @property
     def num_output(self) -> int:
         return len(self.tokens) - self.num_prompt
+
+    @property
+    def needs_whole_prompt(self) -> bool:
+        """Something is wanted of every token of the prompt: none of them may come from the prefix cache."""
+        return self.wants_prompt_logprobs or self.pooled is not None
 
     @property
     def wants_prompt_logprobs(self) -> bool:

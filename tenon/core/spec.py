@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tenon.core.batch import Batch
+from tenon.core.pooling import PoolingSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,15 @@ class ModelSpec:
     model_type: str  # the file in tenon/models that implements it
     vocab_size: int
     max_position: int  # context length the model was made for
-    kv_groups: tuple[KVGroup, ...]
+    kv_groups: tuple[KVGroup, ...]  # none: an encoder, whose attention looks both ways
     eos_token_ids: tuple[int, ...]
     dtype: str  # "bfloat16" or "float32": activations and KV
+    pooling: PoolingSpec | None = None  # of a `PoolingModel`
+
+    @property
+    def whole_sequences(self) -> bool:
+        """An encoder: nothing is kept between steps, so a sequence is computed in one."""
+        return not self.kv_groups
 
 
 class Model(Protocol):
@@ -52,4 +59,27 @@ class Model(Protocol):
 
     def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
         """logits_SV float32 of rows of what `forward` returned."""
+        ...
+
+
+class PoolingModel(Protocol):
+    """A model that gives vectors. `spec.pooling` is set; the rest is as for `Model`.
+
+    Shape letters: T tokens, D model width, R sequences, N numbers of a vector.
+    """
+
+    spec: ModelSpec
+
+    def kv_bytes_per_block(self, block_size: int) -> int: ...
+
+    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]: ...
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray: ...
+
+    def states(self, hidden_TD: np.ndarray) -> np.ndarray:
+        """states_TD float32 of what `forward` returned: what is pooled."""
+        ...
+
+    def head(self, pooled_RD: np.ndarray) -> np.ndarray:
+        """vectors_RN float32 of pooled states, before normalisation or activation."""
         ...

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from tenon.config import EngineConfig
-from tenon.core.messages import Abort, EngineStats, Ready, ResetPrefixCache
-from tenon.core.outputs import RequestOutput
+from tenon.core.messages import Abort, AddRequest, EngineStats, Ready, ResetPrefixCache
+from tenon.core.outputs import PoolingRequestOutput, RequestOutput
+from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.sampling import SamplingParams
 from tenon.engine.client import EngineClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
-from tenon.errors import EngineDead, TenonError
+from tenon.engine.pooling_frontend import Pooling, PoolingFrontend, PoolingInput
+from tenon.errors import EngineDead, InvalidRequest, TenonError
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -40,7 +43,7 @@ class AsyncEngine:
         self.info: Ready | None = None  # what the engine said when it became ready
         self.stats = EngineStats()  # the latest
         self._client = client
-        self._frontend: Frontend | None = None
+        self._frontend: Frontend | PoolingFrontend | None = None
         self._reader: asyncio.Task | None = None
         self._dead: TenonError | None = None
 
@@ -87,7 +90,8 @@ class AsyncEngine:
             await asyncio.gather(starting, tokenizer, return_exceptions=True)
             await self._client.stop()
             raise
-        self._frontend = Frontend(self.tokenizer, info, self.config)
+        make = Frontend if info.pooling is None else PoolingFrontend
+        self._frontend = make(self.tokenizer, info, self.config)
         self._reader = asyncio.create_task(self._read(), name="tenon-outputs")
         self.stats = EngineStats(kv_blocks_total=info.num_kv_blocks)  # until it tells more
         self.info = info
@@ -114,9 +118,10 @@ class AsyncEngine:
         The items of the stream are cumulative; one that a slow reader missed is not kept for it. The last
         one has `finished` set. Raises InvalidRequest or EngineDead before anything is sent.
         """
-        if self._dead or self._frontend is None:
-            raise self._dead or EngineDead("the engine is not ready yet")
-        generation, adds = self._frontend.add(
+        frontend = self._running()
+        if isinstance(frontend, PoolingFrontend):
+            raise InvalidRequest(f"this model does not generate text; {frontend.spec.purpose}", "model")
+        generation, adds = frontend.add(
             prompt,
             params,
             request_id=request_id,
@@ -127,6 +132,65 @@ class AsyncEngine:
         stream = RequestStream(self, generation)
         self._client.send(adds)
         return stream
+
+    @property
+    def pooling(self) -> PoolingSpec | None:
+        """What the model's vectors are; None for a model that generates. Known once ready."""
+        return self.info.pooling if self.info else None
+
+    async def pool(
+        self,
+        inputs: Sequence[PoolingInput],
+        params: PoolingParams,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        background: bool = False,
+        cache_salt: str = "",
+        name: str = "input",
+    ) -> list[PoolingRequestOutput]:
+        """The vectors of all inputs, in order. Raises InvalidRequest (`name` is the field of the inputs),
+        EngineDead or RequestFailed; whoever cancels this aborts all of them."""
+        frontend = self._running()
+        if not isinstance(frontend, PoolingFrontend):
+            raise InvalidRequest(
+                "this model generates text and gives no vectors: use /v1/chat/completions or "
+                "/v1/completions, or start the server with --convert embed",
+                "model",
+            )
+        request_id = request_id or uuid.uuid4().hex
+        changed = asyncio.Event()
+        poolings: list[Pooling] = []
+        try:
+            adds: list[AddRequest] = []
+            for index, given in enumerate(inputs):
+                pooling, messages = frontend.add(
+                    given,
+                    params,
+                    request_id=f"{request_id}/{index}",
+                    priority=priority,
+                    background=background,
+                    cache_salt=cache_salt,
+                    name=f"{name}[{index}]" if len(inputs) > 1 else name,
+                )
+                pooling.on_change = changed.set
+                poolings.append(pooling)
+                adds += messages
+            self._client.send(adds)
+            for pooling in poolings:
+                while not pooling.finished:
+                    changed.clear()
+                    await changed.wait()
+            return [pooling.result for pooling in poolings]
+        finally:
+            for pooling in poolings:
+                if not pooling.finished:
+                    self.abort(pooling.request_id)
+
+    def _running(self) -> Frontend | PoolingFrontend:
+        if self._dead or self._frontend is None:
+            raise self._dead or EngineDead("the engine is not ready yet")
+        return self._frontend
 
     def abort(self, request_id: str) -> None:
         """End a request, whatever its state; its stream ends with "abort". Unknown ids are ignored."""

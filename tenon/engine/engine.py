@@ -125,7 +125,7 @@ class Engine:
         try:
             self._check(message)
             request = Request(message, next(self._seq), self.scheduler.max_model_len, self._eos_ids)
-            self.runner.sampler.admit(request)
+            self._admit(request)
             if message.params.guided:
                 self._add_to_guides(request)
             else:
@@ -158,16 +158,25 @@ class Engine:
             error_of(request_id, str(error), "InvalidRequest", param=error.param, code=error.code)
         )
 
+    def _admit(self, request: Request) -> None:
+        self.runner.sampler.admit(request)
+
     def _check(self, message: AddRequest) -> None:
         """The front end has checked all this; but here a wrong token id would read foreign memory."""
-        vocab, ids = self.runner.model.spec.vocab_size, message.prompt_token_ids
-        if ids and not (min(ids) >= 0 and max(ids) < vocab):
-            raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
+        self._check_ids(message.prompt_token_ids)
+        if message.pooling is not None:
+            raise InvalidRequest("this model generates text; it gives no vectors", "model")
+        vocab = self.runner.model.spec.vocab_size
         bias = message.params.logit_bias
         if bias and not (min(bias) >= 0 and max(bias) < vocab):
             raise InvalidRequest(f"token ids of logit_bias must be below {vocab}", "logit_bias")
         if message.params.n != 1 or message.params.seed is None:
             raise InvalidRequest("the engine takes single choices with a seed", "n")
+
+    def _check_ids(self, ids: list[int]) -> None:
+        vocab = self.runner.model.spec.vocab_size
+        if ids and not (min(ids) >= 0 and max(ids) < vocab):
+            raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
 
     def _finish(
         self, schedule: Schedule, requests: list[Request], sampled: Sampled, outputs: list[EngineOutput]

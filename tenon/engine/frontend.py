@@ -234,7 +234,7 @@ class Frontend:
         self, generation: Generation, choice: Choice, output: EngineOutput, aborts: list[str]
     ) -> None:
         if output.error is not None:
-            self._fail(generation, _typed_error(output), aborts, skip=output.request_id)
+            self._fail(generation, typed_error(output), aborts, skip=output.request_id)
             return
         generation.num_cached_tokens = max(generation.num_cached_tokens, output.num_cached_tokens)
         generation.queued_seconds = max(generation.queued_seconds, output.queued_seconds)
@@ -325,7 +325,8 @@ class Frontend:
         return text
 
 
-def _typed_error(output: EngineOutput) -> TenonError:
+def typed_error(output: EngineOutput) -> TenonError:
+    """The error that ended a request, as the type it has here."""
     message = output.error or "unknown error"
     if output.error_kind == "InvalidRequest":
         return InvalidRequest(message, output.error_param, output.error_code)

@@ -7,17 +7,19 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from tenon import ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
-from tenon.core.spec import Model
+from tenon.core.spec import Model, PoolingModel
 from tenon.engine.engine import Engine
 from tenon.engine.guides import Guides
 from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks
 from tenon.engine.oracle import Oracle
 from tenon.engine.passes import Limits, make_passes
+from tenon.engine.pooling import PoolingEngine, PoolingRunner, StatesPass
 from tenon.engine.prepare import EXAMPLE_LOGIT_ROWS, Preparer
 from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 LOGIT_BYTES = 64 << 20  # of logits at once; see tenon.engine.runner
 
 Progress = Callable[[int, int], None]  # bytes of weights: done, total
+AnyModel = Model | PoolingModel
 
 
 def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
@@ -44,13 +47,13 @@ def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engin
     if config.num_threads is not None:
         ops.set_num_threads(config.num_threads)
     if config.load_format == "oracle":
-        model: Model = Oracle()
+        model: AnyModel = Oracle()
     else:
         model = _load_model(config, progress)
     return build_engine(model, config, begin)
 
 
-def build_engine(model: Model, config: EngineConfig, begin: float | None = None) -> Engine:
+def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = None) -> Engine:
     """An engine around a model that is loaded. `begin` is when loading began (time.monotonic)."""
     begin = time.monotonic() if begin is None else begin
     spec = model.spec
@@ -68,53 +71,81 @@ def build_engine(model: Model, config: EngineConfig, begin: float | None = None)
         context=(config.model, config.revision or "", spec.model_type, spec.dtype),
     )
     kv = model.kv_caches(num_blocks, config.block_size)
+    # An encoder's sequences are not cut: one of the greatest length fits into a step.
+    whole_sequences = spec.whole_sequences
+    max_tokens = max(config.max_num_batched_tokens, max_model_len * whole_sequences)
     scheduler = Scheduler(
         group,
-        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_batched_tokens=max_tokens,
         max_num_seqs=config.max_num_seqs,
         max_model_len=max_model_len,
         policy=config.scheduling_policy,
+        whole_sequences=whole_sequences,
     )
     table = Table(config.max_num_seqs, group.blocks_for(max_model_len))
     preparer = Preparer(
         table,
-        max_tokens=config.max_num_batched_tokens,
+        max_tokens=max_tokens,
         max_num_seqs=config.max_num_seqs,
         block_size=config.block_size,
     )
-    sampler = Sampler(table, spec.vocab_size)
     slice_rows = max(EXAMPLE_LOGIT_ROWS, LOGIT_BYTES // (4 * spec.vocab_size))
     limits = Limits(preparer.max_tokens, preparer.max_num_seqs, slice_rows)
-    passes = make_passes(model, kv, limits, preparer.example())
-    runner = Runner(model, passes, sampler, Masker(spec.vocab_size), slice_rows)
     ready = Ready(
         max_model_len=max_model_len,
         num_kv_blocks=num_blocks,
         block_size=config.block_size,
         vocab_size=spec.vocab_size,
-        load_seconds=time.monotonic() - begin,
+        load_seconds=0.0,
+        pooling=spec.pooling,
         info={
             "model_type": spec.model_type,
             "dtype": spec.dtype,
             "kv_cache_bytes": num_blocks * model.kv_bytes_per_block(config.block_size),
-            "forward_pass": passes.how,
         },
     )
     guides = Guides(Compiler(partial(load_vocabulary, config, spec)))
-    return Engine(scheduler, table, preparer, runner, guides, ready)
+    engine: Engine
+    if spec.pooling is not None:
+        states_pass = StatesPass(cast("PoolingModel", model), kv, limits, preparer.example())
+        pooling_runner = PoolingRunner(cast("PoolingModel", model), states_pass)
+        engine = PoolingEngine(scheduler, table, preparer, pooling_runner, guides, ready)
+        how = states_pass.how
+        ready.info |= {
+            "task": spec.pooling.task,
+            "pooling": spec.pooling.pooling,
+            "width": spec.pooling.width,
+        }
+    else:
+        passes = make_passes(cast("Model", model), kv, limits, preparer.example())
+        sampler = Sampler(table, spec.vocab_size)
+        runner = Runner(cast("Model", model), passes, sampler, Masker(spec.vocab_size), slice_rows)
+        engine, how = Engine(scheduler, table, preparer, runner, guides, ready), passes.how
+    ready.info["forward_pass"] = how
+    ready.load_seconds = time.monotonic() - begin
+    return engine
 
 
-def _load_model(config: EngineConfig, progress: Progress | None) -> Model:
+def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
     from tenon.models import load_model
     from tenon.resolve import resolve
 
     files = resolve(config.model, config.revision)
-    return load_model(files, config.dtype, max_model_len=config.max_model_len, progress=progress)
+    return load_model(
+        files,
+        config.dtype,
+        max_model_len=config.max_model_len,
+        convert=config.convert,
+        pooler=config.pooler,
+        progress=progress,
+    )
 
 
-def _size_cache(model: Model, config: EngineConfig) -> tuple[int, int]:
+def _size_cache(model: AnyModel, config: EngineConfig) -> tuple[int, int]:
     """(number of blocks, max_model_len)."""
     spec = model.spec
+    if spec.whole_sequences:
+        return 0, config.max_model_len or spec.max_position
     if config.kv_cache_memory is None:
         budget, source = kv_budget(), "from free memory, as no --kv-cache-memory is given"
     else:

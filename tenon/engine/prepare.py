@@ -30,11 +30,13 @@ class PromptRows:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A step, ready to run. `sampled` are the requests that own `batch.logit_rows_S`, in order."""
+    """A step, ready to run. `sampled` are the requests that own `batch.logit_rows_S`, in order: those whose
+    last known token it computes."""
 
     batch: Batch
     sampled: list[Request]
     prompt_rows: list[PromptRows]
+    requests: list[Request]  # all of the step's, in the order of the batch
 
 
 class Preparer:
@@ -56,7 +58,9 @@ class Preparer:
             context_len_R=np.zeros(max_num_seqs, np.int32),
             block_table_RB=np.zeros((max_num_seqs, max_blocks), np.int32),
             logit_rows_S=np.zeros(max_num_seqs, np.int32),
+            token_types_T=np.zeros(max_tokens, np.int32),
         )
+        self._types_used = 0  # so many of the token types may differ from 0
 
     def example(self) -> Batch:
         """A made-up batch, in the buffers of all batches, to record plans with: its numbers of tokens,
@@ -73,11 +77,13 @@ class Preparer:
         last_rows: list[int] = []
         sampled: list[Request] = []
         prompt_rows: list[PromptRows] = []
+        typed = False
         for request, count in zip(step.requests, step.num_tokens, strict=True):
             start = request.num_computed
             end = start + count
             if request.prompt_logprobs is not None and request.wants_prompt_logprobs:
                 _add_prompt_rows(prompt_rows, request, start, end, len(ids))
+            typed = typed or bool(request.token_types)
             ids += request.tokens[start:end]
             rows.append(request.row)
             starts.append(start)
@@ -85,12 +91,27 @@ class Preparer:
                 sampled.append(request)
                 last_rows.append(len(ids) - 1)
         batch = self._fill(ids, rows, starts, step.num_tokens, last_rows)
-        return Prepared(batch, sampled, prompt_rows)
+        if typed or self._types_used:
+            self._fill_types(step)
+        return Prepared(batch, sampled, prompt_rows, step.requests)
+
+    def _fill_types(self, step: Schedule) -> None:
+        types_T = self._buffers.token_types_T
+        assert types_T is not None
+        types_T[: self._types_used] = self._types_used = 0
+        at = 0
+        for request, count in zip(step.requests, step.num_tokens, strict=True):
+            if request.token_types:
+                start = request.num_computed
+                types_T[at : at + count] = request.token_types[start : start + count]
+                self._types_used = at + count
+            at += count
 
     def _fill(
         self, ids: list[int], rows: list[int], starts: list[int], counts: list[int], logit_rows: list[int]
     ) -> Batch:
         all_ = self._buffers
+        assert all_.token_types_T is not None
         ops.fill_batch(
             all_, self._table.block_table_RB, self._block_size, ids, rows, starts, counts, logit_rows
         )
@@ -103,6 +124,7 @@ class Preparer:
             all_.context_len_R[:num_requests],
             all_.block_table_RB[:num_requests],
             all_.logit_rows_S[: len(logit_rows)],
+            all_.token_types_T[:num_tokens],
         )
 
 

@@ -11,6 +11,9 @@ that could not fit alone, it always gets on: progress is certain.
 
 Containment: when a step fails, `blame` makes its requests suspects. Suspects are computed one at a time until
 they have emitted a token; one that makes a step fail alone is ended by the engine, the others go on.
+
+An encoder's sequences (`whole_sequences`) are computed in one step each, and hold nothing between steps: a
+request that does not fit into what is left of the step waits for the next.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from tenon.cache.groups import FullAttention
+from tenon.cache.groups import CacheGroup
 from tenon.core.request import Request, State
 from tenon.core.schedule import Budget, Schedule
 from tenon.engine.policy import POLICIES, Queue
@@ -30,18 +33,21 @@ class Scheduler:
 
     def __init__(
         self,
-        cache: FullAttention,
+        cache: CacheGroup,
         *,
         max_num_batched_tokens: int,
         max_num_seqs: int,
         max_model_len: int,
         policy: str = "fcfs",
+        whole_sequences: bool = False,
     ) -> None:
+        assert not whole_sequences or max_model_len <= max_num_batched_tokens, "a sequence fits into a step"
         assert max_num_seqs <= max_num_batched_tokens, "every running request gets a token per step"
         self.cache = cache
         self.max_num_batched_tokens = max_num_batched_tokens
         self.max_num_seqs = max_num_seqs
         self.max_model_len = max_model_len
+        self.whole_sequences = whole_sequences
         self.running = Queue(POLICIES[policy])
         self.waiting = Queue(POLICIES[policy])
         self.num_preemptions = 0
@@ -69,7 +75,7 @@ class Scheduler:
             raise InvalidRequest(f"a request with the id {request.id!r} is in flight already", "request_id")
         if not request.num_prompt:
             raise InvalidRequest("the prompt is empty", "prompt")
-        if request.num_prompt >= self.max_model_len:
+        if request.num_prompt + (request.pooling is None) > self.max_model_len:
             raise InvalidRequest(
                 f"the prompt has {request.num_prompt} tokens; with at least one to generate, this model's "
                 f"context holds {self.max_model_len}",
@@ -162,6 +168,8 @@ class Scheduler:
         """Waiting requests, strictly in order: a big one in front is not overtaken until it starves."""
         while self.waiting and tokens.left and len(self.running) < self.max_num_seqs:
             request = self.waiting[0]
+            if self.whole_sequences and len(request.tokens) > tokens.left:
+                break
             if not self._start(request, step, reserve=len(self.running)):
                 break
             num_tokens = min(len(request.tokens) - request.num_computed, tokens.left)

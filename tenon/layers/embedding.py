@@ -1,6 +1,6 @@
 """Tokens in, logits out; the two may share one table.
 
-Shape letters: T tokens, S rows whose logits are wanted, V vocabulary, D model width.
+Shape letters: T tokens, S rows whose logits are wanted, V vocabulary, P rows of a table, D model width.
 """
 
 from __future__ import annotations
@@ -25,3 +25,20 @@ class Embedding:
     def logits(self, x_SD: np.ndarray) -> np.ndarray:
         """float32 [S, V]."""
         return ops.linear(x_SD, self.table_VD)
+
+
+class Table:
+    """An encoder's embedding: rows of float32 to look up, of words, positions or types; no logits come of it.
+
+    `skip` rows at its beginning are never asked for.
+    """
+
+    def __init__(self, weights: Weights, name: str, rows: int, width: int, skip: int = 0) -> None:
+        self.table_PD = weights.table(f"{name}.weight", rows, width)[skip:]
+
+    def __call__(self, rows_T: np.ndarray) -> np.ndarray:
+        """float32 [T, D]."""
+        return ops.gather_rows(self.table_PD, rows_T)
+
+    def add_to(self, x_TD: np.ndarray, rows_T: np.ndarray) -> np.ndarray:
+        return ops.add_rows(x_TD, self.table_PD, rows_T)

@@ -1,4 +1,4 @@
-"""Root-mean-square norm (Zhang & Sennrich 2019). Shape letters: T tokens, D width."""
+"""Norms over the model width. Shape letters: T tokens, D width."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tenon.layers.weights import Weights
 
 
 class RMSNorm:
-    """Reads the residual stream (float32) and gives activations (the model's dtype)."""
+    """RMS norm (Zhang & Sennrich 2019). Reads the residual stream (float32), gives activations."""
 
     def __init__(self, weights: Weights, name: str, width: int, eps: float) -> None:
         self.weight_D = weights.vector(f"{name}.weight", width)
@@ -18,3 +18,28 @@ class RMSNorm:
 
     def __call__(self, x_TD: np.ndarray) -> np.ndarray:
         return ops.rms_norm(x_TD, self.weight_D, self.eps, self.act)
+
+    def states(self, x_TD: np.ndarray) -> np.ndarray:
+        """The same in float32, for what is pooled."""
+        return ops.rms_norm(x_TD, self.weight_D, self.eps, ops.act_dtype("float32"))
+
+
+class LayerNorm:
+    """Layer norm (Ba et al. 2016). Reads the residual stream (float32) and gives activations."""
+
+    def __init__(self, weights: Weights, name: str, width: int, eps: float, *, bias: bool = True) -> None:
+        self.weight_D = weights.vector(f"{name}.weight", width)
+        self.bias_D = weights.vector(f"{name}.bias", width) if bias else None
+        self.eps = eps
+        self.act = weights.act
+
+    def __call__(self, x_TD: np.ndarray) -> np.ndarray:
+        return ops.layer_norm(x_TD, self.weight_D, self.bias_D, self.eps, self.act)
+
+    def replacing(self, x_TD: np.ndarray) -> np.ndarray:
+        """For models that normalise after adding: the residual stream itself is normalised too, in place."""
+        return ops.layer_norm(x_TD, self.weight_D, self.bias_D, self.eps, self.act, replace=True)
+
+    def states(self, x_TD: np.ndarray) -> np.ndarray:
+        """The same in float32, for what is pooled."""
+        return ops.layer_norm(x_TD, self.weight_D, self.bias_D, self.eps, ops.act_dtype("float32"))

@@ -71,10 +71,20 @@ class Weights:
 
     def at(self, prefix: str | int) -> Weights:
         """The tensors whose names begin with `prefix.`"""
-        deeper = object.__new__(type(self))
-        deeper.__dict__.update(self.__dict__)
+        deeper = self._copy()
         deeper._prefix = f"{self._prefix}{prefix}."
         return deeper
+
+    def exact(self) -> Weights:
+        """The same tensors, for layers that compute in float32 whatever the model's type is."""
+        other = self._copy()
+        other.act = ops.act_dtype("float32")
+        return other
+
+    def _copy(self) -> Weights:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     def has(self, name: str) -> bool:
         return self.file_name(name) in self.file.tensors
@@ -107,6 +117,13 @@ class Weights:
     def vector(self, name: str, length: int) -> np.ndarray:
         """A norm's weight or a bias, float32 [length], in memory of its own."""
         return np.array(self.raw(name, (length,)).dequantize(), np.float32)
+
+    def table(self, name: str, rows: int, columns: int) -> np.ndarray:
+        """An embedding's rows, float32 [rows, columns], in memory of its own."""
+        raw = self.raw(name, (rows, columns))
+        table = np.array(raw.dequantize(), np.float32)
+        self._book.done(raw.name)
+        return table
 
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""

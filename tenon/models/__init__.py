@@ -1,8 +1,10 @@
 """Models: `tenon/models/<model_type>.py` is one family. `load_model` finds it by what the files say they are.
 
-A family's module has: ARCHITECTURES (HF's class names), GGUF_ARCHITECTURES, WEIGHTS (safetensors -> GGUF
-names), IGNORED (tensors that may be left over), TINY (a small config.json, for tests), MODEL (the class),
-`read_config(checkpoint)`, and `gguf_row_order(config)` if its GGUF files reorder rows.
+A family's module has: ARCHITECTURES (HF's class names), POOLING_ARCHITECTURES (those that give vectors, and
+what they are for: embed or classify), ENCODER (True if attention looks both ways; may be left out),
+GGUF_ARCHITECTURES, WEIGHTS (safetensors -> GGUF names), IGNORED (tensors that may be left over), TINY (a
+small config.json, for tests), MODEL (the class), `read_config(checkpoint)`, and `gguf_row_order(config)` if
+its GGUF files reorder rows.
 """
 
 from tenon.models._load import load_model

@@ -31,6 +31,7 @@ class Checkpoint:
     fields: Fields
     quant: str
     eos_token_ids: tuple[int, ...]
+    directory: Path | None = None  # of an HF model
 
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
@@ -66,6 +67,7 @@ def _open_hf(files: ModelFiles) -> Checkpoint:
         fields=config,
         quant=quant.text("quant_method") if quant.values else "none",
         eos_token_ids=_token_ids(config, eos if isinstance(eos, list) else [eos]),
+        directory=directory,
     )
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tenon.core.files import ModelFiles
-from tenon.core.spec import Model
+from tenon.core.pooling import Pooler
+from tenon.core.spec import Model, PoolingModel
 from tenon.errors import ConfigError, UnsupportedModel
 from tenon.layers.linear import linear_scheme
 from tenon.layers.weights import Progress, Weights
 from tenon.models._checkpoint import Checkpoint, open_checkpoint
+from tenon.models._pooling import longest_input, pooling_spec
 from tenon.util import plugin
 
+_AS_FILES_SAY = Pooler()
 DTYPES = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
 
 
@@ -23,13 +27,18 @@ def load_model(
     dtype: str = "auto",
     *,
     max_model_len: int | None = None,
+    convert: str = "auto",
+    pooler: Pooler = _AS_FILES_SAY,
     progress: Progress | None = None,
-) -> Model:
+) -> Model | PoolingModel:
     """Load the model in `files`.
 
     `dtype` is that of activations and KV: "bfloat16" (also "auto") or "float32". No position at or above
-    `max_model_len` (default: the model's context length) may be asked of the model. `progress(done, total)`
-    is called with bytes of weights. Raises ModelFileError, naming file and tensor or field, for files that
+    `max_model_len` (default: the model's context length) may be asked of the model. `convert` and `pooler`
+    are the engine arguments: with them, or by its architecture, the model may become a PoolingModel.
+    `progress(done, total)` is called with bytes of weights.
+
+    Raises ModelFileError, naming file and tensor or field, for files that
     are malformed or do not fit together; UnsupportedModel for what tenon does not do; ConfigError for wrong
     arguments.
     """
@@ -40,6 +49,10 @@ def load_model(
     family = _family(checkpoint)
     config = family.read_config(checkpoint)
     spec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
+    if pooling is not None:
+        longest = longest_input(checkpoint, spec.max_position)
+        spec = replace(spec, pooling=pooling, max_position=longest)
     num_positions = max_model_len or spec.max_position
     if num_positions > spec.max_position:
         raise ConfigError(
@@ -54,7 +67,7 @@ def load_model(
         progress=progress,
     )
     weights.ignore(family.IGNORED)
-    model: Model = family.MODEL(config, spec, weights, num_positions)
+    model: Model | PoolingModel = family.MODEL(config, spec, weights, num_positions)
     weights.check_all_used()
     return model
 
@@ -81,5 +94,6 @@ def _family(checkpoint: Checkpoint) -> ModuleType:
 
 
 def _architectures(module: ModuleType, kind: str) -> tuple[str, ...]:
-    found: tuple[str, ...] = module.GGUF_ARCHITECTURES if kind == "gguf" else module.ARCHITECTURES
-    return found
+    if kind == "gguf":
+        return tuple(module.GGUF_ARCHITECTURES)
+    return (*module.ARCHITECTURES, *module.POOLING_ARCHITECTURES)

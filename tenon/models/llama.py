@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tenon.core.batch import Batch
+from tenon.core.pooling import PoolingSpec
 from tenon.core.spec import ModelSpec
 from tenon.layers.attention import Attention
 from tenon.layers.embedding import Embedding
@@ -21,12 +22,19 @@ from tenon.layers.kv import bytes_per_block, caches
 from tenon.layers.linear import Linear
 from tenon.layers.mlp import GatedMLP
 from tenon.layers.norm import RMSNorm
+from tenon.layers.pooling import Dense, Head
 from tenon.layers.rope import Rope
 from tenon.layers.weights import Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+POOLING_ARCHITECTURES = {
+    "LlamaModel": "embed",
+    "MistralModel": "embed",
+    "LlamaForSequenceClassification": "classify",
+    "MistralForSequenceClassification": "classify",
+}
 GGUF_ARCHITECTURES = ("llama",)
 
 # Names in safetensors -> names in GGUF, both without ".weight" or ".bias".
@@ -43,6 +51,7 @@ WEIGHTS = {
     "model.layers.{i}.mlp.down_proj": "blk.{i}.ffn_down",
     "model.norm": "output_norm",
     "lm_head": "output",
+    "score": "cls.output",
 }
 # Constants that some files carry along. rope_freqs is read with the configuration.
 IGNORED = ("*.rotary_emb.inv_freq", "rope_freqs.weight")
@@ -94,15 +103,19 @@ class Llama:
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
         rope = Rope(config.rope, num_positions)
-        model = weights.at("model")
+        bare = "embed_tokens.weight" in weights.file.tensors  # of a model saved without any head
+        model = weights if bare else weights.at("model")
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width)
         self.blocks = [Block(config, model.at("layers").at(i), rope) for i in range(config.num_layers)]
         self.norm = RMSNorm(model, "norm", config.width, config.eps)
-        self.head: Linear | None = None
-        if config.tied_head:
+        self.head = Head()
+        self.lm_head: Linear | None = None
+        if spec.pooling is not None:
+            self.head = pooling_head(spec.pooling, weights, config.width)
+        elif config.tied_head:
             weights.ignore(["lm_head.weight"])  # some files repeat the table
         else:
-            self.head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+            self.lm_head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
 
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)
@@ -120,10 +133,23 @@ class Llama:
     def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
         """float32 [S, V] of rows of `forward`'s result."""
         x_SD = self.norm(hidden_SD)
-        return self.head(x_SD) if self.head else self.embed.logits(x_SD)
+        return self.lm_head(x_SD) if self.lm_head else self.embed.logits(x_SD)
+
+    def states(self, hidden_TD: np.ndarray) -> np.ndarray:
+        """float32 [T, D]: what is pooled, in a model that is converted to give vectors."""
+        return self.norm.states(hidden_TD)
 
 
 MODEL = Llama
+
+
+def pooling_head(pooling: PoolingSpec, weights: Weights, width: int) -> Head:
+    """A decoder that gives vectors has no use for its language head; a classifier's is called `score`."""
+    weights.ignore(["lm_head.weight", "output.weight"])
+    if pooling.task == "embed":
+        weights.ignore(["score.weight"])
+        return Head()
+    return Head([Dense(weights, "score", pooling.width, width, bias=False)])
 
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:

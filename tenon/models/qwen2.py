@@ -10,6 +10,10 @@ from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 
 ARCHITECTURES = ("Qwen2ForCausalLM",)
+POOLING_ARCHITECTURES = {
+    "Qwen2Model": "embed",
+    "Qwen2ForSequenceClassification": "classify",
+}
 GGUF_ARCHITECTURES = ("qwen2",)
 WEIGHTS = llama.WEIGHTS
 IGNORED = llama.IGNORED

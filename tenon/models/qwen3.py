@@ -10,6 +10,10 @@ from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 
 ARCHITECTURES = ("Qwen3ForCausalLM",)
+POOLING_ARCHITECTURES = {
+    "Qwen3Model": "embed",
+    "Qwen3ForSequenceClassification": "classify",
+}
 GGUF_ARCHITECTURES = ("qwen3",)
 WEIGHTS = {
     **llama.WEIGHTS,

@@ -2,18 +2,20 @@
 numpy; `tenon.kernels` runs them fast; `tenon.ops.select` chooses. Importing this imports no torch.
 """
 
-from tenon.ops.activation import silu_mul
+from tenon.ops.activation import gelu, gelu_mul, silu_mul
 from tenon.ops.arrays import act_dtype
 from tenon.ops.attention import attention
 from tenon.ops.batch import fill_batch
 from tenon.ops.embedding import embedding
+from tenon.ops.full_attention import full_attention
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
 from tenon.ops.linear import PackedLinear, linear, pack_linear
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
-from tenon.ops.norm import rms_norm
+from tenon.ops.norm import layer_norm, rms_norm
+from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write
-from tenon.ops.rows import gather_rows
+from tenon.ops.rows import add_rows, gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
 from tenon.ops.threads import set_num_threads
@@ -23,14 +25,19 @@ __all__ = [
     "LayerKV",
     "PackedLinear",
     "act_dtype",
+    "add_rows",
     "attention",
     "embedding",
     "empty",
     "explain",
     "fill_batch",
+    "full_attention",
     "gather_rows",
+    "gelu",
+    "gelu_mul",
     "kv_bytes_per_block",
     "kv_cache",
+    "layer_norm",
     "linear",
     "logprobs",
     "mask_logits",
@@ -39,5 +46,10 @@ __all__ = [
     "rope_kv_write",
     "sample",
     "set_num_threads",
+    "sigmoid",
     "silu_mul",
+    "softmax",
+    "sum_rows",
+    "tanh",
+    "unit_rows",
 ]

@@ -1,4 +1,4 @@
-"""Gated activations of the feed-forward layer.
+"""Activations of the feed-forward layer.
 
 Shape letters: T tokens, F feed-forward width.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tenon.ops.arrays import BFLOAT16, FLOAT32, to_numpy, to_torch
-from tenon.ops.cases import Case, tolerance
+from tenon.ops.cases import Case, Tolerance, tolerance
 from tenon.ops.select import op
 
 
@@ -42,3 +42,55 @@ def _case(
         bench=bench,
         num_bytes=gate_up_T2F.nbytes + tokens * width * dtype.itemsize,
     )
+
+
+@op()
+def gelu(x_TF: np.ndarray, out_dtype: np.dtype[Any], *, tanh_form: bool = False) -> np.ndarray:
+    """y_TF out_dtype = x Phi(x) of float32 x, or its approximation with tanh (Hendrycks & Gimpel 2016)."""
+    return to_numpy(_gelu(to_torch(x_TF), tanh_form), out_dtype)
+
+
+@op()
+def gelu_mul(input_gate_T2F: np.ndarray, out_dtype: np.dtype[Any], *, tanh_form: bool = False) -> np.ndarray:
+    """y_TF out_dtype = gelu(input) * gate; each row of float32 [2F] is [input | gate] (Shazeer 2020)."""
+    input_TF, gate_TF = to_torch(input_gate_T2F).chunk(2, dim=-1)
+    return to_numpy(_gelu(input_TF, tanh_form) * gate_TF, out_dtype)
+
+
+def _gelu(x: Any, tanh_form: bool) -> Any:
+    import torch
+
+    return torch.nn.functional.gelu(x, approximate="tanh" if tanh_form else "none")
+
+
+@gelu.with_cases
+def gelu_cases(rng: np.random.Generator) -> Iterator[Case]:
+    yield from _gelu_cases(rng, "x_TF", 1)
+
+
+@gelu_mul.with_cases
+def gelu_mul_cases(rng: np.random.Generator) -> Iterator[Case]:
+    yield from _gelu_cases(rng, "input_gate_T2F", 2)
+
+
+def _gelu_cases(rng: np.random.Generator, name: str, halves: int) -> Iterator[Case]:
+    for tokens, width, dtype, tanh_form, bench in [
+        (1, 1536, BFLOAT16, False, False),
+        (7, 64, FLOAT32, False, False),
+        (5, 100, BFLOAT16, True, False),
+        (9, 17, FLOAT32, True, False),
+        (1, 1536, BFLOAT16, False, True),
+        (512, 1536, BFLOAT16, False, True),
+    ]:
+        scale_T1 = rng.choice([0.01, 1, 3, 30], (tokens, 1))
+        x = (rng.standard_normal((tokens, halves * width)) * scale_T1).astype(np.float32)
+        largest = float(np.abs(x[:, -width:]).max()) if halves == 2 else 1.0
+        args = {name: x, "out_dtype": dtype, "tanh_form": tanh_form}
+        yield Case(
+            f"T{tokens} F{width} {dtype} {'tanh' if tanh_form else 'erf'}",
+            lambda args=args: args,  # type: ignore[misc]
+            # Far below zero x Phi(x) is the small product of a number and what 1 + erf has left.
+            Tolerance(tolerance(dtype).rtol, 2e-6 * max(largest, 1.0)),
+            bench=bench,
+            num_bytes=x.nbytes + tokens * width * dtype.itemsize,
+        )

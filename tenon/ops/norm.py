@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tenon.ops.arrays import BFLOAT16, FLOAT32, to_numpy, to_torch
-from tenon.ops.cases import Case, tolerance
+from tenon.ops.cases import Args, Arrays, Case, Tolerance, tolerance
 from tenon.ops.select import op
 
 
@@ -34,6 +34,83 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield _case(rng, tokens, width, dtype)
     for tokens in (1, 512):
         yield _case(rng, tokens, 576, BFLOAT16, bench=True)
+
+
+@op()
+def layer_norm(
+    x_TD: np.ndarray,
+    weight_D: np.ndarray,
+    bias_D: np.ndarray | None,
+    eps: float,
+    out_dtype: np.dtype[Any],
+    *,
+    replace: bool = False,
+) -> np.ndarray:
+    """y_TD out_dtype = (x - mean) / sqrt(var + eps) * weight (+ bias) (Ba et al. 2016); all float32 but y.
+
+    With `replace` x itself becomes y in float32: the residual stream of a model that normalises after adding.
+    """
+    import torch
+
+    x, weight = to_torch(x_TD), to_torch(weight_D)
+    bias = None if bias_D is None else to_torch(bias_D)
+    y = torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    if replace:
+        x_TD[...] = y.numpy()
+    return to_numpy(y, out_dtype)
+
+
+def _layer_norm_observed(result: Any, args: Args) -> Arrays:
+    return {"y": result, "x": args["x_TD"]}
+
+
+@layer_norm.with_cases
+def layer_norm_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, dtype, bias, replace in [
+        (1, 384, BFLOAT16, True, True),
+        (7, 64, FLOAT32, True, False),
+        (5, 100, BFLOAT16, False, False),
+        (3, 2047, FLOAT32, False, True),
+    ]:
+        yield _layer_norm_case(rng, tokens, width, dtype, bias, replace)
+    for tokens in (1, 512):
+        yield _layer_norm_case(rng, tokens, 384, BFLOAT16, True, True, bench=True)
+
+
+def _layer_norm_case(
+    rng: np.random.Generator,
+    tokens: int,
+    width: int,
+    dtype: np.dtype[Any],
+    bias: bool,
+    replace: bool,
+    bench: bool = False,
+) -> Case:
+    scale_T1 = 10.0 ** rng.uniform(-2, 3, (tokens, 1))
+    x_TD = ((rng.standard_normal((tokens, width)) + rng.uniform(-2, 2)) * scale_T1).astype(np.float32)
+    weight_D = rng.uniform(0.5, 2, width).astype(np.float32)
+    bias_D = rng.standard_normal(width).astype(np.float32) if bias else None
+
+    def build() -> Args:
+        return {
+            "x_TD": x_TD.copy(),
+            "weight_D": weight_D,
+            "bias_D": bias_D,
+            "eps": 1e-12,
+            "out_dtype": dtype,
+            "replace": replace,
+        }
+
+    # Where y is near zero, x - mean and the bias have cancelled.
+    close = Tolerance(tolerance(dtype).rtol, 1e-5)
+    return Case(
+        f"T{tokens} D{width} {dtype}{' bias' * bias}{' replace' * replace}",
+        build,
+        close,
+        observe=_layer_norm_observed,
+        bench=bench,
+        num_bytes=x_TD.nbytes * (1 + replace) + x_TD.size * dtype.itemsize,
+    )
 
 
 def _case(

@@ -1,6 +1,6 @@
-"""Picking rows: the hidden states whose logits are wanted.
+"""Picking rows of a matrix: hidden states whose logits are wanted, entries of an embedding table.
 
-Shape letters: T tokens, S picked rows, D width.
+Shape letters: T tokens, S picked rows, P rows of a table, D width.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tenon.ops.cases import EXACT, Case
+from tenon.ops.cases import EXACT, Args, Case
 from tenon.ops.select import op
 
 
@@ -29,3 +29,27 @@ def _case(rng: np.random.Generator, tokens: int, rows: int, width: int) -> Case:
     x_TD = rng.standard_normal((tokens, width)).astype(np.float32)
     rows_S = rng.integers(0, tokens, rows).astype(np.int32)
     return Case(f"T{tokens} S{rows} D{width}", lambda: {"x_TD": x_TD, "rows_S": rows_S}, EXACT)
+
+
+@op()
+def add_rows(x_TD: np.ndarray, table_PD: np.ndarray, rows_T: np.ndarray) -> np.ndarray:
+    """x_TD, to which row rows[t] of the table is added in place; float32; rows int32 in [0, P)."""
+    x_TD += table_PD[rows_T]
+    return x_TD
+
+
+@add_rows.with_cases
+def add_rows_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, rows, width in [(1, 1, 64), (9, 4, 384), (33, 40, 17)]:
+        yield _add_rows_case(rng, tokens, rows, width)
+
+
+def _add_rows_case(rng: np.random.Generator, tokens: int, rows: int, width: int) -> Case:
+    x_TD = rng.standard_normal((tokens, width)).astype(np.float32)
+    table_PD = rng.standard_normal((rows, width)).astype(np.float32)
+    rows_T = rng.integers(0, rows, tokens).astype(np.int32)
+
+    def build() -> Args:
+        return {"x_TD": x_TD.copy(), "table_PD": table_PD, "rows_T": rows_T}
+
+    return Case(f"T{tokens} P{rows} D{width}", build, EXACT)

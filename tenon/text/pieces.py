@@ -55,3 +55,17 @@ class SpacedPieces:
             except ValueError:
                 pass
         return token.replace(SPACE, " ").encode()
+
+
+class WordPieces:
+    """WordPiece (BERT): `##` marks what goes on with a word; any other token begins one, after a space."""
+
+    strip_first_space = True
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def to_bytes(self, token: str) -> bytes:
+        if token.startswith(self._prefix):
+            return token[len(self._prefix) :].encode()
+        return b" " + token.encode()

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tenon.errors import InvalidRequest, UnsupportedModel
 from tenon.text.ggml_vocab import SPACE
-from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces
+from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces, WordPieces
 
 
 class Tokenizer:
@@ -77,6 +77,40 @@ class Tokenizer:
             raise InvalidRequest(f"text is not valid Unicode: {text[:40]!a}", "prompt") from error
         return self._with_ends(ids) if add_special_tokens and not own else ids
 
+    def encode_input(
+        self,
+        text: str,
+        second: str | None = None,
+        *,
+        limit: int | None = None,
+        add_special_tokens: bool = True,
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of a text, or of two as the model was trained to see a pair; and which text each is of.
+
+        At most `limit` tokens: the ends of the texts are cut, that of the longer one first; special tokens
+        stay. Raises InvalidRequest for text that is not valid Unicode.
+        """
+        own = self._add_bos is None and self._add_eos is None
+        try:
+            encodings = [
+                self._fast.encode(t, add_special_tokens=False) for t in (text, second) if t is not None
+            ]
+        except TypeError as error:
+            raise InvalidRequest(f"text is not valid Unicode: {text[:40]!a}", "prompt") from error
+        if limit is not None:
+            pair = second is not None
+            ends = self._fast.num_special_tokens_to_add(pair) if own else len(self._with_ends([]))
+            room = max(0, limit - ends * add_special_tokens)
+            for encoding, length in zip(encodings, _shares([len(e) for e in encodings], room), strict=True):
+                encoding.truncate(length)
+        first, other = encodings if len(encodings) == 2 else (encodings[0], None)
+        whole = self._fast.post_process(first, other, add_special_tokens and own)
+        ids, types = whole.ids, whole.type_ids
+        if add_special_tokens and not own:
+            ids = self._with_ends(ids)
+            types = []
+        return ids, types if any(types) else []
+
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of the ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
         skip = self.special_ids if skip_special_tokens else frozenset()
@@ -125,6 +159,17 @@ class Tokenizer:
         return plain
 
 
+def _shares(lengths: list[int], room: int) -> list[int]:
+    """How much of each text stays when all must fit into `room`: the longest is cut first."""
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    short = min(lengths)
+    shares = [short, room - short] if 2 * short <= room else [room // 2, room - room // 2]
+    return shares if lengths[0] <= lengths[1] else shares[::-1]
+
+
 def _special_ids(fast: FastTokenizer) -> frozenset[int]:
     return frozenset(token for token, added in fast.get_added_tokens_decoder().items() if added.special)
 
@@ -139,6 +184,8 @@ def _pieces_of(fast: FastTokenizer) -> Pieces:
         return ByteLetters()
     if kinds == ["Metaspace"]:
         return SpacedPieces(steps[0].get("prepend_scheme", "always") != "never")
+    if kinds == ["WordPiece"]:
+        return WordPieces(steps[0]["prefix"])
     replaced = [(step["pattern"], step["content"]) for step in steps if step["type"] == "Replace"]
     if set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"} and replaced == [({"String": SPACE}, " ")]:
         return SpacedPieces("Strip" in kinds)

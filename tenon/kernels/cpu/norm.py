@@ -1,4 +1,4 @@
-"""RMSNorm on the CPU."""
+"""Norms on the CPU."""
 
 from __future__ import annotations
 
@@ -16,4 +16,29 @@ def rms_norm(x_TD: np.ndarray, weight_D: np.ndarray, eps: float, out_dtype: np.d
     rows, width = x_TD.shape
     y_TD = empty((rows, width), out_dtype)
     _native.rms_norm(dense(x_TD), dense(weight_D), address(y_TD), rows, width, eps, y_TD.dtype == BFLOAT16)
+    return y_TD
+
+
+def layer_norm(
+    x_TD: np.ndarray,
+    weight_D: np.ndarray,
+    bias_D: np.ndarray | None,
+    eps: float,
+    out_dtype: np.dtype[Any],
+    *,
+    replace: bool = False,
+) -> np.ndarray:
+    rows, width = x_TD.shape
+    y_TD = empty((rows, width), out_dtype)
+    _native.layer_norm(
+        dense(x_TD),
+        dense(weight_D),
+        0 if bias_D is None else dense(bias_D),
+        address(y_TD),
+        rows,
+        width,
+        eps,
+        replace,
+        y_TD.dtype == BFLOAT16,
+    )
     return y_TD

@@ -14,3 +14,8 @@ def gather_rows(x_TD: np.ndarray, rows_S: np.ndarray) -> np.ndarray:
     y_SD = empty((rows, width), np.float32)
     _native.gather_rows(dense(x_TD), dense(rows_S, np.int32), address(y_SD), rows, width)
     return y_SD
+
+
+def add_rows(x_TD: np.ndarray, table_PD: np.ndarray, rows_T: np.ndarray) -> np.ndarray:
+    _native.add_rows(dense(x_TD), dense(table_PD), dense(rows_T, np.int32), *x_TD.shape)
+    return x_TD

@@ -28,6 +28,8 @@ void run_op(const char* op, Kernel<Args> kernel, const Args& args) {
 void bind_attention(nb::module_& m);
 void bind_base(nb::module_& m);
 void bind_batch(nb::module_& m);
+void bind_full_attention(nb::module_& m);
+void bind_pooling(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_sampling(nb::module_& m);

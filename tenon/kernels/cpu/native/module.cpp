@@ -5,6 +5,8 @@ NB_MODULE(_native, m) {
     tenon::bind_attention(m);
     tenon::bind_base(m);
     tenon::bind_batch(m);
+    tenon::bind_full_attention(m);
+    tenon::bind_pooling(m);
     tenon::bind_rope(m);
     tenon::bind_rowwise(m);
     tenon::bind_sampling(m);

@@ -12,6 +12,26 @@ void bind_rowwise(nb::module_& m) {
                RmsNormArgs{pointer<const float>(x_TD), pointer<const float>(weight_D), pointer<void>(y_TD),
                            count(rows), width, eps, to_bf16 ? 2 : 4});
     });
+    m.def("layer_norm", [](uintptr_t x_TD, uintptr_t weight_D, uintptr_t bias_D, uintptr_t y_TD, int64_t rows,
+                           int width, float eps, bool replace, bool to_bf16) {
+        const RowwiseKernels& kernels = rowwise_kernels();
+        run_op(
+            "layer_norm", to_bf16 ? kernels.layer_norm_bf16 : kernels.layer_norm_f32,
+            LayerNormArgs{pointer<float>(x_TD), pointer<const float>(weight_D), pointer<const float>(bias_D),
+                          pointer<void>(y_TD), count(rows), width, eps, replace, to_bf16 ? 2 : 4});
+    });
+    m.def("gelu",
+          [](uintptr_t x, uintptr_t y_TF, int64_t rows, int width, bool gated, bool tanh_form, bool to_bf16) {
+              const RowwiseKernels& kernels = rowwise_kernels();
+              run_op(gated ? "gelu_mul" : "gelu", to_bf16 ? kernels.gelu_bf16 : kernels.gelu_f32,
+                     GeluArgs{pointer<const float>(x), pointer<void>(y_TF), count(rows), width, gated,
+                              tanh_form, to_bf16 ? 2 : 4});
+          });
+    m.def("add_rows", [](uintptr_t x_TD, uintptr_t table_PD, uintptr_t rows_T, int64_t rows, int width) {
+        run_op("add_rows", rowwise_kernels().add_rows,
+               AddRowsArgs{pointer<float>(x_TD), pointer<const float>(table_PD),
+                           pointer<const int32_t>(rows_T), count(rows), width});
+    });
     m.def("silu_mul", [](uintptr_t gate_up_T2F, uintptr_t y_TF, int64_t rows, int width, bool to_bf16) {
         const RowwiseKernels& kernels = rowwise_kernels();
         run_op("silu_mul", to_bf16 ? kernels.silu_mul_bf16 : kernels.silu_mul_f32,

@@ -1,4 +1,4 @@
-// Ops that treat each row alone: RMSNorm, SiLU-gated product, picking rows. Contracts: tenon/ops/norm.py,
+// Ops that treat each row alone: norms, activations, picking rows. Contracts: tenon/ops/norm.py,
 // activation.py, rows.py.
 #pragma once
 
@@ -17,6 +17,37 @@ struct RmsNormArgs {
 
     Work work(const StepDims& dims) const {
         return {double(rows.at(dims)) * width * (4 + out_bytes), 4.0 * rows.at(dims) * width};
+    }
+};
+
+struct LayerNormArgs {
+    float* x_TD;  // written only with `replace`
+    const float* weight_D;
+    const float* bias_D;  // or null
+    void* y_TD;           // may be x_TD
+    Count rows;
+    int32_t width;
+    float eps;
+    bool replace;
+    int32_t out_bytes;
+
+    Work work(const StepDims& dims) const {
+        return {double(rows.at(dims)) * width * (4 + out_bytes + (replace ? 4 : 0)),
+                8.0 * rows.at(dims) * width};
+    }
+};
+
+// Of each row x, or of a row's first half times its second.
+struct GeluArgs {
+    const float* x;
+    void* y_TF;
+    Count rows;
+    int32_t width;  // F
+    bool gated, tanh_form;
+    int32_t out_bytes;
+
+    Work work(const StepDims& dims) const {
+        return {double(rows.at(dims)) * width * ((gated ? 8 : 4) + out_bytes), 40.0 * rows.at(dims) * width};
     }
 };
 
@@ -42,10 +73,25 @@ struct GatherRowsArgs {
     Work work(const StepDims& dims) const { return {8.0 * rows.at(dims) * width, 0}; }
 };
 
+struct AddRowsArgs {
+    float* x_TD;
+    const float* table_PD;
+    const int32_t* rows_T;
+    Count rows;
+    int32_t width;
+
+    Work work(const StepDims& dims) const {
+        return {12.0 * rows.at(dims) * width, 1.0 * rows.at(dims) * width};
+    }
+};
+
 struct RowwiseKernels {
     Kernel<RmsNormArgs> rms_norm_bf16, rms_norm_f32;
+    Kernel<LayerNormArgs> layer_norm_bf16, layer_norm_f32;
+    Kernel<GeluArgs> gelu_bf16, gelu_f32;
     Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32;
     Kernel<GatherRowsArgs> gather_rows;
+    Kernel<AddRowsArgs> add_rows;
 };
 
 TENON_DECLARE_KERNELS(RowwiseKernels, rowwise_kernels)

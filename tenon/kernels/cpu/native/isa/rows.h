@@ -41,24 +41,29 @@ TENON_INLINE void store_part(T* p, F32x16 x, int n) {
         store_n(p, x, n);
 }
 
-// Sum of squares: four running sums of 16 lanes, vector i going to sum i % 4; then (s0 + s1) + (s2 + s3),
-// then the lanes' tree.
-TENON_INLINE float sum_of_squares(const float* x, int64_t width) {
+// Sum of f(vector) over a row: four running sums of 16 lanes, vector i going to sum i % 4; then
+// (s0 + s1) + (s2 + s3), then the lanes' tree. f(x, sum) adds a vector to a running sum; of the last, shorter
+// vector, `fill` stands for the elements that are not there.
+template <class F>
+TENON_INLINE float sum_over(const float* x, int64_t width, float fill, const F& f) {
     F32x16 s0 = zero_f32(), s1 = s0, s2 = s0, s3 = s0;
     int64_t i = 0;
     for (; i + 64 <= width; i += 64) {
-        const F32x16 a = load(x + i), b = load(x + i + 16), c = load(x + i + 32), d = load(x + i + 48);
-        s0 = fma(a, a, s0);
-        s1 = fma(b, b, s1);
-        s2 = fma(c, c, s2);
-        s3 = fma(d, d, s3);
+        s0 = f(load(x + i), s0);
+        s1 = f(load(x + i + 16), s1);
+        s2 = f(load(x + i + 32), s2);
+        s3 = f(load(x + i + 48), s3);
     }
     F32x16* const sums[] = {&s0, &s1, &s2, &s3};
     for (int s = 0; i < width; i += 16, ++s) {
-        const F32x16 a = load_n(x + i, width - i < 16 ? int(width - i) : 16);
-        *sums[s] = fma(a, a, *sums[s]);
+        const int n = width - i < 16 ? int(width - i) : 16;
+        *sums[s] = f(select(first_n(n), load_n(x + i, n), splat(fill)), *sums[s]);
     }
     return reduce_add((s0 + s1) + (s2 + s3));
+}
+
+TENON_INLINE float sum_of_squares(const float* x, int64_t width) {
+    return sum_over(x, width, 0.0f, [](F32x16 a, F32x16 sum) TENON_LAMBDA { return fma(a, a, sum); });
 }
 
 // 1 / sqrt(mean(x^2) + eps); every operation is correctly rounded by IEEE 754.

@@ -19,6 +19,65 @@ void rms_norm(const RmsNormArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+// The variance is that of the differences from the mean, which the first pass gives.
+template <class T>
+void layer_norm(const LayerNormArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    for_rows(pool, args.rows.at(dims), 2 * width, [&](int64_t row) {
+        float* x = args.x_TD + row * width;
+        T* y = static_cast<T*>(args.y_TD) + row * width;
+        const float mean =
+            sum_over(x, width, 0.0f, [](F32x16 a, F32x16 sum) TENON_LAMBDA { return sum + a; }) /
+            float(width);
+        const F32x16 center = splat(mean);
+        const float variance = sum_over(x, width, mean,
+                                        [&](F32x16 a, F32x16 sum) TENON_LAMBDA {
+                                            const F32x16 d = a - center;
+                                            return fma(d, d, sum);
+                                        }) /
+                               float(width);
+        const F32x16 scale = splat(1.0f / __builtin_sqrtf(variance + args.eps));
+        for_vectors(width, [&](int64_t i, int n) {
+            F32x16 z = (load_part(x + i, n) - center) * scale * load_part(args.weight_D + i, n);
+            if (args.bias_D) z = z + load_part(args.bias_D + i, n);
+            if (args.replace) store_part(x + i, z, n);
+            store_part(y + i, z, n);
+        });
+    });
+}
+
+// x Phi(x), exactly or in the form of Hendrycks & Gimpel with tanh: x sigmoid(2 sqrt(2 / pi) (x + c x^3)).
+template <bool tanh_form>
+TENON_INLINE F32x16 gelu_of(F32x16 x) {
+    if constexpr (tanh_form) {
+        const F32x16 cubic = fma(x * x * x, splat(0.044715f), x);
+        return x * sigmoid(splat(1.59576912f) * cubic);
+    }
+    return x * (splat(0.5f) * (splat(1.0f) + erf(x * splat(0.707106781f))));
+}
+
+template <class T, bool gated, bool tanh_form>
+void gelu_rows(const GeluArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    for_rows(pool, args.rows.at(dims), 8 * width, [&](int64_t row) {
+        const float* x = args.x + row * width * (gated ? 2 : 1);
+        T* y = static_cast<T*>(args.y_TF) + row * width;
+        for_vectors(width, [&](int64_t i, int n) {
+            F32x16 z = gelu_of<tanh_form>(load_part(x + i, n));
+            if constexpr (gated) z = z * load_part(x + width + i, n);
+            store_part(y + i, z, n);
+        });
+    });
+}
+
+template <class T>
+void gelu(const GeluArgs& args, const StepDims& dims, Pool& pool) {
+    if (args.gated)
+        (args.tanh_form ? gelu_rows<T, true, true> : gelu_rows<T, true, false>)(args, dims, pool);
+    else
+        (args.tanh_form ? gelu_rows<T, false, true> : gelu_rows<T, false, false>)(args, dims, pool);
+}
+
 template <class T>
 void silu_mul(const SiluMulArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t width = args.width;
@@ -43,9 +102,21 @@ void gather_rows(const GatherRowsArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+void add_rows(const AddRowsArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    for_rows(pool, args.rows.at(dims), width, [&](int64_t row) {
+        const float* from = args.table_PD + args.rows_T[row] * width;
+        float* to = args.x_TD + row * width;
+        for_vectors(width, [&](int64_t i, int n) {
+            store_part(to + i, load_part(to + i, n) + load_part(from + i, n), n);
+        });
+    });
+}
+
 }  // namespace
 
-extern const RowwiseKernels rowwise_kernels{rms_norm<bf16>, rms_norm<float>, silu_mul<bf16>, silu_mul<float>,
-                                            gather_rows};
+extern const RowwiseKernels rowwise_kernels{
+    rms_norm<bf16>, rms_norm<float>, layer_norm<bf16>, layer_norm<float>, gelu<bf16>,
+    gelu<float>,    silu_mul<bf16>,  silu_mul<float>,  gather_rows,       add_rows};
 
 }  // namespace tenon::TENON_ISA

@@ -29,4 +29,38 @@ TENON_INLINE F32x16 exp(F32x16 x) {
     return select(eq(x, x), y, x);
 }
 
+// p0 + p1 x + ... by Horner's rule.
+template <int count>
+TENON_INLINE F32x16 polynomial(const float (&p)[count], F32x16 x) {
+    F32x16 y = splat(p[count - 1]);
+    for (int i = count - 2; i >= 0; --i) y = fma(y, x, splat(p[i]));
+    return y;
+}
+
+// erf(x), absolute error below 2e-7. Minimax polynomials, fitted in double precision: below 1 of erf(x) / x
+// in x^2, above of log(erfc(|x|)); from 4 on erf is 1 in float32.
+TENON_INLINE F32x16 erf(F32x16 x) {
+    constexpr float inner[] = {1.1283792f,   -0.37612638f,    0.11283783f,    -0.026865445f,
+                               0.005221075f, -0.00084847125f, 0.00011270549f, -9.680144e-06f};
+    constexpr float outer[] = {0.0001781093f,  -1.1295273f,    -0.633333f,      -0.10827828f,  0.025101613f,
+                               -0.0041537066f, 0.00042648547f, -1.9259538e-05f, -1.699655e-07f};
+    const F32x16 t = min(abs(x), splat(4.0f));
+    const F32x16 near = x * polynomial(inner, t * t);
+    const F32x16 far = splat(1.0f) - exp(polynomial(outer, t));
+    const F32x16 y = select(lt(t, splat(1.0f)), near, select(lt(x, zero_f32()), zero_f32() - far, far));
+    return select(eq(x, x), y, x);
+}
+
+// 1 / (1 + e^-x).
+TENON_INLINE F32x16 sigmoid(F32x16 x) {
+    return splat(1.0f) / (splat(1.0f) + exp(zero_f32() - x));
+}
+
+// tanh(x), absolute error below 2e-7.
+TENON_INLINE F32x16 tanh(F32x16 x) {
+    const F32x16 e = exp(splat(-2.0f) * abs(x));
+    const F32x16 y = (splat(1.0f) - e) / (splat(1.0f) + e);
+    return select(lt(x, zero_f32()), zero_f32() - y, y);
+}
+
 }  // namespace tenon::TENON_ISA

@@ -5,6 +5,7 @@
 
 #define TENON_INLINE static inline __attribute__((always_inline))
 #define TENON_INLINE_MEMBER inline __attribute__((always_inline))
+#define TENON_LAMBDA __attribute__((always_inline))
 
 namespace tenon {
 

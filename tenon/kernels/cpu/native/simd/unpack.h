@@ -18,7 +18,6 @@ TENON_INLINE void unroll(F f) {
         f(Index<n - 1>{});
     }
 }
-#define TENON_LAMBDA __attribute__((always_inline))
 
 constexpr bool has_u4(Format f) {
     return f == Format::s4_d16 || f == Format::u4_dm16 || f == Format::u4_dm32;
