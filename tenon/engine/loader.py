@@ -109,7 +109,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
     if spec.pooling is not None:
         states_pass = StatesPass(cast("PoolingModel", model), kv, limits, preparer.example())
         pooling_runner = PoolingRunner(cast("PoolingModel", model), states_pass)
-        engine = PoolingEngine(scheduler, table, preparer, pooling_runner, guides, ready)
+        engine = PoolingEngine(scheduler, table, preparer, pooling_runner, guides, ready)  # type: ignore[arg-type]
         how = states_pass.how
         ready.info |= {
             "task": spec.pooling.task,
