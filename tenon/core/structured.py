@@ -128,11 +128,11 @@ def check_schema(schema: Any, where: str) -> None:
             for inner in (node.values() if isinstance(node, dict) else node)
         ]
     else:
-        raise InvalidRequest(f"{where} is nested more than {MAX_DEPTH} levels deep", where, "invalid_schema")
+        raise InvalidRequest(f"{where} is nested more than {MAX_DEPTH} levels deep", where)
     if len(json.dumps(schema).encode()) > MAX_SCHEMA_BYTES:
-        raise InvalidRequest(f"{where} is larger than {MAX_SCHEMA_BYTES} bytes", where, "invalid_schema")
+        raise InvalidRequest(f"{where} is larger than {MAX_SCHEMA_BYTES} bytes", where)
 
 
 def _wrong(reason: str, name: str = "") -> InvalidRequest:
     field = f"structured_outputs.{name}" if name else "structured_outputs"
-    return InvalidRequest(f"{field} {reason}", field, "invalid_structured_outputs")
+    return InvalidRequest(f"{field} {reason}", field)

@@ -24,7 +24,10 @@ class Place(NamedTuple):
     phase: Phase
     pair: int = -1  # inside which
     tail: bytes = b""  # of the text, as far as a marker may have begun in it
-    num_tokens: int = 0  # inside, all in all
+    num_tokens: int = 0  # inside, all in all, markers aside
+    sizes: tuple[
+        int, ...
+    ] = ()  # inside: bytes of the last tokens, as far back as the closing marker may begin
 
 
 class Tracker:
@@ -45,9 +48,8 @@ class Tracker:
     def after(self, place: Place, data: bytes) -> Place:
         """The place behind a token with these bytes."""
         if place.phase is Phase.INSIDE:
-            reached = self._inside(place, data)
-            still = reached.phase is Phase.INSIDE
-            return reached._replace(num_tokens=place.num_tokens + still)
+            counted = place._replace(num_tokens=place.num_tokens + 1, sizes=(*place.sizes, len(data)))
+            return self._inside(counted, data)
         return self._outside(place, place.tail + data)
 
     def closer(self, place: Place) -> bytes:
@@ -73,9 +75,9 @@ class Tracker:
         ends += [(at, 0) for marker in self.ended_by if (at := text.find(marker)) >= 0]
         if not ends:
             keep = max(map(len, (closer, *self.ended_by))) - 1
-            return place._replace(tail=text[-keep:] if keep else b"")
+            return place._replace(tail=text[-keep:] if keep else b"", sizes=place.sizes[-keep - 1 :])
         at, size = min(ends)
-        behind = Place(Phase.START, num_tokens=place.num_tokens)
+        behind = Place(Phase.START, num_tokens=place.num_tokens - _tokens_from(at, len(text), place.sizes))
         return self._outside(behind, text[at + size :]) if size else behind._replace(phase=Phase.CONTENT)
 
     def _outside(self, place: Place, text: bytes) -> Place:
@@ -102,6 +104,17 @@ class Tracker:
             if text.startswith(opener, at):
                 return self._inside(Place(Phase.INSIDE, i, b"", place.num_tokens), text[at + len(opener) :])
         return None
+
+
+def _tokens_from(at: int, end: int, sizes: tuple[int, ...]) -> int:
+    """How many of the last tokens of a text that ends at `end` begin at `at` or later."""
+    count = 0
+    for size in reversed(sizes):
+        end -= size
+        if end < at:
+            break
+        count += 1
+    return count
 
 
 def cut_character(data: bytes) -> bool:

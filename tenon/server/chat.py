@@ -73,6 +73,7 @@ def turn_of(request: ChatRequest) -> Turn:
         template_variables=request.chat_template_kwargs or {},
         response_format=request.response_format,
         structured_outputs=request.structured_outputs,
+        thinking_budget=_thinking_budget(request),
         sampling=request.sampling(),
         max_tokens=other if limit is None else limit,
         logprobs=_top_logprobs(request),
@@ -80,6 +81,9 @@ def turn_of(request: ChatRequest) -> Turn:
         cache_salt=request.cache_salt,
         names={
             "template_variables": "chat_template_kwargs",
+            "thinking_budget": "thinking_token_budget"
+            if request.thinking_budget is None
+            else "thinking_budget",
             **({} if limit is None else {"max_tokens": "max_completion_tokens"}),
         },
     )
@@ -95,6 +99,15 @@ def _message(message: Message) -> dict[str, Any]:
         "tool_call_id": message.tool_call_id,
         "reasoning_content": message.reasoning_content or message.reasoning,
     }
+
+
+def _thinking_budget(request: ChatRequest) -> int | None:
+    one, other = request.thinking_token_budget, request.thinking_budget
+    if one is not None and other is not None and one != other:
+        raise bad_request(
+            "thinking_token_budget and thinking_budget mean the same and differ: give one", "thinking_budget"
+        )
+    return other if one is None else one
 
 
 def _tool_choice(choice: Any) -> str | tuple[str]:

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from tenon.server.answer import Head, generation, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
-from tenon.server.constraint import constrain_text
+from tenon.server.constraint import text_constraint
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.logprobs import completion_logprobs
 from tenon.server.prompt import MAX_PROMPTS, completion_prompts, room
@@ -39,7 +39,7 @@ async def create(call: Call, request: CompletionRequest) -> None:
     """Generate for every prompt, and send the answer in whole or in chunks."""
     request.refuse_unsupported()
     request.check_stream_options()
-    constrain_text(request.response_format, request.structured_outputs)
+    outputs = text_constraint(request.response_format, request.structured_outputs)
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
     model, engine = await call.model(request.model)
@@ -54,7 +54,7 @@ async def create(call: Call, request: CompletionRequest) -> None:
         if request.max_tokens is None:
             wanted = min(wanted, room(ids, engine, None, "max_tokens"))
         params = sampling_params(
-            request.sampling(),
+            request.sampling() | {"structured_outputs": outputs},
             call.app.settings.default_sampling,
             max_tokens=room(ids, engine, wanted if shows_output else 1, "max_tokens"),
             logprobs=request.logprobs,
@@ -66,6 +66,8 @@ async def create(call: Call, request: CompletionRequest) -> None:
             echo = engine.tokenizer.decode(ids, params.skip_special_tokens) if text is None else text
         request_id, priority = f"{head.id}-{position}", request.priority_value()
         run = generation(call, engine, request_id, ids, params, priority, request.cache_salt)
+        if request.response_format is not None:
+            run.grammar_from = "response_format"
         runs.append(Run(run, echo, shows_output))
     await reply(call, bool(request.stream), chunks(request, head, runs), fold)
 

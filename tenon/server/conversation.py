@@ -78,9 +78,16 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
     """The answer to a turn, not yet started. Raises ApiError or InvalidRequest."""
     prepared = await prepare(call, turn)
     with turn.naming():
-        constrain(turn, prepared.tools)
+        constraint = constrain(
+            turn,
+            prepared.dialect,
+            prepared.engine.tokenizer,
+            prepared.tools,
+            prepared.tail,
+            prefill(turn),
+        )
         params = sampling_params(
-            turn.sampling,
+            turn.sampling | constraint,
             call.app.settings.default_sampling,
             max_tokens=_max_tokens(turn, prepared),
             logprobs=turn.logprobs,
@@ -96,7 +103,9 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             turn.priority,
             turn.cache_salt,
         )
-        return Conversation(prepared, run, prefill(turn))
+        if turn.response_format is not None:
+            run.grammar_from = "response_format"
+        return Conversation(turn, prepared, run, prefill(turn))
 
 
 def _max_tokens(turn: Turn, prepared: Prepared) -> int:
@@ -123,6 +132,7 @@ class _Choice(msgspec.Struct):
 class Conversation:
     """One answer being generated: its run, and the parser of each of its choices."""
 
+    turn: Turn
     prepared: Prepared
     run: Generation
     prefill: str
@@ -134,9 +144,10 @@ class Conversation:
 
     async def said(self) -> AsyncGenerator[Said, None]:
         """What the model says, as it comes. Closing this generator early ends the answer."""
-        async with aclosing(self.run.deltas()) as deltas:
-            async for delta in deltas:
-                yield self._read(delta)
+        with self.turn.naming():
+            async with aclosing(self.run.deltas()) as deltas:
+                async for delta in deltas:
+                    yield self._read(delta)
 
     def _read(self, delta: Delta) -> Said:
         choice = self._choices.get(delta.index)

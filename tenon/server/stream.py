@@ -6,12 +6,14 @@ Streaming sends chunks made of these deltas; a whole answer is the fold of the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from tenon.core.outputs import CompletionOutput, RequestOutput, TokenLogprobs
 from tenon.core.sampling import SamplingParams
+from tenon.errors import InvalidRequest
+from tenon.grammar.thinking import Place, Tracker
 from tenon.server.engine import Engine
 from tenon.server.errors import ApiError
 from tenon.server.metrics import RequestMeter
@@ -40,6 +42,7 @@ class _Sent:
     tokens: int = 0
     logprobs: int = 0
     finished: bool = False
+    place: Place | None = None  # in the thinking
 
 
 @dataclass(slots=True)
@@ -57,7 +60,15 @@ class Generation:
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
+    grammar_from: str = "structured_outputs"  # the field of the request that its grammar was made of
+    num_reasoning_tokens: int | None = None  # None: the output is not read for thinking
+    _tracker: Tracker | None = None
     _sent: dict[int, _Sent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.params.thinking is not None:
+            self._tracker = Tracker(self.params.thinking)
+            self.num_reasoning_tokens = 0
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas in order of production. Closing this generator early aborts the request."""
@@ -69,7 +80,7 @@ class Generation:
             background=self.background,
             cache_salt=self.cache_salt,
         )
-        with self.meter:
+        with self.meter, self._naming():
             async with aclosing(outputs):
                 async for output in outputs:
                     self._note(output)
@@ -78,6 +89,16 @@ class Generation:
                         if not delta.empty:
                             self.meter.delta(delta.index, len(delta.token_ids), delta.finish_reason)
                             yield delta
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """What the engine says of a grammar is about the field that it came from."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.param != "structured_outputs":
+                raise
+            raise InvalidRequest(f"{self.grammar_from}: {error}", self.grammar_from, error.code) from None
 
     def _note(self, output: RequestOutput) -> None:
         if output.prompt_logprobs is not None:
@@ -105,7 +126,18 @@ class Generation:
         sent.logprobs = len(logprobs)
         sent.finished = choice.finish_reason is not None
         self.num_generated_tokens += len(delta.token_ids)
+        if self._tracker is not None:
+            self._think(sent, self._tracker, delta.token_ids)
         return delta
+
+    def _think(self, sent: _Sent, tracker: Tracker, token_ids: list[int]) -> None:
+        """Count the tokens of thinking, one by one: however they come, the count is the same."""
+        place = before = sent.place or tracker.begin()
+        for token in token_ids:
+            place = tracker.after(place, self.engine.tokenizer.token_bytes(token))
+        sent.place = place
+        assert self.num_reasoning_tokens is not None
+        self.num_reasoning_tokens += place.num_tokens - before.num_tokens
 
 
 def usage(generations: Sequence[Generation]) -> Usage:
@@ -114,6 +146,9 @@ def usage(generations: Sequence[Generation]) -> Usage:
         sum(len(g.prompt_token_ids) for g in generations),
         sum(g.num_generated_tokens for g in generations),
         sum(g.num_cached_tokens for g in generations),
+        sum(counts)
+        if (counts := [g.num_reasoning_tokens for g in generations if g.num_reasoning_tokens is not None])
+        else None,
     )
 
 

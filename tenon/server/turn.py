@@ -33,6 +33,7 @@ class Turn(msgspec.Struct, kw_only=True):
     template_variables: dict[str, Any] = {}
     response_format: Any = None  # OpenAI's object
     structured_outputs: Any = None  # vLLM's object
+    thinking_budget: int | None = None  # most tokens of thinking
     sampling: dict[str, Any] = {}
     max_tokens: int | None = None  # None: all that fits
     max_tokens_may_exceed: bool = False  # the context, which then ends the answer; else that is an error

@@ -63,6 +63,9 @@ def test_other_markers_that_end_it():
 def test_tokens_inside_are_counted():
     assert place_after(tracker(), ["<think>", "a", "b", "</think>", "c"]).num_tokens == 2
     assert place_after(tracker(inside=0), ["a", "b"]).num_tokens == 2
+    assert place_after(tracker(inside=0), [*"abc</thi</think>x"]).num_tokens == 8
+    assert place_after(tracker(inside=0), ["ab", "c</", "think", ">\n", "x"]).num_tokens == 2
+    assert place_after(tracker(), [*"<think>ab</think>", *"<think>c"]).num_tokens == 3
     assert place_after(tracker(), ["x", "y"]).num_tokens == 0
 
 

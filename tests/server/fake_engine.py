@@ -66,6 +66,7 @@ class FakeEngine:
         self.stats = EngineStats(kv_blocks_total=100)
         self.die_after: int | None = None
         self.fail_after: int | None = None
+        self.refuse: InvalidRequest | None = None  # what every stream begins with
         self.requests: list[FakeStream] = []
 
     @property
@@ -116,6 +117,8 @@ class FakeStream:
     async def __anext__(self) -> RequestOutput:
         if self.finished:
             raise StopAsyncIteration
+        if self.engine.refuse is not None:
+            raise self.engine.refuse
         await asyncio.sleep(self.engine.delay)
         self.steps += 1
         if self.engine.fail_after is not None and self.steps > self.engine.fail_after:

@@ -255,8 +255,8 @@ async def test_api_key_makes_the_cache_salt(engine):
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"thinking_token_budget": 5}, "thinking_token_budget"),
+        ({"thinking_budget": 5}, "thinking_budget"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"functions": [{"name": "f"}]}, "functions"),

@@ -45,8 +45,11 @@ SHARED: dict[str, list] = {
     "user": [1, []],
     "metadata": [1, {"a": 1}],
     "model": [1, []],
-    "structured_outputs": [{"json": {}}, 1],
-    "response_format": [{"type": "json_schema"}, "x", 1, []],
+    "structured_outputs": [1, {}, {"json": 1}, {"json": "{"}, {"regex": 1}, {"regex": "a" * 5000},
+                           {"what": 1}, {"regex": "a", "choice": ["a"]}, {"choice": []}, {"grammar": ""},
+                           {"json_object": 1}, {"structural_tag": "x"}],
+    "response_format": [{"type": "json_schema"}, "x", 1, [], {"type": "x"},
+                        {"type": "json_schema", "json_schema": {"schema": 1}}],
     "use_beam_search": [True, "x"],
     "logits_processors": [["x"]],
     "frobnicate": [1, None],
@@ -69,6 +72,8 @@ CHAT_ONLY: dict[str, list] = {
     "tool_choice": [1, "x", "required", {}],
     "parallel_tool_calls": ["x", 1],
     "reasoning_effort": [1, "x"],
+    "thinking_token_budget": [*WHOLE, -1, 5],
+    "thinking_budget": [*WHOLE, -1, 5],
     "chat_template_kwargs": [1, "x", {"a": 1}],
 }  # fmt: skip
 TEXT_ONLY: dict[str, list] = {

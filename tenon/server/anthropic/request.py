@@ -48,6 +48,7 @@ def answer_turn(request: MessagesRequest) -> Turn:
     return msgspec.structs.replace(
         prompt_turn(request),
         sampling=sampling,
+        thinking_budget=_thinking_budget(request),
         max_tokens=request.max_tokens,
         max_tokens_may_exceed=True,
     )
@@ -148,6 +149,10 @@ def _tool_choice(choice: Any) -> str | tuple[str]:
         case ChoiceTool():
             return (choice.name,)
     return "auto"
+
+
+def _thinking_budget(request: CountRequest) -> int | None:
+    return request.thinking.budget_tokens if isinstance(request.thinking, ThinkingEnabled) else None
 
 
 def _thinking(request: CountRequest) -> bool | None:

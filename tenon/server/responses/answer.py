@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 
 from msgspec.structs import replace
 
@@ -16,7 +15,6 @@ from tenon.server.blocks import Block, Blocks, Closed, Grown, Opened
 from tenon.server.conversation import Conversation, Said
 from tenon.server.errors import as_api_error
 from tenon.server.logprobs import chat_logprobs
-from tenon.server.prompt import offload
 from tenon.server.responses.request import top_logprobs
 from tenon.server.schema.chat import TokenLogprob
 from tenon.server.schema.responses import (
@@ -120,7 +118,7 @@ async def _events(
                         response.output = [*response.output, event.item]
                     yield event
                 if said.reason:
-                    yield await _end(response, said, conversation)
+                    yield _end(response, said, conversation)
     except Exception as error:
         if started:
             problem = as_api_error(error, request_id)
@@ -130,8 +128,8 @@ async def _events(
         raise
 
 
-async def _end(response: Response, said: Said, conversation: Conversation) -> About:
-    response.usage = await _usage(response, conversation)
+def _end(response: Response, said: Said, conversation: Conversation) -> About:
+    response.usage = _usage(conversation)
     if said.reason == "length":
         response.status = "incomplete"
         response.incomplete_details = Incomplete("max_output_tokens")
@@ -141,21 +139,13 @@ async def _end(response: Response, said: Said, conversation: Conversation) -> Ab
     return Completed(response=replace(response))
 
 
-async def _usage(response: Response, conversation: Conversation) -> Usage:
-    """Tokens of reasoning are counted in its text, so that they do not depend on how the tokens came."""
+def _usage(conversation: Conversation) -> Usage:
     counts = usage([conversation.run])
-    thoughts = [
-        part.text for item in response.output if isinstance(item, ReasoningItem) for part in item.content
-    ]
-    encode = conversation.run.engine.tokenizer.encode
-    thought_tokens = 0
-    for text in thoughts:
-        thought_tokens += len(await offload(len(text), partial(encode, text, False)))
     return Usage(
         input_tokens=counts.prompt_tokens,
         input_tokens_details=InputDetails(counts.prompt_tokens_details.cached_tokens),
         output_tokens=counts.completion_tokens,
-        output_tokens_details=OutputDetails(min(thought_tokens, counts.completion_tokens)),
+        output_tokens_details=OutputDetails(conversation.run.num_reasoning_tokens or 0),
         total_tokens=counts.total_tokens,
     )
 

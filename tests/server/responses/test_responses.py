@@ -112,7 +112,7 @@ async def test_reasoning_text_and_a_call():
     assert (call["type"], call["name"]) == ("function_call", "get_weather")
     assert json.loads(call["arguments"]) == {"city": "Paris"}
     assert call["call_id"].startswith("call_")
-    assert answer["usage"]["output_tokens_details"] == {"reasoning_tokens": len("Hm.")}
+    assert answer["usage"]["output_tokens_details"] == {"reasoning_tokens": len("\nHm.\n")}
     assert answer["usage"]["total_tokens"] == sum(answer["usage"][f"{k}_tokens"] for k in ("input", "output"))
     assert answer["completed_at"] >= answer["created_at"]
 

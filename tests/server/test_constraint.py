@@ -1,0 +1,116 @@
+"""What requests ask of their output reaches the engine as a constraint, and what it says of it comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenon.core.structured import StructuredOutputs
+from tenon.errors import InvalidRequest
+from tests.server.test_output_format import HARMONY, HI, TEMPLATE, body, client_of, scripted
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+THINK = {"chat_template_kwargs": {"enable_thinking": True}}
+
+
+async def sent(engine, path=CHAT, **fields):
+    """The parameters that a request reaches the engine with."""
+    response = await client_of(engine).post(path, fields)
+    assert response.status_code == 200, response.text
+    return engine.requests[-1].params
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, StructuredOutputs(json_object=True)),
+        ({"response_format": FORMAT}, StructuredOutputs(json=SCHEMA)),
+        ({"structured_outputs": {"json": SCHEMA, "regex": None}}, StructuredOutputs(json=SCHEMA)),
+        ({"structured_outputs": {"regex": "a+"}}, StructuredOutputs(regex="a+")),
+        ({"structured_outputs": {"choice": ["a", "b"]}}, StructuredOutputs(choice=["a", "b"])),
+        ({"structured_outputs": {"grammar": "start: /a/"}}, StructuredOutputs(grammar="start: /a/")),
+        (
+            {"structured_outputs": {"json_object": True, "disable_any_whitespace": True}},
+            StructuredOutputs(json_object=True, disable_any_whitespace=True),
+        ),
+    ],
+)
+async def test_what_reaches_the_engine(fields, expected):
+    engine = scripted("Hi.")
+    for path, start in ((CHAT, {"messages": HI}), (TEXT, {"prompt": "a"})):
+        params = await sent(engine, path, **start, **fields)
+        assert params.structured_outputs == expected
+        if expected is not None and expected.json:
+            assert list(params.structured_outputs.json["properties"]) == ["b", "a"]
+
+
+async def test_both_kinds_exclude_each_other():
+    fields = body(response_format={"type": "json_object"}, structured_outputs={"regex": "a"})
+    status, error = await client_of(scripted("Hi.")).error(CHAT, fields)
+    assert (status, error["param"]) == (400, "response_format")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": FORMAT}, "response_format"),
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+    ],
+)
+async def test_a_grammar_that_the_engine_refuses_is_a_400(fields, param, stream):
+    engine = scripted("Hi.")
+    engine.refuse = InvalidRequest("llguidance: not supported: x", "structured_outputs", "invalid_grammar")
+    for path, start in ((CHAT, {"messages": HI}), (TEXT, {"prompt": "a"})):
+        status, error = await client_of(engine).error(path, {**start, **fields, "stream": stream})
+        assert (status, error["param"], error["code"]) == (400, param, "invalid_grammar")
+        assert error["message"].startswith(param)
+        assert "not supported: x" in error["message"]
+
+
+async def test_thinking_reaches_the_engine():
+    engine = scripted("Hi.")
+    free = (await sent(engine, messages=HI)).thinking
+    assert (free.pairs, free.inside, free.may_open) == ([("<think>", "</think>")], -1, True)
+    assert bytes(free.closing[0]) == b"\n</think>"
+    inside = (await sent(engine, messages=HI, **THINK)).thinking
+    assert inside.inside == 0
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert (await sent(engine, messages=HI, **off)).thinking.may_open
+    params = await sent(engine, messages=HI, response_format=FORMAT, **off)
+    assert not params.thinking.may_open
+    assert (await sent(engine, TEXT, prompt="a")).thinking is None
+    harmony = (await sent(scripted("Hi.", TEMPLATE + HARMONY), messages=HI)).thinking
+    assert harmony.pairs == [("<|channel|>analysis<|message|>", "<|end|>")]
+    assert harmony.anywhere
+
+
+async def test_the_budget_reaches_the_engine():
+    engine = scripted("Hm.</think>Hi.")
+    for name in ("thinking_token_budget", "thinking_budget"):
+        params = await sent(engine, messages=HI, **THINK, **{name: 7})
+        assert params.thinking_token_budget == 7
+    fields = body(thinking_token_budget=7, thinking_budget=8)
+    status, error = await client_of(engine).error(CHAT, fields)
+    assert (status, error["param"]) == (400, "thinking_budget")
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "count"),
+    # The last one ends while it thinks, with a token that counts.
+    [("<think>Hm.</think>Hi.", {}, 3), ("Hm. Hm.</think>Hi", THINK, 7), ("Hi.", {}, 0), ("<think>Hm", {}, 3)],
+)
+async def test_tokens_of_reasoning_are_counted(text, fields, count):
+    client = client_of(scripted(text))
+    fields = body(n=2, **fields)
+    usage = (await client.post(CHAT, fields)).json()["usage"]
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": 2 * count}
+    events = await client.events(CHAT, fields | {"stream_options": {"include_usage": True}})
+    assert events[-1]["usage"] == usage
+
+
+async def test_formats_without_thinking_count_none():
+    usage = (await client_of(scripted("Hi."), output_format="plain").post(CHAT, body())).json()["usage"]
+    assert "completion_tokens_details" not in usage
