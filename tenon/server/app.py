@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tenon.server import chat, completions, models, probes
+from tenon.server import chat, completions, models, probes, tokenize
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
 from tenon.server.body import Bare, Json
@@ -25,6 +25,7 @@ from tenon.server.schema.anthropic import CountRequest, MessagesRequest
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
 from tenon.server.schema.responses import ResponsesRequest
+from tenon.server.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from tenon.server.settings import ServerSettings
 
 
@@ -49,6 +50,8 @@ class App:
             *self._responses(),
             Route("/v1/messages", self._anthropic(Json(MessagesRequest, messages.create))),
             Route("/v1/messages/count_tokens", self._anthropic(Json(CountRequest, messages.count_tokens))),
+            Route("/tokenize", Endpoint(self, post=Json(TokenizeRequest, tokenize.tokenize))),
+            Route("/detokenize", Endpoint(self, post=Json(DetokenizeRequest, tokenize.detokenize))),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
             Route("/metrics", Endpoint(self, get=probes.metrics)),

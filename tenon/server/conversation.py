@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tenon.core.prompt import check_length
 from tenon.errors import InvalidRequest
 from tenon.parse.events import CallStart, Event
 from tenon.parse.machine import Parser
@@ -109,7 +110,8 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
 
 
 def _max_tokens(turn: Turn, prepared: Prepared) -> int:
-    """Tokens to generate. Raises InvalidRequest."""
+    """Tokens to generate. Raises InvalidRequest if there is no room."""
+    check_length(len(prepared.token_ids), prepared.engine.max_model_len, "messages")
     left = room(prepared.token_ids, prepared.engine, None, "max_tokens")
     if turn.max_tokens is not None and turn.max_tokens > left and turn.max_tokens_may_exceed:
         return left

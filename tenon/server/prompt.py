@@ -42,7 +42,7 @@ async def chat_prompt(
     tools: list[dict[str, Any]] | None = None,
     variables: dict[str, Any] | None = None,
 ) -> tuple[list[int], str]:
-    """Token ids of a conversation, through the chat template, and how its text ends.
+    """Token ids of a conversation, through the chat template, and how its text ends. Any length.
 
     `size`: bytes of the request's body. `variables` are the template's. Raises InvalidRequest or ApiError.
     """
@@ -68,9 +68,7 @@ async def chat_prompt(
         # The template writes BOS itself.
         return encode(engine, text, turn.add_special_tokens, "messages"), text[-PROMPT_TAIL:]
 
-    ids, tail = await offload(size, work)
-    check_length(len(ids), engine.max_model_len, "messages")
-    return ids, tail
+    return await offload(size, work)
 
 
 def up_to_final_message(rendered: str, content: Any) -> str:
@@ -119,11 +117,11 @@ def split_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
     return prompt
 
 
-def check_token_ids(ids: list[int], vocab_size: int) -> None:
+def check_token_ids(ids: list[int], vocab_size: int, field: str = "prompt") -> None:
     for token in ids:
         if not 0 <= token < vocab_size:
             raise bad_request(
-                f"prompt: token id {token} is outside the vocabulary (0 to {vocab_size - 1})", "prompt"
+                f"{field}: token id {token} is outside the vocabulary (0 to {vocab_size - 1})", field
             )
 
 

@@ -174,7 +174,9 @@ def test_read_bandwidth():
 def test_regions_end_although_something_else_holds_a_core():
     """A busy process per core: workers come late, the caller does their parts, each once."""
     _native.set_num_threads(_native.max_threads())
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(_native.max_threads())]
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(_native.max_threads())
+    ]
     try:
         for tasks in (2, 3, 50):
             assert _native.exercise_pool(2000, tasks) == [2000 % 256] * tasks
