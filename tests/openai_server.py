@@ -18,6 +18,7 @@ class FakeServer:
     gap: float = 0.0
     fault: str | None = None  # "status", "full", "cut", "error", "hang": for every second request
     api_key: str | None = None
+    deltas: list[dict[str, Any]] | None = None  # of a chat answer, instead of words
     bodies: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
     most_at_once: int = 0
@@ -66,7 +67,9 @@ class FakeServer:
         out.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         if chat:
             event(out, {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
-        count = request["max_tokens"]
+        for delta in self.deltas or ():
+            event(out, {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        count = 0 if self.deltas else request["max_tokens"]
         for i in range(count):
             await out.drain()
             await asyncio.sleep(self.gap)

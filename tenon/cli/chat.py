@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import rich_click as click
 from click import get_current_context
@@ -33,8 +33,12 @@ class ConversationFull(TenonError):
         super().__init__("the conversation is full; /reset starts a new one")
 
 
+CONTENT, REASONING, CALL = "content", "reasoning", "call"
+Piece = tuple[str, str]  # what it is a piece of, and its text
+
+
 class Model(Protocol):
-    """Something that answers a conversation, in pieces of text.
+    """Something that answers a conversation, in pieces: of content, of reasoning, of a tool call.
 
     `cut` is what ended the last answer early ("max_tokens", "the conversation is full"); None if nothing did.
     `answer` raises ConversationFull, and TenonError for anything else that goes wrong.
@@ -43,7 +47,7 @@ class Model(Protocol):
     name: str
     cut: str | None
 
-    def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]: ...
+    def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[Piece, None]: ...
 
 
 class LocalModel:
@@ -55,7 +59,7 @@ class LocalModel:
         self._engine = engine
         self._params = params
 
-    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[Piece, None]:
         from tenon.cli.prompt import chat_ids
 
         shown = 0
@@ -70,7 +74,7 @@ class LocalModel:
         async with started as stream:
             async for output in stream:
                 choice = output.outputs[0]
-                yield choice.text[shown:]
+                yield CONTENT, choice.text[shown:]
                 shown = len(choice.text)
                 if choice.finish_reason == "length":
                     self.cut = _cut(len(choice.token_ids), self._params)
@@ -87,7 +91,7 @@ class RemoteModel:
         self._connection = Connection(Target.parse(url), api_key)
         self._params = params
 
-    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+    async def answer(self, messages: list[dict[str, str]]) -> AsyncGenerator[Piece, None]:
         import msgspec
 
         from tenon.util.http import WANTS_KEY, HttpError, error_message, events
@@ -104,7 +108,8 @@ class RemoteModel:
                         raise EngineDead(error_message(error))
                     for choice in chunk["choices"][:1]:
                         by_length = by_length or choice.get("finish_reason") == "length"
-                        yield choice["delta"].get("content") or ""
+                        for piece in _pieces(choice["delta"]):
+                            yield piece
                     if by_length and (usage := chunk.get("usage")):
                         self.cut = _cut(usage["completion_tokens"], self._params)
         except OSError as error:
@@ -127,6 +132,42 @@ class RemoteModel:
             "seed": params.seed,
         }
         return {name: value for name, value in body.items() if value is not None}
+
+
+def _pieces(delta: dict[str, Any]) -> Iterator[Piece]:
+    """Of a streamed chunk. A tool call is written as a call in a programming language, one a line."""
+    yield REASONING, delta.get("reasoning") or delta.get("reasoning_content") or ""
+    yield CONTENT, delta.get("content") or ""
+    for call in delta.get("tool_calls") or []:
+        function = call.get("function") or {}
+        if function.get("name"):
+            yield CALL, f"\n{function['name']} "
+        yield CALL, function.get("arguments") or ""
+
+
+class Screen:
+    """Prints an answer, each kind of piece on lines of its own.
+
+    At a terminal, reasoning is dimmed and tool calls are underlined.
+    """
+
+    _STYLES: ClassVar = {CONTENT: "", REASONING: "\x1b[2m", CALL: "\x1b[4m"}
+
+    def __init__(self) -> None:
+        self._styled = sys.stdout.isatty()
+        self._kind = ""  # of what has been printed last
+
+    def show(self, piece: Piece) -> None:
+        kind, text = piece
+        if kind == CALL and self._kind != CALL:
+            text = text.lstrip("\n")
+        if not text:
+            return
+        if self._kind not in ("", kind):
+            print()
+        self._kind = kind
+        style = self._STYLES[kind] if self._styled else ""
+        print(f"{style}{text}\x1b[0m" if style else text, end="", flush=True)
 
 
 def _cut(num_tokens: int, params: SamplingParams) -> str:
@@ -196,11 +237,12 @@ class Conversation:
             self.messages.pop()
 
     async def _stream(self, answer: list[str]) -> None:
+        screen = Screen()
         async with aclosing(self._model.answer(self.messages)) as pieces:
             async for piece in pieces:
-                if piece:
-                    answer.append(piece)
-                    print(piece, end="", flush=True)
+                screen.show(piece)
+                if piece[0] == CONTENT and piece[1]:
+                    answer.append(piece[1])
 
 
 @click.command("chat")

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import re
 import sys
 
 import pytest
@@ -72,6 +73,36 @@ def test_a_server_with_a_key_says_what_it_wants(monkeypatch, capsys):
     assert (status, err) == (2, "error: the server wants a key: --api-key or TENON_API_KEY\n")
 
 
+DELTAS = [
+    {"reasoning": "Hm"},
+    {"reasoning": "."},
+    {"content": "Let me "},
+    {"content": "look."},
+    {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+    {"tool_calls": [{"index": 0, "function": {"arguments": '{"x": 1}'}}]},
+    {
+        "tool_calls": [
+            {"index": 1, "id": "d", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_reasoning_and_tool_calls_are_shown(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    with running(FakeServer(deltas=DELTAS)) as server:
+        status, out, _ = converse(monkeypatch, capsys, ["Hello", "More"], "--url", server.url)
+    assert status == 0
+    plain = 'Hm.\nLet me look.\nf {"x": 1}\ng {}\n'
+    assert re.sub(r"\x1b\[\dm", "", out) == plain * 2
+    assert ("\x1b[2mHm\x1b[0m" in out) is terminal
+    assert ("\x1b[4mf " in out) is terminal
+    assert "\x1b[2mLet" not in out
+    said = [message["content"] for message in server.bodies[1]["messages"]]
+    assert said == ["Hello", "Let me look.", "More"]
+
+
 class SlowModel:
     """Says two words, then is interrupted, as by Ctrl-C."""
 
@@ -79,8 +110,8 @@ class SlowModel:
     cut = None
 
     async def answer(self, messages):
-        yield "one "
-        yield "two"
+        yield "content", "one "
+        yield "content", "two"
         raise KeyboardInterrupt
 
 

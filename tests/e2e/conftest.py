@@ -17,6 +17,26 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+# The default model knows no tools; shown one call, it makes another.
+TOOL_TEMPLATE = """
+{%- if tools %}<|im_start|>system
+You answer by calling a tool. Tools:
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}Write each call as <tool_call>
+{"name": <name>, "arguments": <object>}
+</tool_call><|im_end|>
+<|im_start|>user
+What time is it in Rome?<|im_end|>
+<|im_start|>assistant
+<tool_call>
+{"name": "get_time", "arguments": {"city": "Rome"}}
+</tool_call><|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}
+"""
+
 
 @dataclass
 class RealServer:
@@ -86,6 +106,18 @@ def model() -> str:
 def real(model: str) -> Iterator[RealServer]:
     """The default model behind HTTP. Its pool is small enough for preemption under load."""
     yield from _served(model, "--kv-cache-memory", "64MiB", "--max-model-len", "1024")
+
+
+@pytest.fixture(scope="session")
+def tooled(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """The default model with a chat template that shows tools, as `m`."""
+    template = tmp_path_factory.mktemp("template") / "tools.jinja"
+    template.write_text(TOOL_TEMPLATE)
+    server = start(
+        model, "--chat-template", str(template), "--max-model-len", "512", "--served-model-name", "m"
+    )
+    yield server
+    assert stop(server) == 0
 
 
 @pytest.fixture(scope="session")

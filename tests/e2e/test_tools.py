@@ -7,50 +7,22 @@ import json
 import openai
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
-from tests.e2e.conftest import start, stop
-
-TEMPLATE = """
-{%- if tools %}<|im_start|>system
-You answer by calling a tool. Tools:
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}Write each call as <tool_call>
-{"name": <name>, "arguments": <object>}
-</tool_call><|im_end|>
-<|im_start|>user
-What time is it in Rome?<|im_end|>
-<|im_start|>assistant
-<tool_call>
-{"name": "get_time", "arguments": {"city": "Rome"}}
-</tool_call><|im_end|>
-{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
-{{ m.content }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}
-"""
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
-def test_a_real_tool_call(model, tmp_path):
-    template = tmp_path / "tools.jinja"
-    template.write_text(TEMPLATE)
-    server = start(
-        model, "--chat-template", str(template), "--max-model-len", "512", "--served-model-name", "m"
-    )
-    try:
-        with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
-            fields = {"model": "m", "messages": WEATHER, "tools": [TOOL], "temperature": 0, "max_tokens": 60}
-            whole = api.chat.completions.create(**fields).choices[0]
-            state, fragments = ChatCompletionStreamState(), []
-            for chunk in api.chat.completions.create(**fields, stream=True):
-                state.handle_chunk(chunk)
-                for choice in chunk.choices:
-                    fragments += [call.function.arguments for call in choice.delta.tool_calls or []]
-            streamed = state.get_final_completion().choices[0]
-            plain = api.chat.completions.create(**fields | {"tool_choice": "none"}).choices[0]
-    finally:
-        assert stop(server) == 0
+def test_a_real_tool_call(tooled):
+    with openai.OpenAI(base_url=tooled.api, api_key="none", max_retries=0) as api:
+        fields = {"model": "m", "messages": WEATHER, "tools": [TOOL], "temperature": 0, "max_tokens": 60}
+        whole = api.chat.completions.create(**fields).choices[0]
+        state, fragments = ChatCompletionStreamState(), []
+        for chunk in api.chat.completions.create(**fields, stream=True):
+            state.handle_chunk(chunk)
+            for choice in chunk.choices:
+                fragments += [call.function.arguments for call in choice.delta.tool_calls or []]
+        streamed = state.get_final_completion().choices[0]
+        plain = api.chat.completions.create(**fields | {"tool_choice": "none"}).choices[0]
     for choice in (whole, streamed):
         assert choice.finish_reason == "tool_calls"
         (call,) = choice.message.tool_calls
