@@ -7,6 +7,7 @@ fails as a whole is taken apart by the scheduler (`Scheduler.blame`) until the c
 from __future__ import annotations
 
 import logging
+import time
 from itertools import count
 
 from tenon.core.messages import (
@@ -89,13 +90,16 @@ class Engine:
         try:
             self.table.update(schedule)
             if schedule:
+                begin = time.perf_counter()
                 prepared = self.preparer.prepare(schedule)
                 sampled = self.runner.run(prepared)
+                seconds = time.perf_counter() - begin
         except Exception as error:
             outputs += self._contain(schedule, error)
         else:
             if schedule:
-                self._finish(schedule, prepared.sampled, sampled, outputs)
+                self.scheduler.advance(schedule, seconds)
+                self._finish(prepared.sampled, sampled, outputs)
         self.num_steps += 1
         return Outputs(outputs=outputs)
 
@@ -178,10 +182,7 @@ class Engine:
         if ids and not (min(ids) >= 0 and max(ids) < vocab):
             raise InvalidRequest(f"token ids of the prompt must be between 0 and {vocab - 1}", "prompt")
 
-    def _finish(
-        self, schedule: Schedule, requests: list[Request], sampled: Sampled, outputs: list[EngineOutput]
-    ) -> None:
-        self.scheduler.advance(schedule)
+    def _finish(self, requests: list[Request], sampled: Sampled, outputs: list[EngineOutput]) -> None:
         for i, request in enumerate(requests):
             error = sampled.errors.get(i)
             if error is None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from tenon.cache.groups import CacheGroup
 from tenon.core.request import Request, State
 from tenon.core.schedule import Budget, Schedule
+from tenon.engine.pace import Pace
 from tenon.engine.policy import POLICIES, Queue
 from tenon.errors import InvalidRequest
 
@@ -51,6 +52,7 @@ class Scheduler:
         self.running = Queue(POLICIES[policy])
         self.waiting = Queue(POLICIES[policy])
         self.num_preemptions = 0
+        self.pace: Pace | None = None  # bounds prompts' share of a step by time; None: by tokens alone
         self._requests: dict[str, Request] = {}
         self._num_suspects = 0
 
@@ -107,14 +109,17 @@ class Scheduler:
         if self._num_suspects:
             self._isolate(step)
             return step
-        tokens = Budget(self.max_num_batched_tokens)
+        tokens = self._budget()
         self._continue(step, tokens)
         if self.waiting and not step.preempted:
             self._admit(step, tokens)
         return step
 
-    def advance(self, step: Schedule) -> None:
-        """The step has run: its tokens are computed."""
+    def advance(self, step: Schedule, seconds: float | None = None) -> None:
+        """The step has run: its tokens are computed. `seconds` is what it took."""
+        if self.pace is not None and seconds is not None:
+            decoding = step.num_tokens.count(1)
+            self.pace.observe(step.total_tokens - decoding, decoding, seconds)
         for request, num_tokens in zip(step.requests, step.num_tokens, strict=True):
             request.num_computed += num_tokens
 
@@ -134,6 +139,13 @@ class Scheduler:
                 request.suspect = True
                 self._num_suspects += 1
         return None
+
+    def _budget(self) -> Budget:
+        if self.pace is None:
+            return Budget(self.max_num_batched_tokens)
+        decoding = sum(len(request.tokens) - request.num_computed == 1 for request in self.running)
+        tokens = len(self.running) + self.pace.prompt_tokens(decoding)
+        return Budget(min(tokens, self.max_num_batched_tokens))
 
     def _continue(self, step: Schedule, tokens: Budget) -> None:
         """Running requests, in order. Victims of preemption are at the end, not yet in the step."""

@@ -25,6 +25,7 @@ import zmq
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
 from tenon.engine.engine import Engine
 from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
+from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def _run(launch: Launch, lifeline: socket.socket) -> None:
     from tenon.engine.loader import load_engine
 
     engine = load_engine(launch.config, lambda done, total: _tell(lifeline, Loading(done, total)))
+    engine.scheduler.pace = Pace()  # people read along
     context = zmq.Context(io_threads=1)
     with context, context.socket(zmq.PULL) as requests, context.socket(zmq.PUSH) as outputs:
         for end, address in ((requests, launch.requests_address), (outputs, launch.outputs_address)):

@@ -12,6 +12,7 @@ from tenon.core.messages import AddRequest
 from tenon.core.request import Request, State
 from tenon.core.sampling import SamplingParams
 from tenon.core.schedule import Budget, Schedule
+from tenon.engine.pace import Pace
 from tenon.engine.scheduler import Scheduler
 from tenon.errors import InvalidRequest
 
@@ -33,6 +34,7 @@ class Driver:
         self.num_added = 0
         self.logs: dict[str, list[int]] = {}
         self.idle_steps = 0
+        self.seconds = lambda step: None  # what a step takes
 
     def add(
         self, prompt: list[int], max_tokens: int = 8, priority: int = 0, background: bool = False
@@ -59,7 +61,7 @@ class Driver:
             if (culprit := scheduler.blame(step)) is not None:
                 scheduler.finish(culprit)
             return step
-        scheduler.advance(step)
+        scheduler.advance(step, self.seconds(step))
         for request in step.requests:
             if request.num_computed == len(request.tokens):
                 scheduler.emit(request, 0)
@@ -105,9 +107,13 @@ def random_add(driver: Driver, rng) -> None:
 
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
 @pytest.mark.parametrize("prefix", [True, False])
-def test_long_random_walk(policy, prefix, seed):
+@pytest.mark.parametrize("paced", [True, False])
+def test_long_random_walk(policy, prefix, paced, seed):
     rng = random.Random(seed)
     driver = Driver(policy=policy, prefix=prefix, num_blocks=rng.randint(8, 20), tokens=rng.randint(4, 30))
+    if paced:
+        driver.scheduler.pace = Pace(least=1)
+        driver.seconds = lambda step: rng.expovariate(10)
     for number in range(3000):
         roll = rng.random()
         if roll < 0.15 and len(driver.scheduler) < 12:
