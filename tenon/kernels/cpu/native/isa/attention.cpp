@@ -1,345 +1,71 @@
-// Whatever the batch and the split of the work, a query row always does the same arithmetic: its positions
-// are walked in chunks of 256 from position 0; a chunk gives its largest score m, l = sum of p, and t = p V,
-// where p = exp(score - m) rounded to the dtype of the cache; the chunks are merged in order. Positions after
-// the row's own have p = 0 exactly, so how far beyond it a tile of rows looks makes no difference.
-//
-// Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
-// further into ranges of chunks, whose results are put aside and merged by a second pass.
-//
-// Letters: B tokens of a block, E head width, H query heads, G KV heads; rows are query tokens x heads of a
-// group.
-#include "attention.h"
-
-#include "isa/chains.h"
-#include "simd/math.h"
+// Attention by chains of vectors.
+#include "isa/attend.h"
 
 namespace tenon::TENON_ISA {
 namespace {
 
-constexpr int kChunk = 256;     // positions; part of the definition of the result
-constexpr int kTileRows = 48;   // rows that share loads of K and V
-constexpr double kSmall = 1e5;  // operations; below it a second thread does not pay
-
-int smaller(int a, int b) {
-    return a < b ? a : b;
-}
-int larger(int a, int b) {
-    return a < b ? b : a;
-}
-int ceil_div(int a, int b) {
-    return (a + b - 1) / b;
-}
-
-struct Tile {
-    int request, kv_head;
-    int first_token, num_tokens;  // in the batch
-    int position;                 // of first_token in its request
-    int first_chunk, end_chunk;
-    int64_t partial;  // where its results are put aside, in floats; -1: they are not, it does all chunks
-    double cost;
-
-    int context() const { return position + num_tokens; }  // positions that its last row sees
-    int num_chunks() const { return ceil_div(context(), kChunk); }
-    bool last_part() const { return end_chunk == num_chunks(); }
-};
-
-// A row's softmax so far, and sum of p V, not yet divided.
-struct RowState {
-    float largest, sum;
-    float* weighted_E;
-};
-
 template <class T>
-class Attention {
-  public:
-    Attention(const AttentionArgs& args, const StepDims& dims)
-        : a_(args), requests_(args.requests.at(dims)), group_(args.num_heads / args.num_kv_heads) {}
+struct ChainProducts {
+    using Element = float;
+    static constexpr int kRows = 1;
+    static constexpr int kInPair = sizeof(T) == 2 ? 2 : 1;
 
-    void run(Pool& pool) {
-        double total = 0;
-        int64_t count = 0;
-        for_each_tile(0, [&](const Tile& tile) { total += tile.cost, ++count; });
-        const int threads = total * 4 * a_.head_dim < kSmall ? 1 : pool.num_threads();
-        const double part_cost = threads > 1 ? total / (4 * threads) : 0;
-
-        int64_t partial_floats = 0;
-        count = 0;
-        for_each_tile(part_cost, [&](const Tile& tile) {
-            ++count;
-            if (tile.partial >= 0 && tile.last_part()) partial_floats = tile.partial + whole_partial(tile);
-        });
-        char* shared =
-            static_cast<char*>(pool.shared_scratch(count * sizeof(Tile) + 64 + partial_floats * 4));
-        partials_ = reinterpret_cast<float*>(shared);
-        tiles_ = reinterpret_cast<Tile*>(shared + (partial_floats * 4 + 63) / 64 * 64);
-        num_tiles_ = 0;
-        for_each_tile(part_cost, [&](const Tile& tile) { tiles_[num_tiles_++] = tile; });
-
-        pool.parallel_for(threads, [&](int64_t begin, int64_t end, int thread) {
-            for (int64_t part = begin; part < end; ++part) run_share(part, threads, total, pool, thread);
-        });
-        if (partial_floats == 0) return;
-        pool.parallel_for(num_tiles_, [&](int64_t begin, int64_t end, int thread) {
-            for (int64_t i = begin; i < end; ++i)
-                if (tiles_[i].partial >= 0 && tiles_[i].last_part()) merge_parts(tiles_[i], pool, thread);
-        });
-    }
-
-  private:
-    const AttentionArgs& a_;
-    const int requests_, group_;
-    Tile* tiles_ = nullptr;
-    int64_t num_tiles_ = 0;
-    float* partials_ = nullptr;
-
-    // Buffers of one thread, for one tile.
-    struct Buffers {
-        float* q;        // [rows][E]
-        float* scores;   // [rows][kChunk]: scores, then p
-        float* t;        // [rows][E]: of the chunk
-        float* o;        // [rows][E]: merged
-        float* largest;  // [rows]: of the chunk
-        float* sum;
-        RowState* merged;  // [rows]
+    struct Session {
+        Session() {}
     };
 
-    int max_rows() const { return larger(kTileRows, group_); }
-    int rows(const Tile& tile) const { return tile.num_tokens * group_; }
-    int row_position(const Tile& tile, int row) const { return tile.position + row / group_; }
-    int64_t partial_row() const { return a_.head_dim + 2; }
-    int64_t whole_partial(const Tile& tile) const { return tile.num_chunks() * rows(tile) * partial_row(); }
-    float* partial(const Tile& tile, int chunk, int row) const {
-        return partials_ + tile.partial + (int64_t(chunk) * rows(tile) + row) * partial_row();
-    }
-
-    Buffers buffers(Pool& pool, int thread) const {
-        const int64_t E = a_.head_dim, n = max_rows();
-        const int64_t floats = n * (3 * E + kChunk + 2);
-        float* q = static_cast<float*>(pool.scratch(thread, floats * 4 + n * sizeof(RowState)));
-        float* scores = q + n * E;
-        float* t = scores + n * kChunk;
-        float* o = t + n * E;
-        RowState* merged = reinterpret_cast<RowState*>(q + floats);
-        for (int64_t row = 0; row < n; ++row) merged[row] = {0, 0, o + row * E};
-        return {q, scores, t, o, o + n * E, o + n * E + n, merged};
-    }
-
-    // Tiles in the order of the batch. With `part_cost`, those that cost more come in parts.
-    template <class F>
-    void for_each_tile(double part_cost, F f) const {
-        const int tile_tokens = larger(1, kTileRows / group_);
-        int64_t partial = 0;
-        for (int request = 0; request < requests_; ++request) {
-            const int begin = a_.query_start_R1[request], end = a_.query_start_R1[request + 1];
-            for (int token = begin; token < end; token += tile_tokens)
-                for (int head = 0; head < a_.num_kv_heads; ++head) {
-                    const int position = a_.context_len_R[request] - (end - token);
-                    Tile tile{request, head, token, smaller(tile_tokens, end - token), position, 0, 0, -1, 0};
-                    cut(tile, part_cost, partial, f);
-                }
-        }
-    }
-
-    template <class F>
-    void cut(Tile& tile, double part_cost, int64_t& partial, F& f) const {
-        const int chunks = tile.num_chunks();
-        const double whole = double(rows(tile)) * tile.context();
-        int parts = 1;
-        if (part_cost > 0 && whole > 2 * part_cost) parts = smaller(chunks, int(whole / part_cost) + 1);
-        if (parts > 1) {
-            tile.partial = partial;
-            partial += whole_partial(tile);
-        }
-        for (int part = 0; part < parts; ++part) {
-            tile.first_chunk = chunks * part / parts;
-            tile.end_chunk = chunks * (part + 1) / parts;
-            tile.cost = whole * (tile.end_chunk - tile.first_chunk) / chunks;
-            f(tile);
-        }
-    }
-
-    // The tiles whose middle, in the running sum of costs, falls into this share of the total.
-    void run_share(int64_t share, int shares, double total, Pool& pool, int thread) {
-        const Buffers b = buffers(pool, thread);
-        double before = 0;
-        for (int64_t i = 0; i < num_tiles_; ++i) {
-            const double middle = before + tiles_[i].cost / 2;
-            before += tiles_[i].cost;
-            int64_t owner = int64_t(middle * shares / total);
-            if (owner > shares - 1) owner = shares - 1;
-            if (owner == share) run_tile(tiles_[i], b);
-        }
-    }
-
-    void run_tile(const Tile& tile, const Buffers& b) const {
-        load_queries(tile, b.q);
-        for (int chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk) {
-            // Positions from the chunk's start that any row sees, in whole steps.
-            const int seen = smaller(kChunk, tile.context() - chunk * kChunk);
-            const int steps = ceil_div(seen, kStep);
-            score(tile, chunk, steps, b);
-            for (int row = 0; row < rows(tile); ++row) {
-                const int visible = smaller(kChunk, row_position(tile, row) + 1 - chunk * kChunk);
-                softmax(b.scores + int64_t(row) * kChunk, visible, steps, b.largest + row, b.sum + row);
-            }
-            weigh(tile, chunk, steps, b);
-            for (int row = 0; row < rows(tile); ++row) {
-                if (row_position(tile, row) < chunk * kChunk) continue;
-                if (tile.partial >= 0)
-                    put_aside(tile, chunk, row, b);
-                else
-                    merge(chunk, {b.largest[row], b.sum[row], b.t + row * a_.head_dim}, b.merged[row]);
-            }
-        }
-        if (tile.partial < 0)
-            for (int row = 0; row < rows(tile); ++row) finish(tile, row, b.merged[row]);
-    }
-
-    void load_queries(const Tile& tile, float* q) const {
-        const int E = a_.head_dim;
-        for (int row = 0; row < rows(tile); ++row) {
-            const T* from = static_cast<const T*>(a_.q) + query_offset(tile, row);
-            for (int e = 0; e < E; e += 16) store(q + int64_t(row) * E + e, load(from + e));
-        }
-    }
-
-    int64_t query_offset(const Tile& tile, int row) const {
-        const int64_t token = tile.first_token + row / group_;
-        const int head = tile.kv_head * group_ + row % group_;
-        return (token * a_.num_heads + head) * a_.head_dim;
-    }
-
-    // K or V of the block that holds step `step` of a chunk, for the tile's head; and where in the block it
-    // begins.
-    const T* block(const void* cache, const Tile& tile, int chunk, int step, int* offset) const {
-        const int position = chunk * kChunk + step * kStep;
-        const int64_t id = a_.block_table_RB[tile.request * a_.table_stride + position / a_.block_size];
-        *offset = position % a_.block_size;
-        return static_cast<const T*>(cache) +
-               (id * a_.num_kv_heads + tile.kv_head) * int64_t(a_.block_size) * a_.head_dim;
-    }
-
-    // scores = q K^T
-    void score(const Tile& tile, int chunk, int steps, const Buffers& b) const {
-        const int E = a_.head_dim, B = a_.block_size;
-        constexpr int in_pair = sizeof(T) == 2 ? 2 : 1;
-        for (int step = 0; step < steps; ++step) {
+    template <class Block>
+    static void score(const ProductShape& shape, const float* q, float* scores, const Block& block) {
+        const int E = shape.head_dim, B = shape.block_size;
+        for (int step = 0; step < shape.steps; ++step) {
             int offset;
-            const T* k = block(a_.k, tile, chunk, step, &offset) + offset * in_pair;
-            for_pieces<kChainRows>(rows(tile), [&](int row, auto n) {
+            const T* k = block(step, &offset);
+            k += offset * kInPair;
+            for_pieces<kChainRows>(shape.rows, [&](int row, auto n) {
                 constexpr int count = decltype(n)::value;
-                float* s = b.scores + int64_t(row) * kChunk + step * kStep;
+                float* s = scores + int64_t(row) * kChunk + step * kStep;
                 for (int t = 0; t < kStep; t += 16 * kChainTiles)
                     for (int e = 0; e < E; e += kStep)
-                        chain_step<count, kChainTiles>(b.q + int64_t(row) * E + e, E,
-                                                       k + int64_t(e) * B + t * in_pair, B,
+                        chain_step<count, kChainTiles>(q + int64_t(row) * E + e, E,
+                                                       k + int64_t(e) * B + t * kInPair, B,
                                                        smaller(kStep, E - e), s + t, kChunk, e == 0);
             });
         }
     }
 
-    // In place, p = exp(scale * s - largest) of the first `visible` positions, rounded to T, and 0 for the
-    // others.
-    void softmax(float* s, int visible, int steps, float* largest, float* sum) const {
-        if (visible < 0) visible = 0;
-        const F32x16 scale = splat(a_.scale);
-        F32x16 top = splat(-__builtin_inff());
-        for (int i = 0; i < visible; i += 16) {
-            const F32x16 x = load(s + i) * scale;
-            store(s + i, x);
-            top = max(top, select(first_n(smaller(16, visible - i)), x, top));
-        }
-        *largest = reduce_max(top);
-        const F32x16 m = splat(*largest);
-        F32x16 total = zero_f32();
-        int i = 0;
-        for (; i < visible; i += 16) {
-            F32x16 p = exp(load(s + i) - m);
-            if constexpr (sizeof(T) == 2) p = round_to_bf16(p);
-            p = select(first_n(smaller(16, visible - i)), p, zero_f32());
-            total = total + p;
-            store(s + i, p);
-        }
-        for (; i < steps * kStep; i += 16) store(s + i, zero_f32());
-        *sum = reduce_add(total);
-    }
-
-    // t = p V
-    void weigh(const Tile& tile, int chunk, int steps, const Buffers& b) const {
-        const int E = a_.head_dim;
+    template <class Block>
+    static void weigh(const ProductShape& shape, const float* p, float* t, const Block& block) {
+        const int E = shape.head_dim;
         for (int e = 0; e < E;) {
             const int tiles = E - e >= 16 * kChainTiles ? kChainTiles : 1;
             if (tiles == kChainTiles)
-                weigh_columns<kChainTiles>(tile, chunk, steps, e, b);
+                weigh_columns<kChainTiles>(shape, p, t, e, block);
             else
-                weigh_columns<1>(tile, chunk, steps, e, b);
+                weigh_columns<1>(shape, p, t, e, block);
             e += 16 * tiles;
         }
     }
 
-    template <int tiles>
-    void weigh_columns(const Tile& tile, int chunk, int steps, int e, const Buffers& b) const {
-        const int E = a_.head_dim;
-        constexpr int in_pair = sizeof(T) == 2 ? 2 : 1;
-        for_pieces<kChainRows>(rows(tile), [&](int row, auto n) {
-            float* t = b.t + int64_t(row) * E + e;
-            for (int step = 0; step < steps; ++step) {
+    template <int tiles, class Block>
+    static void weigh_columns(const ProductShape& shape, const float* p, float* t, int e,
+                              const Block& block) {
+        const int E = shape.head_dim;
+        for_pieces<kChainRows>(shape.rows, [&](int row, auto n) {
+            float* out = t + int64_t(row) * E + e;
+            for (int step = 0; step < shape.steps; ++step) {
                 int offset;
-                const T* v = block(a_.v, tile, chunk, step, &offset) + int64_t(offset) * E + e * in_pair;
-                chain_step<decltype(n)::value, tiles>(b.scores + int64_t(row) * kChunk + step * kStep, kChunk,
-                                                      v, E, kStep, t, E, step == 0);
+                const T* v = block(step, &offset);
+                v += int64_t(offset) * E + e * kInPair;
+                chain_step<decltype(n)::value, tiles>(p + int64_t(row) * kChunk + step * kStep, kChunk, v, E,
+                                                      kStep, out, E, step == 0);
             }
         });
-    }
-
-    void put_aside(const Tile& tile, int chunk, int row, const Buffers& b) const {
-        const int64_t E = a_.head_dim;
-        float* to = partial(tile, chunk, row);
-        to[0] = b.largest[row];
-        to[1] = b.sum[row];
-        for (int e = 0; e < E; e += 16) store(to + 2 + e, load(b.t + row * E + e));
-    }
-
-    // Adds a chunk's result to a row's.
-    void merge(int chunk, const RowState& add, RowState& row) const {
-        const int E = a_.head_dim;
-        if (chunk == 0) {
-            row.largest = add.largest;
-            row.sum = add.sum;
-            for (int e = 0; e < E; e += 16) store(row.weighted_E + e, load(add.weighted_E + e));
-            return;
-        }
-        const float largest = row.largest < add.largest ? add.largest : row.largest;
-        const F32x16 keep = exp(splat(row.largest - largest)), weight = exp(splat(add.largest - largest));
-        row.sum = reduce_max(splat(row.sum) * keep + splat(add.sum) * weight);  // all lanes are equal
-        row.largest = largest;
-        for (int e = 0; e < E; e += 16)
-            store(row.weighted_E + e, load(row.weighted_E + e) * keep + load(add.weighted_E + e) * weight);
-    }
-
-    void finish(const Tile& tile, int row, const RowState& state) const {
-        T* to = static_cast<T*>(a_.o) + query_offset(tile, row);
-        const F32x16 inverse = splat(1.0f / state.sum);
-        for (int e = 0; e < a_.head_dim; e += 16) store(to + e, load(state.weighted_E + e) * inverse);
-    }
-
-    // Second pass: the chunks of a tile that was done in parts, in order.
-    void merge_parts(const Tile& tile, Pool& pool, int thread) const {
-        const Buffers b = buffers(pool, thread);
-        for (int row = 0; row < rows(tile); ++row) {
-            RowState state{0, 0, b.o};
-            for (int chunk = 0; chunk * kChunk <= row_position(tile, row); ++chunk) {
-                float* from = partial(tile, chunk, row);
-                merge(chunk, {from[0], from[1], from + 2}, state);
-            }
-            finish(tile, row, state);
-        }
     }
 };
 
 template <class T>
 void attention(const AttentionArgs& args, const StepDims& dims, Pool& pool) {
-    Attention<T>(args, dims).run(pool);
+    Attention<T, ChainProducts<T>>(args, dims).run(pool);
 }
 
 }  // namespace
