@@ -246,27 +246,45 @@ class Attention {
                (id * a_.num_kv_heads + tile.kv_head) * int64_t(a_.block_size) * a_.head_dim;
     }
 
+    // e^x, rounded to T. Of x <= 0 and the default NaN, the sum cannot leave the exponent field.
+    static F32x16 weight(F32x16 x) {
+        const F32x16 y = exp_down(x);
+        if constexpr (sizeof(T) == 4) return y;
+        const I32x16 bits = as_i32(y), odd = shr<16>(bits) & splat_i32(1);
+        return as_f32((bits + (odd + splat_i32(0x7fff))) & splat_i32(int32_t(0xffff0000)));
+    }
+
     // p = exp(scale * s - largest) of the first `visible` positions, rounded to T, and 0 for the others.
     // Leaves scale * s in s, or p, if that is the same memory.
     void softmax(float* s, Element* p, int visible, int steps, float* largest, float* sum) const {
         if (visible < 0) visible = 0;
+        const int whole = visible / 16 * 16;
         const F32x16 scale = splat(a_.scale);
         F32x16 top = splat(-__builtin_inff());
-        for (int i = 0; i < visible; i += 16) {
+        int i = 0;
+        for (; i < whole; i += 16) {
             const F32x16 x = load(s + i) * scale;
             store(s + i, x);
-            top = max(top, select(first_n(smaller(16, visible - i)), x, top));
+            top = max(top, x);
+        }
+        if (i < visible) {
+            const F32x16 x = load(s + i) * scale;
+            store(s + i, x);
+            top = max(top, select(first_n(visible - i), x, top));
         }
         *largest = reduce_max(top);
         const F32x16 m = splat(*largest);
         F32x16 total = zero_f32();
-        int i = 0;
-        for (; i < visible; i += 16) {
-            F32x16 weight = exp(load(s + i) - m);
-            if constexpr (sizeof(T) == 2) weight = round_to_bf16(weight);
-            weight = select(first_n(smaller(16, visible - i)), weight, zero_f32());
-            total = total + weight;
-            store(p + i, weight);
+        for (i = 0; i < whole; i += 16) {
+            const F32x16 w = weight(load(s + i) - m);
+            total = total + w;
+            store(p + i, w);
+        }
+        if (i < visible) {
+            const F32x16 w = select(first_n(visible - i), weight(load(s + i) - m), zero_f32());
+            total = total + w;
+            store(p + i, w);
+            i += 16;
         }
         for (; i < steps * kStep; i += 16) store(p + i, zero_f32());
         *sum = reduce_add(total);

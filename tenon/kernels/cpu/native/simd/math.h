@@ -9,7 +9,9 @@ namespace tenon::TENON_ISA {
 //
 // Cody and Waite: x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts), e^r by its Taylor polynomial of
 // degree 7, and 2^n by adding n to the exponent field.
-TENON_INLINE F32x16 exp(F32x16 x) {
+//
+// exp_down is for x <= 0 (or NaN, which becomes the default one): the same bits with fewer operations.
+TENON_INLINE F32x16 exp_in_range(F32x16 x) {
     const F32x16 magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
     const F32x16 shifted = fma(x, splat(1.44269504f), magic);
     const F32x16 n = shifted - magic;
@@ -23,7 +25,14 @@ TENON_INLINE F32x16 exp(F32x16 x) {
     p = fma(p, r, splat(0.5f));
     p = fma(p, r, splat(1.0f));
     p = fma(p, r, splat(1.0f));
-    F32x16 y = as_f32(as_i32(p) + shl<23>(as_i32(shifted)));
+    return as_f32(as_i32(p) + shl<23>(as_i32(shifted)));
+}
+TENON_INLINE F32x16 exp_down(F32x16 x) {
+    const F32x16 y = select(lt(x, splat(-87.33f)), zero_f32(), exp_in_range(x));
+    return select(eq(x, x), y, splat(__builtin_nanf("")));
+}
+TENON_INLINE F32x16 exp(F32x16 x) {
+    F32x16 y = exp_in_range(x);
     y = select(lt(x, splat(-87.33f)), zero_f32(), y);
     y = select(lt(splat(88.72f), x), splat(__builtin_inff()), y);
     return select(eq(x, x), y, x);
