@@ -1,10 +1,10 @@
 """How much prompt a step takes beside requests that decode, so that their tokens keep coming evenly.
 
 A step's time is that of its decoding plus so much for each token of prompts; both are followed as they are
-measured. Prompts get at most `RATIO` times what the decoding takes, so the pause between two tokens of a request stays
-within `1 + RATIO` times the usual one, on any machine, for any model and context. Prompts that nobody
-decodes beside get steps of `ALONE_SECONDS`: short enough that of several prompts each has its first token when it
-is done, not when all are. Results do not depend on how prompts are cut (DESIGN, section 6).
+measured. Prompts get at most `RATIO` times what the decoding takes, so the pause between two tokens of a
+request stays within `1 + RATIO` times the usual one, on any machine, for any model and context. Prompts that
+nobody decodes beside get steps of `ALONE_SECONDS`: short enough that of several prompts each has its first
+token when it is done, not when all are. Results do not depend on how prompts are cut (DESIGN, section 6).
 """
 
 from __future__ import annotations

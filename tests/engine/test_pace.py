@@ -10,8 +10,8 @@ from .test_scheduler import Driver
 
 
 class Machine:
-    """A scheduler on a machine where a step takes `decode` seconds, if anything decodes, and `token` per token
-    of prompts; with a clock, and what each token waited for."""
+    """A scheduler on a machine where a step takes `decode` seconds, if anything decodes, and `token` seconds
+    per token of prompts; and what each token waited for."""
 
     def __init__(self, decode: float, token: float) -> None:
         self.driver = Driver(num_blocks=4000, tokens=2048, seqs=64, length=2000)
