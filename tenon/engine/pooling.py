@@ -20,7 +20,6 @@ from tenon.core.batch import Batch
 from tenon.core.messages import AddRequest, EngineOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec, Vectors
 from tenon.core.request import Request
-from tenon.core.schedule import Schedule
 from tenon.core.spec import PoolingModel
 from tenon.engine.engine import Engine
 from tenon.engine.passes import Limits
@@ -189,13 +188,8 @@ class PoolingEngine(Engine):
             raise InvalidRequest("token types must be 0 or 1, one for each token of the prompt", "prompt")
 
     def _finish(  # type: ignore[override]
-        self,
-        schedule: Schedule,
-        requests: list[Request],
-        vectors: list[Vectors],
-        outputs: list[EngineOutput],
+        self, requests: list[Request], vectors: list[Vectors], outputs: list[EngineOutput]
     ) -> None:
-        self.scheduler.advance(schedule)
         for request, result in zip(requests, vectors, strict=True):
             outputs.append(
                 EngineOutput(

@@ -141,7 +141,7 @@ class Scheduler:
         return None
 
     def _budget(self) -> Budget:
-        if self.pace is None:
+        if self.pace is None or self.whole_sequences:
             return Budget(self.max_num_batched_tokens)
         decoding = sum(len(request.tokens) - request.num_computed == 1 for request in self.running)
         tokens = len(self.running) + self.pace.prompt_tokens(decoding)

@@ -84,3 +84,13 @@ def test_one_slow_step_changes_little():
 
 def test_before_anything_is_measured():
     assert Pace().prompt_tokens(0) == Pace().prompt_tokens(5) == 2 * LEAST
+
+
+def test_sequences_that_are_not_cut_are_not_paced():
+    machine = Machine(decode=0.01, token=0.01)
+    settle(machine)
+    driver = machine.driver
+    driver.scheduler.whole_sequences = True
+    request = driver.add([0] * 1500, 1)
+    driver.step()
+    assert request.num_computed == 1500
