@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tenon.server import chat, completions, models, probes, tokenize
+from tenon.server import chat, completions, models, page, probes, tokenize
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
 from tenon.server.body import Bare, Json
@@ -59,6 +59,8 @@ class App:
             Route("/live", Endpoint(self, get=probes.live, public=True)),
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),
+            Route("/", Endpoint(self, get=page.index, public=True)),
+            Route("/ui/{name:path}", Endpoint(self, get=page.file, public=True)),
         ]
 
     def _responses(self) -> list[Route]:
