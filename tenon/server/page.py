@@ -1,7 +1,7 @@
 """The web page: what stands at / and under /ui/. Static files that contain no secret, so no key is asked for.
 
 The page's calls of the API carry the key its user typed. Its policy lets it load, run and call nothing that
-does not come from this server, and lets no script turn text into markup (trusted types), whatever a model says.
+does not come from this server, and lets no script turn text into markup (trusted types).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def index(call: Call) -> None:
 
 async def file(call: Call) -> None:
     """GET /ui/{name}"""
-    name = call.scope["path_params"]["name"]
+    name = call.path("name")
     if name not in files():
         raise ApiError(404, f"there is no {call.scope['path']} here", code="not_found")
     await _send(call, files()[name])

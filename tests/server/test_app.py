@@ -16,8 +16,8 @@ from tests.server.fake_engine import FakeEngine
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
-PUBLIC = ["/health", "/live", "/ready", "/version"]
-PRIVATE = [CHAT, "/v1/completions", "/v1/models", "/v1/models/fake", "/metrics", "/", "/nope", "//v1/models"]
+PUBLIC = ["/health", "/live", "/ready", "/version", "/", "/ui/main.js"]
+PRIVATE = [CHAT, "/v1/completions", "/v1/models", "/v1/models/fake", "/metrics", "/nope", "//v1/models"]
 
 
 def keyed(engine: FakeEngine) -> Client:
@@ -45,7 +45,7 @@ async def test_model_name(client):
     assert answer["model"] == "org/alias"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/completions/", "/v1/nope", "/docs"])
+@pytest.mark.parametrize("path", ["/ui", "/v1", "/v1/chat/completions/", "/v1/nope", "/docs"])
 async def test_unknown_paths(client, path):
     for method in ("GET", "POST", "DELETE"):
         response = await client.http.request(method, path)

@@ -11,7 +11,8 @@ export function parseMetrics(text) {
 
 /** What happened between two scrapes; `seconds` lie between them. */
 export function view(now, before, seconds) {
-  const rate = (name) => (before && seconds > 0 ? Math.max(0, now[name] - before[name]) / seconds : 0) || 0;
+  const change = (name) => Math.max(0, (now[name] ?? 0) - (before[name] ?? 0));
+  const rate = (name) => (before && seconds > 0 ? change(name) / seconds : 0);
   const queries = now.prefix_cache_queries_total ?? 0;
   return {
     running: now.num_requests_running ?? 0,

@@ -1,9 +1,12 @@
 // Markdown blocks: lines to nodes {tag, attrs, children, line}; `line` is the index of a block's first line.
 //
 // A block ends where a line begins another one, so all but the last block of a growing text are final.
-// `open` says that the last line may still grow.
+// `open` says that more will follow: on the last line (GROWING) or behind it (ENDED).
 
 import { inline } from "./inline.js";
+
+export const GROWING = 1;
+export const ENDED = 2;
 
 const MAX_DEPTH = 8;
 const BLANK = /^[ \t]*$/;
@@ -151,7 +154,8 @@ function isTable(lines, at, open) {
   if (!lines[at].includes("|")) return false;
   const next = lines[at + 1];
   if (open && lines[at].trimStart().startsWith("|") && at + 2 >= lines.length) {
-    if (next === undefined || UNFINISHED_DELIMITERS.test(next)) return true; // it will most likely be one
+    // It will most likely be one.
+    if (next === undefined || (open === GROWING && UNFINISHED_DELIMITERS.test(next))) return true;
   }
   if (next === undefined || !next.includes("|") || !DELIMITERS.test(next)) return false;
   return cells(next).length === cells(lines[at]).length;

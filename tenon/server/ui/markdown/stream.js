@@ -2,7 +2,7 @@
 // than a short one; the last block is parsed anew and only what differs is changed in the document.
 
 import { patch } from "../dom.js";
-import { blocks } from "./blocks.js";
+import { blocks, ENDED, GROWING } from "./blocks.js";
 
 // A last line that may still become a list, a heading, a rule, a fence ...
 const UNDECIDED = /^[\s>]*(?:[-*+_=#`~|:]+|\d{1,9}[.)]?)?[ \t]*$/;
@@ -26,11 +26,12 @@ export class MarkdownStream {
   render(open) {
     const lines = this.tail.split("\n");
     const last = lines.length - 1;
-    const found = blocks(open && UNDECIDED.test(lines[last]) ? lines.slice(0, -1) : lines, open);
+    const held = open && UNDECIDED.test(lines[last]);
+    const found = blocks(held ? lines.slice(0, -1) : lines, open && (held ? ENDED : GROWING));
     patch(this.target, found, this.final);
-    // The line that is still growing may change what it begins, and thereby the block before it.
-    const undecided = found.at(-1)?.line === last ? 2 : 1;
-    const settled = found.length - undecided;
+    // The line that is still growing decides what it is, and whether the line before it heads a table. A block
+    // that began earlier is settled, and with it all before it.
+    const settled = found.findLastIndex(({ line }) => line < last - 1);
     if (settled <= 0) return;
     this.final += settled;
     this.tail = lines.slice(found[settled].line).join("\n");
