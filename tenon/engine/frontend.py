@@ -156,12 +156,7 @@ class Frontend:
         """Check a request and fan it out. Raises InvalidRequest."""
         text, ids = self._encode(prompt)
         self._check(ids, params)
-        if priority and self.config.scheduling_policy != "priority":
-            raise InvalidRequest(
-                f"priority {priority} would have no effect: the engine runs with scheduling_policy "
-                f"{self.config.scheduling_policy!r}",
-                "priority",
-            )
+        check_priority(priority, self.config)
         request_id = request_id or uuid.uuid4().hex
         if request_id in self.generations:
             raise InvalidRequest(f"a request with the id {request_id!r} is in flight already", "request_id")
@@ -323,6 +318,16 @@ class Frontend:
         if (text := self._token_texts.get(token)) is None:
             text = self._token_texts[token] = self.tokenizer.token_text(token)
         return text
+
+
+def check_priority(priority: int, config: EngineConfig) -> None:
+    """Raises InvalidRequest for a priority that the engine would not heed."""
+    if priority and config.scheduling_policy != "priority":
+        raise InvalidRequest(
+            f"priority {priority} would have no effect: the engine runs with scheduling_policy "
+            f"{config.scheduling_policy!r}",
+            "priority",
+        )
 
 
 def typed_error(output: EngineOutput) -> TenonError:

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tenon.config import EngineConfig
 from tenon.core.messages import AddRequest, EngineOutput, Outputs, Ready
 from tenon.core.outputs import PoolingOutput, PoolingRequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.prompt import check_input_length
 from tenon.core.sampling import SamplingParams
-from tenon.engine.frontend import typed_error
+from tenon.engine.frontend import check_priority, typed_error
 from tenon.errors import InvalidRequest, TenonError
 
 if TYPE_CHECKING:
@@ -82,6 +80,7 @@ class PoolingFrontend:
     ) -> tuple[Pooling, list[AddRequest]]:
         """Check one input. `name` is its field, for messages. Raises InvalidRequest."""
         params.check(self.spec)
+        check_priority(priority, self.config)
         self._check_ids(given.token_ids, name)
         request_id = request_id or uuid.uuid4().hex
         if request_id in self.generations:
@@ -124,6 +123,8 @@ class PoolingFrontend:
         if output.vectors is None:
             self._fail(pooling, typed_error(output))
             return
+        import numpy as np  # not when the server starts: it is needed with the first answer
+
         data = np.frombuffer(output.vectors.data, np.float32).reshape(
             output.vectors.rows, output.vectors.width
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from tenon.core.outputs import PoolingRequestOutput, ScoringOutput, ScoringRequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.errors import InvalidRequest
@@ -58,6 +56,8 @@ class Scoring:
         """One for each pair, from the results of `inputs`."""
         if self._cross:
             return [_scored(r.request_id, r.prompt_token_ids, r.outputs.score) for r in results]
+        import numpy as np  # not when the server starts
+
         scored = []
         for a, b in self._pairs:
             one, other = results[a], results[b]

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tenon.server import chat, completions, models, page, probes, tokenize
+from tenon.server import chat, completions, embeddings, models, page, probes, scores, tokenize
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
 from tenon.server.body import Bare, Json
@@ -24,6 +24,13 @@ from tenon.server.responses.wire import RESPONSES
 from tenon.server.schema.anthropic import CountRequest, MessagesRequest
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
+from tenon.server.schema.pooling import (
+    ClassifyRequest,
+    EmbeddingRequest,
+    PoolingRequest,
+    RerankRequest,
+    ScoreRequest,
+)
 from tenon.server.schema.responses import ResponsesRequest
 from tenon.server.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from tenon.server.settings import ServerSettings
@@ -52,6 +59,7 @@ class App:
             Route("/v1/messages/count_tokens", self._anthropic(Json(CountRequest, messages.count_tokens))),
             Route("/tokenize", Endpoint(self, post=Json(TokenizeRequest, tokenize.tokenize))),
             Route("/detokenize", Endpoint(self, post=Json(DetokenizeRequest, tokenize.detokenize))),
+            *self._vectors(),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
             Route("/metrics", Endpoint(self, get=probes.metrics)),
@@ -72,6 +80,21 @@ class App:
             Route(path + "/cancel", Endpoint(self, post=Bare(responses.cancel), wire=RESPONSES)),
             Route(path + "/input_items", Endpoint(self, get=responses.input_items, wire=RESPONSES)),
         ]
+
+    def _vectors(self) -> list[Route]:
+        """Of models that give vectors. Clients differ in the version of a path, not in what they send."""
+        score, rerank = Json(ScoreRequest, scores.score), Json(RerankRequest, scores.rerank)
+        posts = {
+            "/v1/embeddings": Json(EmbeddingRequest, embeddings.embed),
+            "/pooling": Json(PoolingRequest, embeddings.pool),
+            "/classify": Json(ClassifyRequest, embeddings.classify),
+            "/score": score,
+            "/v1/score": score,
+            "/rerank": rerank,
+            "/v1/rerank": rerank,
+            "/v2/rerank": rerank,
+        }
+        return [Route(path, Endpoint(self, post=post)) for path, post in posts.items()]
 
     def _anthropic(self, post: Json) -> Endpoint:
         return Endpoint(self, post=post, wire=ANTHROPIC)

@@ -14,7 +14,7 @@ import msgspec
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
-from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down
+from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down, wrong_model
 from tenon.server.schema.decode import convert
 from tenon.server.wire import Wire
 
@@ -82,13 +82,22 @@ class Call:
             more = message.get("more_body", False)
             yield part
 
-    async def model(self, name: str | None) -> tuple[str, Engine]:
+    async def model(self, name: str | None, *, vectors: bool | None = False) -> tuple[str, Engine]:
         """The model that a request names: the name in force and its engine, loaded until the call ends.
 
-        None is the default model. Raises 404, 503 where it cannot be loaded now, EngineDead.
+        None is the default model. Raises 404, 503 where it cannot be loaded now, EngineDead; and 400 for a
+        model of the other kind: it must generate, with `vectors` give vectors; with None either will do.
         """
         lease = await self.app.models.lease(name, background=self.background)
         self._leases.append(lease)
+        pooling = lease.engine.pooling
+        if pooling is not None and vectors is False:
+            raise wrong_model(f"{lease.name} does not generate text; {pooling.purpose}")
+        if pooling is None and vectors:
+            raise wrong_model(
+                f"{lease.name} generates text and gives no vectors: use /v1/chat/completions or "
+                "/v1/completions, or start the server with --convert embed"
+            )
         return lease.name, lease.engine
 
     def close(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 from tenon.core.messages import EngineStats
-from tenon.core.outputs import RequestOutput
+from tenon.core.outputs import PoolingRequestOutput, RequestOutput
+from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.sampling import SamplingParams
+from tenon.engine.pooling_frontend import PoolingInput
 
 
 class Tokenizer(Protocol):
@@ -64,6 +66,24 @@ class Engine(Protocol):
 
     @property
     def stats(self) -> EngineStats: ...
+
+    @property
+    def pooling(self) -> PoolingSpec | None:
+        """What the model's vectors are; None for a model that generates."""
+
+    async def pool(
+        self,
+        inputs: Sequence[PoolingInput],
+        params: PoolingParams,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        background: bool = False,
+        cache_salt: str = "",
+        name: str = "input",
+    ) -> list[PoolingRequestOutput]:
+        """The vectors of all inputs. Raises InvalidRequest or EngineDead; cancelling it aborts them."""
+        ...
 
     def generate(
         self,

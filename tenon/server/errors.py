@@ -52,6 +52,11 @@ def bad_request(message: str, param: str | None = None, code: str = "invalid_val
     return ApiError(400, message, param=param, code=code)
 
 
+def wrong_model(message: str) -> ApiError:
+    """The model is not for what the request wants."""
+    return bad_request(message, "model", "model_not_for_this")
+
+
 def not_supported(field: str) -> ApiError:
     return ApiError(400, f"{field} is not supported yet", param=field, code="not_supported")
 

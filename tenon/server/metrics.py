@@ -136,6 +136,13 @@ class ModelMetrics:
     max_generation: Histogram
     n: Histogram
 
+    def pooled(self, arrival: float, prompt_tokens: int) -> None:
+        """A request for vectors, which arrived at `arrival` (time.monotonic), has been computed."""
+        self.prompt_tokens.inc(prompt_tokens)
+        self.prompt.observe(prompt_tokens)
+        self.e2e.observe(time.monotonic() - arrival)
+        self.success.labels(self.model, "stop").inc()
+
     def start(self, arrival: float, prompt_tokens: int, n: int, max_tokens: int) -> RequestMeter:
         """Meter of a request that arrived at `arrival` (time.monotonic)."""
         return RequestMeter(self, arrival, prompt_tokens, n, max_tokens)

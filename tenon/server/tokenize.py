@@ -31,7 +31,7 @@ async def _of_prompt(call: Call, request: TokenizeRequest) -> tuple[Engine, list
     for name in _OF_MESSAGES:
         if getattr(request, name) is not None:
             raise bad_request(f"{name} needs messages", name)
-    _, engine = await call.model(request.model)
+    _, engine = await call.model(request.model, vectors=None)
     text, special = request.prompt or "", request.add_special_tokens is not False
     return engine, await offload(len(text), partial(encode, engine, text, special, "prompt"))
 
@@ -44,7 +44,7 @@ async def _of_messages(call: Call, request: TokenizeRequest) -> tuple[Engine, li
 
 async def detokenize(call: Call, request: DetokenizeRequest) -> None:
     """The text of tokens, that of special ones included."""
-    _, engine = await call.model(request.model)
+    _, engine = await call.model(request.model, vectors=None)
     check_token_ids(request.tokens, engine.tokenizer.vocab_size, "tokens")
     decode = partial(engine.tokenizer.decode, request.tokens, False)
     await call.send_json(Detokenized(await offload(len(request.tokens), decode)))

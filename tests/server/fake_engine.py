@@ -60,6 +60,7 @@ class FakeEngine:
         self.ready = True
         self.errored = False
         self.model_name = "fake"
+        self.pooling = None
         self.served_model_names = ("fake", "org/alias")
         self.tokenizer = ByteTokenizer()
         self.max_model_len = 2048

@@ -1,0 +1,63 @@
+"""POST /v1/embeddings, /pooling and /classify: a vector for each input."""
+
+from __future__ import annotations
+
+from tenon.core.pooling import PoolingParams
+from tenon.server.call import Call
+from tenon.server.schema.pooling import (
+    Classification,
+    ClassifyRequest,
+    Embedding,
+    EmbeddingRequest,
+    Pooled,
+    PoolingRequest,
+)
+from tenon.server.vectors import Run, activation_of, on_the_wire, split_inputs, wants_base64
+
+
+async def embed(call: Call, request: EmbeddingRequest) -> None:
+    """OpenAI's."""
+    run = await Run.begin(call, request, "embd")
+    as_base64 = wants_base64(request.encoding_format)
+    params = PoolingParams(task="embed", dimensions=request.dimensions, normalize=request.normalize)
+    results = await run.pool(split_inputs(request.input), params, "input")
+    await run.send(
+        [
+            Embedding(index=index, embedding=on_the_wire(result.outputs.data, as_base64))
+            for index, result in enumerate(results)
+        ]
+    )
+
+
+async def pool(call: Call, request: PoolingRequest) -> None:
+    """vLLM's: whatever the model gives, or with the task token_embed a vector for each token."""
+    run = await Run.begin(call, request, "pool")
+    as_base64 = wants_base64(request.encoding_format)
+    params = PoolingParams(
+        task=request.task or run.spec.task,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+        activation=activation_of(request),
+    )
+    results = await run.pool(split_inputs(request.input), params, "input")
+    await run.send(
+        [
+            Pooled(index=index, data=on_the_wire(result.outputs.data, as_base64))
+            for index, result in enumerate(results)
+        ]
+    )
+
+
+async def classify(call: Call, request: ClassifyRequest) -> None:
+    """vLLM's."""
+    run = await Run.begin(call, request, "classify")
+    params = PoolingParams(task="classify", activation=activation_of(request))
+    results = await run.pool(split_inputs(request.input), params, "input")
+    labels = run.spec.labels
+    data = []
+    for index, result in enumerate(results):
+        probs = result.outputs.probs.tolist()
+        best = max(range(len(probs)), key=probs.__getitem__)
+        label = labels[best] if labels else None
+        data.append(Classification(index=index, label=label, probs=probs, num_classes=len(probs)))
+    await run.send(data)
