@@ -28,6 +28,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tenon"
 
 
+def data_dir() -> Path:
+    """Below TENON_HOME: where `tenon serve` keeps files and batches unless told otherwise."""
+    return cache_dir() / "data"
+
+
 def log_level() -> str:
     """TENON_LOG_LEVEL: debug, info, warning or error."""
     return os.environ.get("TENON_LOG_LEVEL", "info")

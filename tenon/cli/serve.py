@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from pathlib import Path
 
 import rich_click as click
 
@@ -58,6 +59,24 @@ from tenon.errors import ConfigError
     help="What to log on standard error: debug, info, warning or error (default: TENON_LOG_LEVEL, or info).",
 )
 @click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where files and batches are kept (default: `data` below TENON_HOME).",
+)
+@click.option("--max-file-bytes", type=Size(), default="200MiB", show_default=True, help="Longest file.")
+@click.option(
+    "--max-stored-bytes", type=Size(), default="16GiB", show_default=True, help="All files together."
+)
+@click.option(
+    "--batch-concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Most lines of batches that run at a time.",
+)
+@click.option(
     "--max-loaded-models",
     type=click.IntRange(min=1),
     metavar="N",
@@ -90,6 +109,10 @@ def command(
     reasoning_content: bool,
     template_variables: tuple[str, ...],
     log_level: str | None,
+    data_dir: Path | None,
+    max_file_bytes: int,
+    max_stored_bytes: int,
+    batch_concurrency: int,
     max_loaded_models: int | None,
     max_resident_memory: int | None,
     load_wait_seconds: float,
@@ -124,6 +147,10 @@ def command(
         output_format=output_format,
         reasoning_content=reasoning_content,
         template_variables=template_variables,
+        data_dir=data_dir,
+        max_file_bytes=max_file_bytes,
+        max_stored_bytes=max_stored_bytes,
+        batch_concurrency=batch_concurrency,
     )
     residency = ResidencySettings(max_loaded_models, max_resident_memory, load_wait_seconds)
     with contextlib.ExitStack() as until_ready:

@@ -7,10 +7,22 @@ from weakref import WeakKeyDictionary
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tenon.server import chat, completions, embeddings, models, page, probes, scores, tokenize
+from tenon.server import (
+    batches,
+    chat,
+    completions,
+    embeddings,
+    files,
+    models,
+    page,
+    probes,
+    scores,
+    tokenize,
+)
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
-from tenon.server.body import Bare, Json
+from tenon.server.archive import Archive
+from tenon.server.body import Bare, Form, Json
 from tenon.server.call import Call
 from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
@@ -22,6 +34,7 @@ from tenon.server.responses import api as responses
 from tenon.server.responses.store import Store
 from tenon.server.responses.wire import RESPONSES
 from tenon.server.schema.anthropic import CountRequest, MessagesRequest
+from tenon.server.schema.batches import BatchRequest
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.completion import CompletionRequest
 from tenon.server.schema.pooling import (
@@ -45,6 +58,7 @@ class App:
         self.metrics = Metrics()
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
+        self.archive = Archive(self)
         self.metrics.watch(served.stats, served.loaded)
         self.responses = Store(settings.max_responses, settings.max_response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
@@ -60,6 +74,7 @@ class App:
             Route("/tokenize", Endpoint(self, post=Json(TokenizeRequest, tokenize.tokenize))),
             Route("/detokenize", Endpoint(self, post=Json(DetokenizeRequest, tokenize.detokenize))),
             *self._vectors(),
+            *self._batches(),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
             Route("/metrics", Endpoint(self, get=probes.metrics)),
@@ -69,6 +84,20 @@ class App:
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),
             Route("/", Endpoint(self, get=page.index, public=True)),
             Route("/ui/{name:path}", Endpoint(self, get=page.file, public=True)),
+        ]
+
+    def _batches(self) -> list[Route]:
+        upload = Form(files.create, max_bytes=self.settings.max_file_bytes + files.FORM_BYTES)
+        return [
+            Route("/v1/files", Endpoint(self, get=files.list_files, post=upload)),
+            Route("/v1/files/{id}", Endpoint(self, get=files.get_file, delete=files.delete_file)),
+            Route("/v1/files/{id}/content", Endpoint(self, get=files.get_content)),
+            Route(
+                "/v1/batches",
+                Endpoint(self, get=batches.list_batches, post=Json(BatchRequest, batches.create)),
+            ),
+            Route("/v1/batches/{id}", Endpoint(self, get=batches.get_batch)),
+            Route("/v1/batches/{id}/cancel", Endpoint(self, post=Bare(batches.cancel))),
         ]
 
     def _responses(self) -> list[Route]:
@@ -111,6 +140,11 @@ class App:
         if (found := self._dialects.get(engine)) is None:
             found = self._dialects[engine] = Dialect.of(engine, self.settings.output_format)
         return found
+
+    @property
+    def in_demand(self) -> bool:
+        """Somebody waits for a model's answer."""
+        return any(call.awaited for call in self.live)
 
     def stop_live(self) -> None:
         """End every request in flight with an error event or status 503."""

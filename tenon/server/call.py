@@ -100,6 +100,11 @@ class Call:
             )
         return lease.name, lease.engine
 
+    @property
+    def awaited(self) -> bool:
+        """Uses a model, and somebody waits for it."""
+        return bool(self._leases) and not self.background
+
     def close(self) -> None:
         """The call has ended."""
         for lease in self._leases:
@@ -115,6 +120,13 @@ class Call:
     ) -> None:
         await self._start(status, content_type, {"content-length": str(len(body)), **(headers or {})})
         await self._body(body, more=False)
+
+    async def send_parts(self, parts: AsyncIterator[bytes], content_type: str, length: int) -> None:
+        """A body that is not in memory as a whole."""
+        await self._start(200, content_type, {"content-length": str(length)})
+        async for part in parts:
+            await self._body(part, more=True)
+        await self._body(b"", more=False)
 
     async def send_events(self, events: AsyncIterator[msgspec.Struct]) -> None:
         """Server-sent events, as the protocol writes them.

@@ -6,7 +6,9 @@ So no handler can forget one of them: a route without `public=True` asks for a k
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     from tenon.server.app import App
 
 Handler = Callable[[Call], Awaitable[None]]
+
+INSIDE = "tenon.inside"  # key of a scope that the server made itself; no client can set one
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A request from the server to itself, in the background and on behalf of a caller."""
+
+    caller: str
 
 
 class Endpoint:
@@ -48,7 +59,7 @@ class Endpoint:
         try:
             await self._serve(call)
             if scope["method"] not in ("GET", "HEAD") or call.generations:
-                call.log_end(call.status)
+                call.log_end(call.status, level=logging.DEBUG if call.background else logging.INFO)
         except Disconnected:
             call.log_end("the client left")
         except Exception as error:
@@ -58,7 +69,9 @@ class Endpoint:
             call.close()
 
     async def _serve(self, call: Call) -> None:
-        if not self.public:
+        if (inside := call.scope.get(INSIDE)) is not None:
+            call.caller, call.background = inside.caller, True
+        elif not self.public:
             call.caller = authenticate(call.headers, self.app.settings)
         method = call.scope["method"]
         if method not in self.methods:

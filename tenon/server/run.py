@@ -106,6 +106,7 @@ async def run(
     signals = _Signals()
     loading = asyncio.ensure_future(engine.start())
     http: asyncio.Task[None] | None = None
+    app: App | None = None
     try:
         # Imports in a thread, so that the engine process is started and told its configuration meanwhile.
         build_app = (await asyncio.to_thread(importlib.import_module, "tenon.server.app")).build_app
@@ -119,11 +120,14 @@ async def run(
         if http.done():
             await http  # raises why it ended
         await loading  # raises what the start-up ended in
+        await app.archive.resume()
         announce(greeting(engine.model_name, sock, settings, app.models.on_demand))
         status = await _until_stopped(engine, stopped)
         await drain(app, signals, settings.drain_seconds if status == 0 else 0.0)
         return status
     finally:
+        if app is not None:
+            await app.archive.close()
         if not loading.done():
             loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)  # its end counts no more
@@ -138,6 +142,7 @@ async def run(
 async def drain(app: App, signals: _Signals, seconds: float) -> None:
     """Refuse new requests, let those in flight finish for a while, then end them with an error."""
     app.stopping = True
+    await app.archive.stop()  # batches go on when the server is started again
     if app.live and seconds > 0:
         requests = "1 request" if len(app.live) == 1 else f"{len(app.live)} requests"
         log.info("stopping; waiting up to %g s for %s (Ctrl-C again: now)", seconds, requests)

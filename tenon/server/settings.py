@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 MiB = 1 << 20
@@ -23,6 +24,8 @@ class ServerSettings:
     on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
     `max_responses` and `max_response_bytes` bound what /v1/responses keeps.
+    `data_dir` keeps files and batches (None: below TENON_HOME); `max_file_bytes` bounds one file of a client,
+    `max_stored_bytes` all of them; `batch_concurrency`: so many lines of batches run at a time.
     """
 
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -35,6 +38,10 @@ class ServerSettings:
     template_variables: tuple[str, ...] = ()
     max_responses: int = 1024
     max_response_bytes: int = 64 * MiB
+    data_dir: Path | None = None
+    max_file_bytes: int = 200 * MiB
+    max_stored_bytes: int = 16 * 1024 * MiB
+    batch_concurrency: int = 8
 
     @classmethod
     def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+_DATA = tempfile.TemporaryDirectory(prefix="tenon-test-")
 
 # The default model knows no tools; shown one call, it makes another.
 TOOL_TEMPLATE = """
@@ -63,6 +65,8 @@ class RealServer:
 def start(*arguments: str) -> RealServer:
     """Start a server on a free port and wait until it says that it is ready."""
     command = [sys.executable, "-m", "tenon", "serve", *arguments, "--port", "0"]
+    if "--data-dir" not in arguments:  # not the user's own
+        command += ["--data-dir", _DATA.name + f"/{secrets.token_hex(8)}"]
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None

@@ -26,9 +26,11 @@ async def serving(
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
     finally:
+        await app.archive.stop()
         app.stop_live()
         server.should_exit = True
         await task
+        await app.archive.close()
 
 
 def main() -> int:

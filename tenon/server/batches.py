@@ -1,0 +1,102 @@
+"""/v1/batches: many requests in a file, answered in the background (see `executor`)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from tenon.server.call import Call
+from tenon.server.errors import ApiError, bad_request
+from tenon.server.files import check_expiry, find
+from tenon.server.line import ENDPOINTS
+from tenon.server.schema.batches import Batch, BatchList, BatchQuery, BatchRequest, RequestCounts
+
+_WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+LONGEST_WINDOW = 30 * 86400
+MAX_METADATA = 16
+
+
+async def create(call: Call, request: BatchRequest) -> None:
+    """POST /v1/batches"""
+    if request.endpoint not in ENDPOINTS:
+        raise bad_request(f"endpoint must be one of {', '.join(ENDPOINTS)}", "endpoint")
+    window = _window(request.completion_window)
+    _check_metadata(request.metadata or {})
+    if (expiry := request.output_expires_after) is not None:
+        check_expiry(expiry.anchor, expiry.seconds, "output_expires_after")
+    file, _ = await find(call, request.input_file_id)
+    if file.purpose != "batch":
+        raise bad_request(f"{file.id} is no input of a batch: its purpose is {file.purpose}", "input_file_id")
+    now = int(time.time())
+    batch = Batch(
+        id=f"batch_{secrets.token_hex(16)}",
+        endpoint=request.endpoint,
+        input_file_id=file.id,
+        completion_window=request.completion_window,
+        status="validating",
+        created_at=now,
+        expires_at=now + window,
+        request_counts=RequestCounts(),
+        metadata=request.metadata,
+        output_expires_after=expiry,
+    )
+    store = await call.app.archive.store()
+    await call.app.archive.executor.create(store, call.caller, batch)
+    await call.send_json(batch)
+
+
+async def list_batches(call: Call) -> None:
+    """GET /v1/batches"""
+    query = call.query(BatchQuery)
+    if not 1 <= query.limit <= 100:
+        raise bad_request("limit must be between 1 and 100", "limit")
+    store = await call.app.archive.store()
+    found = await store.batches.listed(call.caller, limit=query.limit, after=query.after)
+    if found is None:
+        raise bad_request(f"there is no batch {query.after!r} here", "after")
+    data, has_more = found
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    await call.send_json(BatchList(data=data, first_id=first, last_id=last, has_more=has_more))
+
+
+async def get_batch(call: Call) -> None:
+    """GET /v1/batches/{id}"""
+    await call.send_json(await _find(call))
+
+
+async def cancel(call: Call) -> None:
+    """POST /v1/batches/{id}/cancel"""
+    batch = await _find(call)
+    store = await call.app.archive.store()
+    batch = await call.app.archive.executor.cancel(store, batch.id)
+    if batch.status not in ("cancelling", "cancelled"):
+        raise ApiError(409, f"this batch is {batch.status} and cannot be cancelled", code="batch_not_running")
+    await call.send_json(batch)
+
+
+async def _find(call: Call) -> Batch:
+    store = await call.app.archive.store()
+    batch_id = call.path("id")
+    if (batch := await store.batches.get(batch_id, call.caller)) is None:
+        raise ApiError(404, f"there is no batch {batch_id[:100]!r} here", param="id", code="batch_not_found")
+    return batch
+
+
+def _window(text: str) -> int:
+    """Seconds. OpenAI knows 24h only."""
+    match = _WINDOW.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= LONGEST_WINDOW:
+        raise bad_request(
+            "completion_window must be like 24h, 90m or 7d, and at most 30d", "completion_window"
+        )
+    return seconds
+
+
+def _check_metadata(metadata: dict[str, str]) -> None:
+    if len(metadata) > MAX_METADATA:
+        raise bad_request(f"metadata has at most {MAX_METADATA} entries", "metadata")
+    if any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
+        raise bad_request("keys of metadata have at most 64 characters, values 512", "metadata")

@@ -1,0 +1,314 @@
+"""Runs batches: their lines in the background, a bounded number at a time, through the app itself.
+
+A batch's state is in the store at every moment; what is here are the tasks that carry it on. So a server that
+stops, in whatever way, just stops, and the next one begins with `resume`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from tenon.server import line as lines
+from tenon.server.schema.batches import Batch, BatchError, BatchErrors, LineError
+from tenon.server.store.batches import Pending
+
+if TYPE_CHECKING:
+    from tenon.server.app import App
+    from tenon.server.store.store import Store
+
+log = logging.getLogger("tenon.server")
+
+MAX_LINES = 50_000
+MAX_ERRORS = 100  # told of a file
+_POLL_SECONDS = 0.02
+ATTEMPTS = 3  # of a line that an engine's end may be the fault of
+EXPIRED = LineError(
+    code="batch_expired",
+    message="this request could not be run before the completion window ended",
+)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch that is being carried on. `stop` is set to cancelling or expired to end it before its time."""
+
+    owner: str
+    task: asyncio.Task[None] | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: str | None = None
+    broken: BaseException | None = None  # what a line could not be carried through for
+
+
+class Executor:
+    """The batches of one server."""
+
+    def __init__(self, app: App, limit: int) -> None:
+        self._app = app
+        self._slots = asyncio.Semaphore(limit)
+        self._num_lines = 0  # that run
+        self._running: dict[str, _Running] = {}
+
+    async def resume(self, store: Store) -> None:
+        """Go on with every batch that is not at its end."""
+        for owner, batch in await store.batches.unfinished():
+            log.info("batch %s goes on: %s", batch.id, batch.status)
+            self._begin(store, owner, batch)
+
+    async def create(self, store: Store, owner: str, batch: Batch) -> None:
+        """Keep a new batch and begin with it; both, even if the caller is cancelled."""
+
+        async def work() -> None:
+            await store.batches.add(owner, batch)
+            self._begin(store, owner, batch)
+
+        await asyncio.shield(work())
+
+    async def cancel(self, store: Store, batch_id: str) -> Batch:
+        """End a batch, if it can still be ended: its status says so."""
+
+        def alter(now: Batch) -> None:
+            if now.status in ("validating", "in_progress"):
+                now.status, now.cancelling_at = "cancelling", _time()
+
+        async def work() -> Batch:
+            batch = await store.batches.change(batch_id, alter)
+            if batch.status == "cancelling" and (running := self._running.get(batch_id)) is not None:
+                running.stop = running.stop or "cancelling"
+                running.ended.set()
+            return batch
+
+        return await asyncio.shield(work())
+
+    def _begin(self, store: Store, owner: str, batch: Batch) -> None:
+        running = self._running[batch.id] = _Running(owner)
+        running.task = asyncio.create_task(self._carry_on(store, batch, running), name=batch.id)
+
+    async def stop(self) -> None:
+        """Leave everything as it is in the store."""
+        tasks = [running.task for running in self._running.values() if running.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- one batch
+
+    async def _carry_on(self, store: Store, batch: Batch, running: _Running) -> None:
+        """From whatever status it has to its end."""
+        try:
+            if batch.status == "validating":
+                batch = await self._validate(store, batch, running)
+            if batch.status == "cancelling":
+                running.stop = "cancelling"
+            if batch.status == "in_progress":
+                batch = await self._run_lines(store, batch, running)
+            if batch.status != "failed":
+                batch = await self._finish(store, batch, running)
+            log.info(
+                "batch %s %s: %d of %d lines answered, %d failed",
+                batch.id,
+                batch.status,
+                batch.request_counts.completed,
+                batch.request_counts.total,
+                batch.request_counts.failed,
+            )
+        except Exception:
+            log.exception("batch %s stands still until the server is started again", batch.id)
+        finally:
+            self._running.pop(batch.id, None)
+
+    async def _validate(self, store: Store, batch: Batch, running: _Running) -> Batch:
+        file = await store.files.get(running.owner, batch.input_file_id)
+        found: list[Pending] = []
+        if file is None:
+            errors = [BatchError(code="file_not_found", message="the input file is gone")]
+        else:
+            limit = self._app.settings.max_body_bytes
+            found, errors = await asyncio.to_thread(read, store.files.path(file), batch.endpoint, limit)
+
+        def alter(now: Batch) -> None:
+            if now.status == "cancelling":
+                return
+            if errors:
+                now.status, now.failed_at = "failed", _time()
+                now.errors = BatchErrors(data=errors)
+            else:
+                now.status, now.in_progress_at = "in_progress", _time()
+
+        return await store.batches.add_lines(batch.id, [] if errors else found, alter)
+
+    async def _run_lines(self, store: Store, batch: Batch, running: _Running) -> Batch:
+        """Start line after line as places get free, until all are done or the batch is stopped."""
+        file = await store.files.get(running.owner, batch.input_file_id)
+        if file is None:
+            raise FileNotFoundError(batch.input_file_id)
+        tasks: set[asyncio.Task[None]] = set()
+        timer = asyncio.get_running_loop().call_later(
+            max(0.0, batch.expires_at - time.time()), self._expire, running
+        )
+        try:
+            with store.files.path(file).open("rb") as source:
+                for pending in await store.batches.pending(batch.id):
+                    if not await self._place(running):
+                        break
+                    work = self._run_line(store, batch, running.owner, pending, source.fileno())
+                    task = asyncio.create_task(work)
+                    tasks.add(task)
+                    task.add_done_callback(lambda done: self._line_done(done, tasks, running))
+                await self._all_done(tasks, running)
+        finally:
+            timer.cancel()
+            await _cancel(tasks)
+        if running.broken is not None:
+            raise running.broken
+
+        def alter(now: Batch) -> None:
+            if now.status == "in_progress" and running.stop is None:
+                now.status, now.finalizing_at = "finalizing", _time()
+
+        return await store.batches.change(batch.id, alter)
+
+    async def _place(self, running: _Running) -> bool:
+        """Wait for a place among the lines that run; False: the batch has been stopped meanwhile.
+
+        While anybody waits for an answer over HTTP, one line at a time is run.
+        """
+        place = asyncio.ensure_future(self._slots.acquire())
+        ended = asyncio.ensure_future(running.ended.wait())
+        try:
+            await asyncio.wait({place, ended}, return_when=asyncio.FIRST_COMPLETED)
+            while self._app.in_demand and self._num_lines and not running.ended.is_set():
+                await asyncio.sleep(_POLL_SECONDS)
+            if not running.ended.is_set():
+                self._num_lines += 1
+                return True
+            if place.done():
+                self._slots.release()
+            return False
+        except BaseException:
+            if place.done():
+                self._slots.release()
+            raise
+        finally:
+            await _cancel({place, ended})
+
+    async def _all_done(self, tasks: set[asyncio.Task[None]], running: _Running) -> None:
+        ended = asyncio.ensure_future(running.ended.wait())
+        try:
+            while tasks and not running.ended.is_set():
+                await asyncio.wait({*tasks, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel({ended})
+
+    def _line_done(self, task: asyncio.Task[None], tasks: set[asyncio.Task[None]], running: _Running) -> None:
+        tasks.discard(task)
+        self._slots.release()
+        self._num_lines -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            running.broken = error
+            running.ended.set()
+
+    def _expire(self, running: _Running) -> None:
+        running.stop = running.stop or "expired"
+        running.ended.set()
+
+    async def _run_line(self, store: Store, batch: Batch, owner: str, pending: Pending, source: int) -> None:
+        data = await asyncio.to_thread(os.pread, source, pending.length, pending.start)
+        attempt = 0
+        while True:
+            result = await lines.run(self._app, lines.parse(data, batch.endpoint), owner)
+            code = lines.error_code(result)
+            if code in lines.DOUBTFUL:
+                attempt += 1
+            elif code not in lines.PASSING:
+                break
+            if attempt >= ATTEMPTS:
+                break
+            await asyncio.sleep(2.0**attempt)
+        await store.batches.record(batch.id, pending.number, msgspec.json.encode(result), code is not None)
+
+    async def _finish(self, store: Store, batch: Batch, running: _Running) -> Batch:
+        """Make the files of a batch whose lines are done, or that was stopped."""
+        stop = running.stop
+
+        def alter(now: Batch) -> None:
+            if now.status == "cancelling":
+                now.status, now.cancelled_at = "cancelled", _time()
+            elif stop == "expired":
+                now.status, now.expired_at = "expired", _time()
+            else:
+                now.status, now.completed_at = "completed", _time()
+
+        return await store.batches.finish(batch.id, alter, EXPIRED if stop == "expired" else None)
+
+
+def read(path: Path, endpoint: str, max_body: int) -> tuple[list[Pending], list[BatchError]]:
+    """In a thread: where the lines of an input file are, and what is wrong with them."""
+    found: list[Pending] = []
+    errors: list[BatchError] = []
+    seen: set[str] = set()
+    with path.open("rb") as file:
+        for number, start, data in _lines(file, max_body + 4096):
+            if len(found) == MAX_LINES:
+                errors.append(_error(number, "too_many_lines", f"a batch has at most {MAX_LINES} lines"))
+            if len(errors) >= MAX_ERRORS or len(found) == MAX_LINES:
+                break
+            try:
+                line = lines.parse(data, endpoint)
+                if line.custom_id in seen:
+                    raise lines.WrongLine(
+                        "duplicate_custom_id", "another line has this custom_id", "custom_id"
+                    )
+            except lines.WrongLine as wrong:
+                wrong.error.line = number
+                errors.append(wrong.error)
+            else:
+                seen.add(line.custom_id)
+                found.append(Pending(number, line.custom_id, start, len(data)))
+    if not found and not errors:
+        errors.append(BatchError(code="empty_file", message="the input file has no lines"))
+    return found, errors
+
+
+def _lines(file: IO[bytes], most: int) -> Iterator[tuple[int, int, bytes]]:
+    """Number from 1, offset and bytes of each line that is not blank; a longer one comes as its beginning."""
+    number, start = 0, 0
+    while data := file.readline(most):
+        number += 1
+        length = len(data)
+        while data[-1:] != b"\n" and (rest := file.readline(most)):
+            length += len(rest)
+            if rest[-1:] == b"\n":
+                break
+        if data.strip():
+            yield number, start, data
+        start += length
+
+
+def _error(number: int, code: str, message: str) -> BatchError:
+    return BatchError(code=code, message=message, line=number)
+
+
+def _time() -> int:
+    return int(time.time())
+
+
+async def _cancel(tasks: set[asyncio.Task] | set[asyncio.Future]) -> None:  # type: ignore[type-arg]
+    """Cancel and wait for the end, whatever it is."""
+    tasks = set(tasks)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        with contextlib.suppress(BaseException):
+            task.exception()

@@ -1,0 +1,141 @@
+"""/v1/files: what clients upload for batches, and what batches have made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tenon.server.call import Call
+from tenon.server.errors import ApiError, bad_request
+from tenon.server.schema.files import FileDeleted, FileList, FileQuery, StoredFile
+
+if TYPE_CHECKING:
+    from starlette.datastructures import FormData
+
+FORM_BYTES = 64 * 1024  # of a form, besides the file
+MAX_NAME = 255
+MIN_EXPIRY, MAX_EXPIRY = 3600, 30 * 24 * 3600  # seconds, as OpenAI has them
+_PART_BYTES = 256 * 1024
+
+
+async def create(call: Call, form: FormData) -> None:
+    """POST /v1/files"""
+    from starlette.datastructures import UploadFile
+
+    upload, purpose = form.get("file"), form.get("purpose")
+    if not isinstance(upload, UploadFile):
+        raise bad_request(
+            "file must be a file", "file", "missing_field" if upload is None else "invalid_value"
+        )
+    if purpose != "batch":
+        raise bad_request("purpose must be 'batch': files have no other use here", "purpose")
+    settings = call.app.settings
+    if (upload.size or 0) > settings.max_file_bytes:
+        raise _too_big(
+            f"the file is larger than the limit of {settings.max_file_bytes} bytes", "file_too_large"
+        )
+    store = await call.app.archive.store()
+    if await store.files.total_bytes() + (upload.size or 0) > settings.max_stored_bytes:
+        raise _too_big(
+            f"the server keeps at most {settings.max_stored_bytes} bytes of files: delete some",
+            "storage_full",
+        )
+    name = _name(upload.filename or "upload")
+    file = await store.files.add(call.caller, name, "batch", upload.file, _expiry(form))
+    await call.send_json(file)
+
+
+async def list_files(call: Call) -> None:
+    """GET /v1/files"""
+    query = call.query(FileQuery)
+    if not 1 <= query.limit <= 10_000:
+        raise bad_request("limit must be between 1 and 10000", "limit")
+    if query.order not in ("asc", "desc"):
+        raise bad_request("order must be asc or desc", "order")
+    store = await call.app.archive.store()
+    found = await store.files.listed(
+        call.caller,
+        purpose=query.purpose,
+        limit=query.limit,
+        after=query.after,
+        ascending=query.order == "asc",
+    )
+    if found is None:
+        raise bad_request(f"there is no file {query.after!r} here", "after")
+    data, has_more = found
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    await call.send_json(FileList(data=data, first_id=first, last_id=last, has_more=has_more))
+
+
+async def get_file(call: Call) -> None:
+    """GET /v1/files/{id}"""
+    await call.send_json((await find(call, call.path("id")))[0])
+
+
+async def get_content(call: Call) -> None:
+    """GET /v1/files/{id}/content"""
+    file, path = await find(call, call.path("id"))
+    await call.send_parts(_parts(path), "application/octet-stream", file.bytes)
+
+
+async def delete_file(call: Call) -> None:
+    """DELETE /v1/files/{id}"""
+    file, _ = await find(call, call.path("id"))
+    store = await call.app.archive.store()
+    if (user := await store.batches.user_of(file.id)) is not None:
+        raise ApiError(409, f"the batch {user} still reads this file: cancel it first", code="file_in_use")
+    if await store.files.delete(call.caller, file.id) is None:
+        raise _not_found(file.id)
+    await call.send_json(FileDeleted(id=file.id))
+
+
+async def find(call: Call, file_id: str) -> tuple[StoredFile, Path]:
+    """A file of the caller, and where it is. Raises 404."""
+    store = await call.app.archive.store()
+    if (file := await store.files.get(call.caller, file_id)) is None:
+        raise _not_found(file_id)
+    return file, store.files.path(file)
+
+
+async def _parts(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while part := await asyncio.to_thread(file.read, _PART_BYTES):
+            yield part
+
+
+def _name(name: str) -> str:
+    """The name that is shown; it is never a path."""
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise bad_request(f"the file's name must have at most {MAX_NAME} characters that print", "file")
+    return name
+
+
+def _expiry(form: FormData) -> int | None:
+    """Seconds of `expires_after`, if it was given."""
+    anchor, seconds = form.get("expires_after[anchor]"), form.get("expires_after[seconds]")
+    if anchor is None and seconds is None:
+        return None
+    if not isinstance(seconds, str) or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 10:
+        raise bad_request("expires_after.seconds must be a whole number", "expires_after.seconds")
+    return check_expiry(anchor, int(seconds), "expires_after")
+
+
+def check_expiry(anchor: object, seconds: int, where: str) -> int:
+    """Raises ApiError(400)."""
+    if anchor != "created_at":
+        raise bad_request(f"{where}.anchor must be 'created_at'", f"{where}.anchor")
+    if not MIN_EXPIRY <= seconds <= MAX_EXPIRY:
+        raise bad_request(
+            f"{where}.seconds must be between {MIN_EXPIRY} and {MAX_EXPIRY}", f"{where}.seconds"
+        )
+    return seconds
+
+
+def _not_found(file_id: str) -> ApiError:
+    return ApiError(404, f"there is no file {file_id[:100]!r} here", param="id", code="file_not_found")
+
+
+def _too_big(message: str, code: str) -> ApiError:
+    return ApiError(413, message, param="file", code=code)
