@@ -22,6 +22,7 @@ class PoolingSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     matryoshka: bool = False  # the first numbers of an embedding are an embedding
     dimensions: tuple[int, ...] = ()  # how many, if only some numbers of them are allowed
+    num_token_types: int = 1  # that the model knows: 2, if it tells the texts of a pair apart by them
 
     @property
     def scores_pairs(self) -> bool:

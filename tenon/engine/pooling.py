@@ -183,9 +183,11 @@ class PoolingEngine(Engine):
         if message.pooling is None:
             raise InvalidRequest(f"this model does not generate text; {self.runner.spec.purpose}", "model")
         message.pooling.check(self.runner.spec)
-        types = message.token_types
-        if types and (len(types) != len(message.prompt_token_ids) or not set(types) <= {0, 1}):
-            raise InvalidRequest("token types must be 0 or 1, one for each token of the prompt", "prompt")
+        types, known = message.token_types, self.runner.spec.num_token_types
+        if types and (len(types) != len(message.prompt_token_ids) or not set(types) <= set(range(known))):
+            raise InvalidRequest(
+                f"token types must be below {known}, one for each token of the prompt", "prompt"
+            )
 
     def _finish(  # type: ignore[override]
         self, requests: list[Request], vectors: list[Vectors], outputs: list[EngineOutput]

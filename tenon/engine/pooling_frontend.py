@@ -95,7 +95,7 @@ class PoolingFrontend:
             cache_salt=cache_salt,
             arrival_time=time.monotonic(),
             pooling=params,
-            token_types=given.token_types,
+            token_types=given.token_types if self.spec.num_token_types > 1 else [],
         )
         return pooling, [add]
 

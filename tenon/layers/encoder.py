@@ -13,6 +13,7 @@ from tenon import ops
 from tenon.core.batch import Batch
 from tenon.errors import UnsupportedModel
 from tenon.layers.linear import Linear
+from tenon.layers.rope import Rope
 
 _TANH_FORMS = {
     "gelu": False,
@@ -25,18 +26,31 @@ _TANH_FORMS = {
 class FullAttention:
     """Every token over its whole sequence (Vaswani et al. 2017), or over `window` tokens to either side.
 
-    `qkv` are its three projections, stacked. Before the output projection, which is the family's.
+    `qkv` are its three projections, stacked; with `rope` q and k are rotated. Before the output projection,
+    which is the family's.
     """
 
-    def __init__(self, num_heads: int, head_dim: int, qkv: Linear, window: int | None = None) -> None:
+    def __init__(
+        self, num_heads: int, head_dim: int, qkv: Linear, window: int | None = None, rope: Rope | None = None
+    ) -> None:
         self.num_heads, self.head_dim = num_heads, head_dim
         self.qkv = qkv
         self.window = window
+        self.rope = rope
 
     def __call__(self, x_TD: np.ndarray, batch: Batch) -> np.ndarray:
         """Activations [T, X]."""
+        qkv_TN = self.qkv(x_TD)
+        if self.rope is not None:
+            ops.rotate(
+                qkv_TN,
+                self.rope.cos_sin_PE,
+                batch.positions_T,
+                num_heads=2 * self.num_heads,
+                head_dim=self.head_dim,
+            )
         return ops.full_attention(
-            self.qkv(x_TD),
+            qkv_TN,
             batch.query_start_R1,
             num_heads=self.num_heads,
             head_dim=self.head_dim,

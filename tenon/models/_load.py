@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tenon.core.files import ModelFiles
@@ -51,6 +52,7 @@ def load_model(
     spec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
     pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
     if pooling is not None:
+        pooling = msgspec.structs.replace(pooling, num_token_types=getattr(config, "num_types", 1))
         longest = longest_input(checkpoint, spec.max_position)
         spec = replace(spec, pooling=pooling, max_position=longest)
     num_positions = max_model_len or spec.max_position

@@ -14,7 +14,7 @@ from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
 from tenon.ops.norm import layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
-from tenon.ops.rope import rope_kv_write
+from tenon.ops.rope import rope_kv_write, rotate
 from tenon.ops.rows import add_rows, gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
@@ -44,6 +44,7 @@ __all__ = [
     "pack_linear",
     "rms_norm",
     "rope_kv_write",
+    "rotate",
     "sample",
     "set_num_threads",
     "sigmoid",

@@ -62,6 +62,41 @@ def rope_kv_write(
     return to_numpy(q_THE.reshape(tokens, -1), kv.act)
 
 
+@op()
+def rotate(
+    x_TN: np.ndarray, cos_sin_PE: np.ndarray, positions_T: np.ndarray, *, num_heads: int, head_dim: int
+) -> np.ndarray:
+    """x_TN (float32), of which the first `num_heads` heads of each row are rotated in place, all of their
+    elements as in `rope_kv_write`: q and k of an encoder's [q | k | v], which has no cache to write to.
+    """
+    tokens = len(x_TN)
+    heads_TX = x_TN[:, : num_heads * head_dim]
+    cos_sin_TE = to_torch(cos_sin_PE)[to_torch(positions_T).long()]
+    heads_THE = to_torch(np.ascontiguousarray(heads_TX)).reshape(tokens, num_heads, head_dim)
+    heads_TX[...] = _rotate(heads_THE, cos_sin_TE, head_dim).reshape(tokens, -1).numpy()
+    return x_TN
+
+
+@rotate.with_cases
+def rotate_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, num_heads, head_dim in [(1, 2, 16), (7, 6, 64), (40, 4, 48)]:
+        yield _rotate_case(rng, tokens, num_heads, head_dim)
+
+
+def _rotate_case(rng: np.random.Generator, tokens: int, num_heads: int, head_dim: int) -> Case:
+    angle_Ph = rng.uniform(0, 6.28, (50, head_dim // 2))
+    x_TN = rng.standard_normal((tokens, (num_heads + 2) * head_dim)).astype(np.float32)
+    args = {
+        "cos_sin_PE": np.concatenate([np.cos(angle_Ph), np.sin(angle_Ph)], axis=1).astype(np.float32),
+        "positions_T": rng.integers(0, 50, tokens).astype(np.int32),
+        "num_heads": num_heads,
+        "head_dim": head_dim,
+    }
+    return Case(
+        f"T{tokens} H{num_heads} E{head_dim}", lambda: {"x_TN": x_TN.copy(), **args}, tolerance(FLOAT32)
+    )
+
+
 def _head_norm(x_THE: torch.Tensor, weight_E: np.ndarray, eps: float) -> torch.Tensor:
     return x_THE * (x_THE.square().mean(-1, keepdim=True) + eps).rsqrt() * to_torch(weight_E)
 

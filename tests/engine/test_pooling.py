@@ -14,7 +14,7 @@ from tenon.core.pooling import PoolingParams
 from tenon.core.sampling import SamplingParams
 from tenon.engine.loader import load_engine
 from tenon.kernels import cpu
-from tests.models.encoders import packed, reference, save, states
+from tests.models.encoders import ENCODERS, architectures, packed, reference, save, states
 from tests.models.families import make, save_safetensors, tiny
 
 if reason := cpu.support():
@@ -127,9 +127,11 @@ def test_the_first_numbers_of_an_embedding(bert, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_encoders_bits_do_not_depend_on_company(dtype, bert, rng, tmp_path):
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_encoders_bits_do_not_depend_on_company(family, dtype, rng, seed, tmp_path):
     """Batch, order, budget of tokens, threads and instruction set: all change at once."""
-    requests = adds(rng, typed=True) + adds(rng, [50, 12], "each", task="token_embed")
+    bert = save(family, architectures(family, "embed")[0], tmp_path, seed)
+    requests = adds(rng, typed=family == "bert") + adds(rng, [50, 12], "each", task="token_embed")
     with threads(1):
         expected = alone(load(bert[1], dtype=dtype), requests)
     for isa in cpu.variants():
@@ -250,6 +252,13 @@ def test_requests_that_the_model_is_not_for(bert, rng, tmp_path):
 def test_a_model_that_generates_gives_no_vectors(decoder, rng):
     (add,) = adds(rng, [5])
     assert "generates text" in refusal(load(decoder[1]), add)
+
+
+def test_a_model_that_knows_one_type_of_token(rng, seed, tmp_path):
+    """A pair's types never reach it: its table has one row."""
+    engine = load(save("roberta", "RobertaModel", tmp_path, seed)[1])
+    (add,) = adds(rng, [6], typed=True)
+    assert "token types must be below 1" in refusal(engine, add)
 
 
 def test_an_abort_of_what_waits(bert, rng):

@@ -19,6 +19,7 @@ from tests.models.encoders import (
     sentences,
     states,
 )
+from tests.models.families import tiny
 
 TOLERANCE = 1e-4  # of the largest value
 LENGTHS = [1, 33, 7, 90, 32, 64]
@@ -100,13 +101,14 @@ def test_bfloat16_stays_close(family, tmp_path, seed, rng):
 @pytest.mark.parametrize("family", ENCODERS)
 def test_what_the_model_needs_and_has_not(family, tmp_path, seed):
     _, files = save(family, architectures(family, "embed")[0], tmp_path, seed)
-    change_config(files, num_hidden_layers=3)
-    with pytest.raises(ModelFileError, match=r"layers?\.2.*is missing"):
+    layers = tiny(family)["num_hidden_layers"]
+    change_config(files, num_hidden_layers=layers + 1, layer_types=None)
+    with pytest.raises(ModelFileError, match=rf"layers?\.{layers}.*is missing"):
         load_model(files)
     change_config(files, num_hidden_layers=1)
     with pytest.raises(ModelFileError, match="unexpected tensors"):
         load_model(files)
-    change_config(files, num_hidden_layers=2, hidden_size=66)
+    change_config(files, num_hidden_layers=layers, hidden_size=66)
     with pytest.raises(ModelFileError, match=r"heads"):
         load_model(files)
 
@@ -116,4 +118,29 @@ def test_what_is_not_supported_is_named(changes, tmp_path, seed):
     _, files = save("bert", "BertModel", tmp_path, seed)
     change_config(files, **changes)
     with pytest.raises(UnsupportedModel, match=next(iter(changes.values()))):
+        load_model(files)
+
+
+def test_a_modernbert_of_older_files(tmp_path, seed, rng):
+    """Kinds of layers and bases of the rotation by their older names."""
+    settings = {"global_rope_theta": 5000.0, "local_rope_theta": 500.0}
+    theta = {"full_attention": {"rope_theta": 5000.0}, "sliding_attention": {"rope_theta": 500.0}}
+    model, files = save("modernbert", "ModernBertModel", tmp_path, seed, rope_parameters=theta)
+    change_config(files, rope_parameters=None, layer_types=None, **settings)
+    (text,) = sentences(rng, [90])
+    (states_TD,) = states(load_model(files, "float32"), packed([text]))
+    assert error(states_TD, reference(model, text).last_hidden_state[0].numpy()) < TOLERANCE
+    change_config(files, layer_types=["full_attention", "dense", "dense", "dense"])
+    with pytest.raises(ModelFileError, match="layer_types"):
+        load_model(files)
+    change_config(files, layer_types=None, rope_parameters={"full_attention": {"rope_type": "yarn"}})
+    with pytest.raises(UnsupportedModel, match="yarn"):
+        load_model(files)
+
+
+def test_positions_of_roberta_begin_behind_the_padding(tmp_path, seed):
+    _, files = save("roberta", "RobertaModel", tmp_path, seed)
+    assert load_model(files).spec.max_position == 128
+    change_config(files, max_position_embeddings=2)
+    with pytest.raises(ModelFileError, match="above 2"):
         load_model(files)

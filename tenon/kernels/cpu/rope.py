@@ -48,3 +48,19 @@ def rope_kv_write(
         kv.act == BFLOAT16,
     )
     return q_TX
+
+
+def rotate(
+    x_TN: np.ndarray, cos_sin_PE: np.ndarray, positions_T: np.ndarray, *, num_heads: int, head_dim: int
+) -> np.ndarray:
+    tokens, width = x_TN.shape
+    _native.rotate(
+        dense(x_TN),
+        dense(cos_sin_PE),
+        dense(positions_T, np.int32),
+        tokens,
+        width,
+        num_heads,
+        head_dim,
+    )
+    return x_TN

@@ -17,6 +17,12 @@ void bind_rope(nb::module_& m) {
                                pointer<void>(q_TX), pointer<void>(k), pointer<void>(v), count(tokens),
                                num_heads, num_kv_heads, head_dim, rot_dim, block_size, eps});
     });
+    m.def("rotate", [](uintptr_t x_TN, uintptr_t cos_sin_PE, uintptr_t positions_T, int64_t tokens, int width,
+                       int num_heads, int head_dim) {
+        run_op("rotate", rope_kernels().rotate,
+               RotateArgs{pointer<float>(x_TN), pointer<const float>(cos_sin_PE),
+                          pointer<const int32_t>(positions_T), count(tokens), width, num_heads, head_dim});
+    });
 }
 
 }  // namespace tenon

@@ -24,8 +24,22 @@ struct RopeKvWriteArgs {
     Work work(const StepDims& dims) const { return {6.0 * tokens.at(dims) * double(qkv_width()), 0}; }
 };
 
+// In place, the first `num_heads` heads of each row.
+struct RotateArgs {
+    float* x_TN;
+    const float* cos_sin_PE;
+    const int32_t* positions_T;
+    Count tokens;
+    int32_t width, num_heads, head_dim;
+
+    Work work(const StepDims& dims) const {
+        return {8.0 * tokens.at(dims) * num_heads * head_dim, 3.0 * tokens.at(dims) * num_heads * head_dim};
+    }
+};
+
 struct RopeKernels {
     Kernel<RopeKvWriteArgs> rope_kv_write_bf16, rope_kv_write_f32;
+    Kernel<RotateArgs> rotate;
 };
 
 TENON_DECLARE_KERNELS(RopeKernels, rope_kernels)

@@ -45,6 +45,16 @@ TENON_INLINE void write_value(Place<float> to, const float* x_E, int E, int) {
     for (int e = 0; e < E; e += 16) store(to.block + int64_t(to.offset) * E + e, load(x_E + e));
 }
 
+// (a, b) -> (a cos - b sin, b cos + a sin) of the two halves of a head, in place.
+TENON_INLINE void turn_halves(float* y, const float* cos_sin, int half) {
+    for_vectors(half, [&](int64_t i, int n) {
+        const F32x16 cos = load_part(cos_sin + i, n), sin = load_part(cos_sin + half + i, n);
+        const F32x16 a = load_part(y + i, n), b = load_part(y + half + i, n);
+        store_part(y + i, a * cos - b * sin, n);
+        store_part(y + half + i, b * cos + a * sin, n);
+    });
+}
+
 template <class T>
 class RopeKvWrite {
   public:
@@ -92,13 +102,7 @@ class RopeKvWrite {
         } else {
             for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e));
         }
-        const int half = a_.rot_dim / 2;
-        for_vectors(half, [&](int64_t i, int n) {
-            const F32x16 cos = load_part(cos_sin + i, n), sin = load_part(cos_sin + half + i, n);
-            const F32x16 a = load_part(y_E + i, n), b = load_part(y_E + half + i, n);
-            store_part(y_E + i, a * cos - b * sin, n);
-            store_part(y_E + half + i, b * cos + a * sin, n);
-        });
+        turn_halves(y_E, cos_sin, a_.rot_dim / 2);
     }
 };
 
@@ -124,8 +128,17 @@ void rope_kv_write(const RopeKvWriteArgs& args, const StepDims& dims, Pool& pool
         pool.parallel_for(tokens, task);
 }
 
+void rotate(const RotateArgs& args, const StepDims& dims, Pool& pool) {
+    const int E = args.head_dim;
+    for_rows(pool, args.tokens.at(dims), int64_t(args.num_heads) * E, [&](int64_t t) {
+        const float* cos_sin = args.cos_sin_PE + int64_t(args.positions_T[t]) * E;
+        float* x = args.x_TN + t * args.width;
+        for (int head = 0; head < args.num_heads; ++head) turn_halves(x + head * E, cos_sin, E / 2);
+    });
+}
+
 }  // namespace
 
-extern const RopeKernels rope_kernels{rope_kv_write<bf16>, rope_kv_write<float>};
+extern const RopeKernels rope_kernels{rope_kv_write<bf16>, rope_kv_write<float>, rotate};
 
 }  // namespace tenon::TENON_ISA
