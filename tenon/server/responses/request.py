@@ -21,6 +21,7 @@ _NAMES = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
+    "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "template_variables": "chat_template_kwargs",
     ".function.": ".",

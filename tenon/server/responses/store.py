@@ -63,7 +63,7 @@ class Kept:
 
     async def follow(self, after: int) -> AsyncGenerator[Event, None]:
         """The events with a number above `after`, those to come included."""
-        position = after + 1
+        position = max(after, -1) + 1
         while True:
             while position < len(self.log):
                 yield self.log[position]
