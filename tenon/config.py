@@ -21,6 +21,7 @@ from tenon.core.sampling import MAX_LOGPROBS, MAX_SEED
 from tenon.errors import ConfigError
 
 DTYPES = ("auto", "bfloat16", "float32")
+ACTIVATIONS = ("auto", "bfloat16", "int8")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
 CONVERSIONS = ("auto", "none", "embed", "classify", "score")
@@ -79,6 +80,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None
     load_format: str
     dtype: str
+    activations: str
     max_model_len: int | None
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -109,6 +111,12 @@ class EngineArgs:
     )
     dtype: str = _arg(
         "auto", "Type of activations and KV cache: auto (bfloat16), bfloat16 or float32", DTYPES
+    )
+    activations: str = _arg(
+        "auto",
+        "What meets weights quantised in groups (Q4, Q5, Q6, Q8): bfloat16, int8 (in groups of 32), or "
+        "auto (int8, but bfloat16 on machines with AMX)",
+        ACTIVATIONS,
     )
     max_model_len: int | None = _arg(
         None, "Longest prompt plus output, in tokens (default: the model's, if memory allows)"
@@ -145,6 +153,8 @@ class EngineArgs:
             choices, value = field.metadata["choices"], getattr(self, field.name)
             if choices and value not in choices:
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
+        if self.dtype == "float32" and self.activations != "auto":
+            raise ConfigError(f"activations {self.activations} is for dtype bfloat16, not float32")
         for name in ("max_model_len", "num_threads"):
             if getattr(self, name) is not None:
                 self._whole(name, 1, 2**31 - 1)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 
 def cpu_isa() -> str | None:
-    """TENON_CPU_ISA: the instruction set that kernels must use: amx, avx512, avx2 or baseline."""
+    """TENON_CPU_ISA: the instruction set that kernels must use: amx, avx512-vnni, avx512, avx2 or
+    baseline."""
     return os.environ.get("TENON_CPU_ISA") or None
 
 

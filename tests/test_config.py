@@ -37,6 +37,8 @@ def test_parse_bytes_refuses(text):
     [
         {"dtype": "int3"},
         {"scheduling_policy": "lifo"},
+        {"activations": "int4"},
+        {"activations": "int8", "dtype": "float32"},
         {"max_num_seqs": 0},
         {"max_num_seqs": True},
         {"max_num_batched_tokens": "many"},

@@ -163,6 +163,6 @@ def figures(shape: Shape, runs: list[Run], roofs: roof.Roofs, weights: roof.Weig
             "decode_gb_per_s": step_bytes / step / 1e9 if step else None,
             "decode_fraction": step_bytes / step / roofs.bandwidth if step else None,
             "prefill_tflop_per_s": 2e-12 * weights.matrix_parameters * prompt_tokens / prefill,
-            "prefill_fraction": 2 * weights.matrix_parameters * prompt_tokens / prefill / roofs.peak,
+            "prefill_fraction": weights.prefill_seconds(prompt_tokens, roofs) / prefill,
         },
     }

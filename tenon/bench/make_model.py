@@ -147,6 +147,7 @@ class _Unpacked:
     """The shape of packed weights."""
 
     nbytes = 0
+    int8 = False
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape

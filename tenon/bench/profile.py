@@ -50,7 +50,7 @@ def rows(phase: Phase, roofs: Roofs) -> list[dict[str, Any]]:
     """One row per kind of op that ran, the slowest first, and one for the rest of the phase's time.
 
     `gigabytes_per_s` and `gigaflops_per_s` count what an op had to move and compute at least; fractions
-    are of `roofs.bandwidth` (which a cache may serve faster) and `roofs.peak`.
+    are of `roofs.bandwidth` (which a cache may serve faster) and of the peak that applies to the op.
     """
     ran = sorted((op for op in phase.ops if op["calls"]), key=lambda op: -op["seconds"])
     table = [_row(op, phase.seconds, roofs) for op in ran]
@@ -72,5 +72,5 @@ def _row(op: dict[str, Any], phase_seconds: float, roofs: Roofs) -> dict[str, An
         "gigabytes_per_s": bandwidth / 1e9,
         "bandwidth_fraction": bandwidth / roofs.bandwidth,
         "gigaflops_per_s": rate / 1e9 if rate else None,
-        "peak_fraction": rate / roofs.peak if rate else None,
+        "peak_fraction": rate / roofs.peak_of(op["op"]) if rate else None,
     }

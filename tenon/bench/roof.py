@@ -20,24 +20,33 @@ class Roofs:
 
     `bandwidth`: bytes per second read from a buffer as large as what one decode step reads, which may sit in
     the last-level cache; `dram`: from one that cannot. `peak`: operations per second of matrix products, in
-    bf16 where there is a unit for it, else in float32.
+    bf16 where there is a unit for it, else in float32. `int8`: the same of products of bytes.
     """
 
     bandwidth: float
     dram: float
     peak: float
+    int8: float
 
     def best(self, other: Roofs) -> Roofs:
         """The higher of two probes: noise only ever lowers one."""
         return Roofs(
-            max(self.bandwidth, other.bandwidth), max(self.dram, other.dram), max(self.peak, other.peak)
+            max(self.bandwidth, other.bandwidth),
+            max(self.dram, other.dram),
+            max(self.peak, other.peak),
+            max(self.int8, other.int8),
         )
+
+    def peak_of(self, op: str) -> float:
+        """The peak that an op of a profile is judged against: its name says when it multiplies bytes."""
+        return self.int8 if "int8" in op.split() else self.peak
 
     def figures(self) -> dict[str, float]:
         return {
             "bandwidth_gb_per_s": self.bandwidth / 1e9,
             "dram_gb_per_s": self.dram / 1e9,
             "peak_tflop_per_s": self.peak / 1e12,
+            "int8_peak_top_per_s": self.int8 / 1e12,
         }
 
 
@@ -46,10 +55,10 @@ def probe(step_bytes: int) -> Roofs:
     backend = select.choose(select.OPS["linear"]).backend
     package = importlib.import_module(f"tenon.kernels.{backend}") if backend != select.REFERENCE else None
     if package is None or not hasattr(package, "read_bandwidth"):
-        return Roofs(math.nan, math.nan, math.nan)
+        return Roofs(math.nan, math.nan, math.nan, math.nan)
     peaks = package.matrix_peaks()
     bandwidth, dram = package.read_bandwidth(step_bytes), package.read_bandwidth(DRAM_BYTES)
-    return Roofs(bandwidth, dram, peaks.get("bf16") or peaks["f32"])
+    return Roofs(bandwidth, dram, peaks.get("bf16") or peaks["f32"], peaks.get("int8", math.nan))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,13 @@ class Weights:
 
     `read_per_step`: bytes of all weights that a decode step reads, the output head included; an embedding
     table that is no head does not count, since a step reads only a few of its rows. `matrix_parameters`: of
-    the layers, without the head, which a prefill applies to the last token alone.
+    the layers, without the head, which a prefill applies to the last token alone; `int8_parameters`: those of
+    them that meet activations in int8.
     """
 
     read_per_step: int
     matrix_parameters: int
+    int8_parameters: int
     kv_bytes_per_token: float
     vocab_size: int
 
@@ -76,10 +87,16 @@ class Weights:
         layers = [weight for weight in read if weight.shape[0] != spec.vocab_size]
         return cls(
             read_per_step=sum(weight.nbytes for weight in read),
-            matrix_parameters=sum(rows * columns for rows, columns in (weight.shape for weight in layers)),
+            matrix_parameters=sum(math.prod(weight.shape) for weight in layers),
+            int8_parameters=sum(math.prod(weight.shape) for weight in layers if weight.int8),
             kv_bytes_per_token=model.kv_bytes_per_block(block_size) / block_size,
             vocab_size=spec.vocab_size,
         )
+
+    def prefill_seconds(self, tokens: int, roofs: Roofs) -> float:
+        """What the layers' products take at the peaks."""
+        in_int8 = self.int8_parameters / roofs.int8 if self.int8_parameters else 0.0
+        return 2 * tokens * ((self.matrix_parameters - self.int8_parameters) / roofs.peak + in_int8)
 
 
 def _linears(thing: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:

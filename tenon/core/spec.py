@@ -29,6 +29,7 @@ class ModelSpec:
     kv_groups: tuple[KVGroup, ...]  # none: an encoder, whose attention looks both ways
     eos_token_ids: tuple[int, ...]
     dtype: str  # "bfloat16" or "float32": activations and KV
+    int8: bool = False  # linear layers over group-quantised weights quantise their input to int8
     pooling: PoolingSpec | None = None  # of a `PoolingModel`
 
     @property

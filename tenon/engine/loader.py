@@ -13,7 +13,7 @@ from tenon import ops
 from tenon.cache.groups import make_group
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
-from tenon.core.spec import Model, PoolingModel
+from tenon.core.spec import Model, ModelSpec, PoolingModel
 from tenon.engine.engine import Engine
 from tenon.engine.guides import Guides
 from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks
@@ -68,7 +68,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         config.block_size,
         prefix_caching=config.enable_prefix_caching,
         secret=secrets.token_bytes(32),
-        context=(config.model, config.revision or "", spec.model_type, spec.dtype),
+        context=(config.model, config.revision or "", spec.model_type, _activations(spec)),
     )
     kv = model.kv_caches(num_blocks, config.block_size)
     # An encoder's sequences are not cut: one of the greatest length fits into a step.
@@ -101,6 +101,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         info={
             "model_type": spec.model_type,
             "dtype": spec.dtype,
+            "activations": _activations(spec),
             "kv_cache_bytes": num_blocks * model.kv_bytes_per_block(config.block_size),
         },
     )
@@ -134,11 +135,17 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
     return load_model(
         files,
         config.dtype,
+        activations=config.activations,
         max_model_len=config.max_model_len,
         convert=config.convert,
         pooler=config.pooler,
         progress=progress,
     )
+
+
+def _activations(spec: ModelSpec) -> str:
+    """What linear layers multiply with, in words."""
+    return f"int8 where weights are quantised in groups, else {spec.dtype}" if spec.int8 else spec.dtype
 
 
 def _size_cache(model: AnyModel, config: EngineConfig) -> tuple[int, int]:

@@ -46,6 +46,7 @@ class LinearWeights(Protocol):
 class Weights:
     """The tensors under one prefix of a checkpoint. `at` goes deeper; all views share one book-keeping.
 
+    `int8` says whether layers over group-quantised weights quantise their input (see `ops.pack_linear`).
     `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the
     layer is written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in
     which the file's rows make up the weight (see `RawTensor`).
@@ -57,6 +58,7 @@ class Weights:
         scheme: LinearScheme,
         dtype: str,
         *,
+        int8: bool = False,
         names: Mapping[str, str] | None = None,
         row_order: Mapping[str, np.ndarray] | None = None,
         progress: Progress | None = None,
@@ -64,6 +66,7 @@ class Weights:
         self.file = file
         self.scheme = scheme
         self.act = ops.act_dtype(dtype)
+        self.int8 = int8
         self._names = names
         self._row_order = row_order or {}
         self._book = _Book(file.tensors, progress)
@@ -128,7 +131,7 @@ class Weights:
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
         raws = [self.raw(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
-        packed = ops.pack_linear(raws, self.act)
+        packed = ops.pack_linear(raws, self.act, int8=self.int8)
         for raw in raws:
             self._book.done(raw.name)
         return packed

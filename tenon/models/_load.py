@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tenon import ops
+from tenon.config import ACTIVATIONS
 from tenon.core.files import ModelFiles
 from tenon.core.pooling import Pooler
 from tenon.core.spec import Model, PoolingModel
@@ -27,6 +29,7 @@ def load_model(
     files: ModelFiles,
     dtype: str = "auto",
     *,
+    activations: str = "auto",
     max_model_len: int | None = None,
     convert: str = "auto",
     pooler: Pooler = _AS_FILES_SAY,
@@ -34,14 +37,14 @@ def load_model(
 ) -> Model | PoolingModel:
     """Load the model in `files`.
 
-    `dtype` is that of activations and KV: "bfloat16" (also "auto") or "float32". No position at or above
-    `max_model_len` (default: the model's context length) may be asked of the model. `convert` and `pooler`
-    are the engine arguments: with them, or by its architecture, the model may become a PoolingModel.
-    `progress(done, total)` is called with bytes of weights.
+    `dtype` is that of activations and KV: "bfloat16" (also "auto") or "float32". `activations` is what
+    meets group-quantised weights, for bfloat16: "bfloat16", "int8", or "auto", whichever is faster here. No
+    position at or above `max_model_len` (default: the model's context length) may be asked of the model.
+    `convert` and `pooler` are the engine arguments: with them, or by its architecture, the model may become
+    a PoolingModel. `progress(done, total)` is called with bytes of weights.
 
-    Raises ModelFileError, naming file and tensor or field, for files that
-    are malformed or do not fit together; UnsupportedModel for what tenon does not do; ConfigError for wrong
-    arguments.
+    Raises ModelFileError, naming file and tensor or field, for files that are malformed or do not fit
+    together; UnsupportedModel for what tenon does not do; ConfigError for wrong arguments.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -50,6 +53,7 @@ def load_model(
     family = _family(checkpoint)
     config = family.read_config(checkpoint)
     spec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    spec = replace(spec, int8=_use_int8(activations, dtype))
     pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
     if pooling is not None:
         pooling = msgspec.structs.replace(pooling, num_token_types=getattr(config, "num_types", 1))
@@ -64,6 +68,7 @@ def load_model(
         checkpoint.file,
         linear_scheme(checkpoint.quant),
         dtype,
+        int8=spec.int8,
         names=family.WEIGHTS if checkpoint.kind == "gguf" else None,
         row_order=_row_order(family, config) if checkpoint.kind == "gguf" else None,
         progress=progress,
@@ -72,6 +77,14 @@ def load_model(
     model: Model | PoolingModel = family.MODEL(config, spec, weights, num_positions)
     weights.check_all_used()
     return model
+
+
+def _use_int8(activations: str, dtype: str) -> bool:
+    if activations not in ACTIVATIONS:
+        raise ConfigError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
+    if dtype == "float32":
+        return False
+    return ops.prefers_int8() if activations == "auto" else activations == "int8"
 
 
 def _row_order(family: ModuleType, config: Any) -> dict[str, np.ndarray] | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tenon.core import ggml
 from tenon.core.tensors import RawTensor
-from tenon.ops.arrays import BFLOAT16, FLOAT32, to_float, to_numpy, to_torch
+from tenon.ops.arrays import BFLOAT16, FLOAT32
 from tenon.ops.cases import EXACT, Args, Arrays, Case, random_weight
 from tenon.ops.select import op
 
@@ -31,28 +31,69 @@ class PackedLinear(Protocol):
         """The stored format of each part, for logs and `explain`."""
         ...
 
+    @property
+    def int8(self) -> bool:
+        """Whether some of its rows meet activations in int8."""
+        ...
+
 
 class DenseLinear:
-    """The reference's packed weights: exactly dequantised float32 rows."""
+    """The reference's packed weights: exactly dequantised float32 rows, and which of them meet int8."""
 
-    def __init__(self, weight_NK: np.ndarray) -> None:
+    def __init__(self, weight_NK: np.ndarray, int8_N: np.ndarray) -> None:
         self.weight_NK = weight_NK
+        self.int8_N = int8_N
         self.shape: tuple[int, int] = (weight_NK.shape[0], weight_NK.shape[1])
         self.nbytes = weight_NK.nbytes
         self.formats = ["f32"]
+        self.int8 = bool(int8_N.any())
 
 
 @op(shares="packed weights", kernel=False)
-def pack_linear(parts: list[RawTensor], act: np.dtype[Any]) -> PackedLinear:
+def pack_linear(parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False) -> PackedLinear:
     """Packed weights whose rows are those of the parts, one part after the other.
 
     Parts have the same K and may have different source types; `act` (bfloat16 or float32) is the dtype of the
-    activations that the weights will meet. Raises ValueError when the parts' K differ.
+    activations that the weights will meet. With `int8`, which needs bfloat16, parts that are quantised in
+    groups meet activations that are first quantised to int8 (`quantize_steps`). Raises ValueError when the
+    parts' K differ, and for int8 with float32.
     """
     columns = {part.shape[1] for part in parts}
     if len(columns) != 1:
         raise ValueError(f"parts of one linear layer differ in columns: {sorted(columns)}")
-    return DenseLinear(np.concatenate([part.dequantize() for part in parts]))
+    if int8 and act == FLOAT32:
+        raise ValueError("int8 is for bfloat16 activations")
+    int8_N = np.concatenate(
+        [np.full(part.shape[0], int8 and part.dtype not in ggml.FLOATS) for part in parts]
+    )
+    return DenseLinear(np.concatenate([part.dequantize() for part in parts]), int8_N)
+
+
+@op(shares="packed weights", kernel=False)
+def prefers_int8() -> bool:
+    """Whether linear layers over group-quantised weights are faster here with int8 activations."""
+    return False
+
+
+STEP = 32  # neighbours along K that share one scale when activations are quantised
+SMALLEST = 2.0**-100
+
+
+def quantize_steps(x_TK: np.ndarray) -> np.ndarray:
+    """x as int8 holds it, in float32: in steps of 32 along K, multiples of scale = max|x| / 127 nearest to x.
+
+    A step whose max|x| is below 2^-100 becomes zero, one with a value that is not finite NaN. A row's result
+    depends on that row alone.
+    """
+    rows, columns = x_TK.shape
+    x_TSk = np.pad(x_TK.astype(np.float32), [(0, 0), (0, -columns % STEP)]).reshape(rows, -1, STEP)
+    top_TS1 = np.abs(x_TSk).max(axis=2, keepdims=True)
+    finite_TS1, zero_TS1 = np.isfinite(top_TS1), top_TS1 < SMALLEST
+    top_TS1 = np.where(finite_TS1 & ~zero_TS1, top_TS1, np.float32(1))
+    q_TSk = np.rint(np.where(finite_TS1, x_TSk, np.float32(0)) * (np.float32(127) / top_TS1))
+    quantized_TSk = q_TSk * (top_TS1 / np.float32(127))
+    quantized_TSk = np.where(zero_TS1, np.float32(0), np.where(finite_TS1, quantized_TSk, np.float32(np.nan)))
+    return quantized_TSk.reshape(rows, -1)[:, :columns]
 
 
 @op(shares="packed weights")
@@ -68,12 +109,14 @@ def linear(
     With `accumulate_into_TN` (float32) the result is added to it in place, and it is returned.
     """
     assert isinstance(w, DenseLinear)
-    y_TN = to_float(x_TK) @ to_torch(w.weight_NK).T
+    y_TN = np.empty((len(x_TK), w.shape[0]), np.float32)
+    for rows_N, x in ((~w.int8_N, x_TK), (w.int8_N, quantize_steps(x_TK))):
+        y_TN[:, rows_N] = x.astype(np.float32) @ w.weight_NK[rows_N].T
     if bias_N is not None:
-        y_TN += to_torch(bias_N)
+        y_TN += bias_N
     if accumulate_into_TN is None:
-        return to_numpy(y_TN)
-    accumulate_into_TN += y_TN.numpy()
+        return y_TN
+    accumulate_into_TN += y_TN
     return accumulate_into_TN
 
 
@@ -82,11 +125,16 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     for dtype in ggml.BLOCKS:
         for act in (BFLOAT16, FLOAT32):
             yield _case(rng, [dtype], act, int(rng.integers(1, 40)), 512, 70)
+        if dtype not in ggml.FLOATS:
+            yield _case(rng, [dtype], BFLOAT16, int(rng.integers(1, 40)), 768, 53, int8=True)
     yield _case(rng, ["q4_k", "q6_k", "f16"], BFLOAT16, 3, 256, 33, bias=True, accumulate=True)
+    yield _case(rng, ["q4_k", "q6_k", "f16"], BFLOAT16, 35, 256, 33, bias=True, accumulate=True, int8=True)
     yield _case(rng, ["f32", "bf16"], FLOAT32, 17, 50, 5, bias=True)
     for dtype in ("bf16", "q4_1", "q8_0"):
-        for tokens in (1, 128):
+        for tokens in (1, 4, 16, 128):
             yield _case(rng, [dtype], BFLOAT16, tokens, 1536, 1536, bench=True)
+            if dtype not in ggml.FLOATS:
+                yield _case(rng, [dtype], BFLOAT16, tokens, 1536, 1536, bench=True, int8=True)
 
 
 def _case(
@@ -99,6 +147,7 @@ def _case(
     *,
     bias: bool = False,
     accumulate: bool = False,
+    int8: bool = False,
     bench: bool = False,
 ) -> Case:
     """`rows` of each of the dtypes, stacked."""
@@ -112,23 +161,24 @@ def _case(
         target_TN = None if before_TN is None else before_TN.copy()
         return {
             "x_TK": x_TK,
-            "w": pack_linear(parts, act),
+            "w": pack_linear(parts, act, int8=int8),
             "bias_N": bias_N,
             "accumulate_into_TN": target_TN,
         }
 
     def check(args: Args, expected: Arrays, got: Arrays) -> str | None:
-        """Weights for bfloat16 activations may be one of its steps off, each of them."""
+        """Weights for bfloat16 activations may be one of its steps off, each; those for int8 not."""
         weight_NK = np.concatenate([np.abs(part.dequantize()) for part in parts]).astype(np.float64)
         largest_TN = np.abs(x_TK.astype(np.float64)) @ weight_NK.T + 8
         error_TN = np.abs(got["out0"].astype(np.float64) - expected["out0"])
-        step = 2.0**-7 if act == BFLOAT16 else 2.0**-20
+        exact = act == FLOAT32 or (int8 and not ggml.FLOATS.keys() & dtypes)
+        step = 2.0**-20 if exact else 2.0**-7
         if (error_TN <= step * largest_TN).all():
             return None
         return f"off by {(error_TN / largest_TN).max():.3g} of the sum of |x| |w|, more than {step:.3g}"
 
     return Case(
-        f"{'+'.join(dtypes)} {act} T{tokens} K{columns} N{total}",
+        f"{'+'.join(dtypes)} {'int8' if int8 else act} T{tokens} K{columns} N{total}",
         build,
         EXACT,
         check=check,

@@ -7,7 +7,7 @@ from tenon.bench.latency import Shape
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 
-ROOFS = roof.Roofs(1e9, 5e8, 1e10)
+ROOFS = roof.Roofs(1e9, 5e8, 1e10, 4e10)
 
 
 def config(**changes):
@@ -64,12 +64,12 @@ def test_what_is_not_recorded_cannot_be_profiled():
         latency.measure(config(load_format="oracle"), Shape(40, 8, 2), 1, profiled=True)
 
 
-def test_an_engine_is_profiled(smollm2_gguf):
-    result = latency.measure(
-        config(model=str(smollm2_gguf), max_model_len=64), Shape(20, 4, 2), 1, profiled=True
-    )
+@pytest.mark.parametrize(("activations", "linear"), [("bfloat16", "linear"), ("int8", "linear int8")])
+def test_an_engine_is_profiled(activations, linear, smollm2_gguf):
+    small = config(model=str(smollm2_gguf), max_model_len=64, activations=activations)
+    result = latency.measure(small, Shape(20, 4, 2), 1, profiled=True)
     for phase in ("prefill", "decode"):
         table = result["profile"][phase]
-        assert {"linear", "linear (head)", "attention"} <= {row["op"] for row in table}
+        assert {linear, f"{linear} (head)", "attention"} <= {row["op"] for row in table}
         assert table[-1]["op"] == profile.OUTSIDE
         assert math.isclose(sum(row["share"] for row in table), 1)

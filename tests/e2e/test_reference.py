@@ -26,13 +26,13 @@ SURE = 0.5  # nats by which the reference's choice leads: there tenon must make 
 CHUNK = 500
 
 
-@pytest.fixture(scope="module")
-def loaded(smollm2_gguf):
+@pytest.fixture(scope="module", params=["bfloat16", "int8"])
+def loaded(request, smollm2_gguf):
     if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
         pytest.skip("the native kernels are not built: the references of the ops would take half an hour")
     assert hashlib.sha256(smollm2_gguf.read_bytes()).hexdigest() == REFERENCE["model_sha256"]
     files = ModelFiles("gguf", (smollm2_gguf,), "smollm2", smollm2_gguf.parent)
-    return load_model(files, max_model_len=2048)
+    return load_model(files, activations=request.param, max_model_len=2048)
 
 
 @pytest.mark.parametrize("text", REFERENCE["texts"])

@@ -1,5 +1,5 @@
-"""A request's bits do not depend on its surroundings: on a tiny random model, in both types of activations,
-on every instruction set, and with everything that can change at once. tests/e2e/test_same_bits.py does more,
+"""A request's bits do not depend on its surroundings: on a tiny random model, in all types of activations, on
+every instruction set, and with everything that can change at once. tests/e2e/test_same_bits.py does more,
 one thing at a time, on the default model.
 """
 
@@ -16,7 +16,7 @@ from tenon.engine.loader import load_engine
 from tenon.kernels import cpu
 from tests.conftest import new_seed
 from tests.engine.recorder import Recorder, Trace, check, make_requests
-from tests.models.families import make, save_safetensors, tiny
+from tests.models.families import Type, make, save_gguf, save_safetensors, tiny
 
 if reason := cpu.support():
     pytest.skip(reason, allow_module_level=True)
@@ -25,7 +25,18 @@ from tenon.kernels.cpu import _native
 
 VOCAB = 160
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
-DTYPES = {"float32": 4, "bfloat16": 2}  # bytes per element
+TYPES = {
+    "attn_q": Type.Q4_0,
+    "attn_v": Type.Q8_0,
+    "ffn": Type.Q4_1,
+    "token_embd": Type.Q5_0,
+    "output": Type.F32,
+}
+MODES = {
+    "float32": {"dtype": "float32"},
+    "bfloat16": {"activations": "bfloat16"},
+    "int8": {"activations": "int8"},
+}
 
 
 @contextlib.contextmanager
@@ -41,8 +52,9 @@ def threads(count: int) -> Iterator[None]:
 class Setting:
     """A model's files, its requests, and what each is answered with alone, on one thread."""
 
-    def __init__(self, directory: str, dtype: str, rng: random.Random) -> None:
-        self.directory, self.dtype = directory, dtype
+    def __init__(self, model: str, mode: str, rng: random.Random) -> None:
+        self.args = {"model": model, **MODES[mode]}
+        self.element = 4 if mode == "float32" else 2
         self.requests = make_requests(rng, LENGTHS, VOCAB)
         with threads(1):
             recorder = self.load(enable_prefix_caching=False)
@@ -51,13 +63,12 @@ class Setting:
                 self.alone |= recorder.run([add])
 
     def load(self, num_blocks: int = 64, **args) -> Recorder:
-        block_bytes = 2 * 2 * 32 * 2 * 16 * DTYPES[self.dtype]  # layers, K and V, tokens, heads, width
+        block_bytes = 2 * 2 * 32 * 2 * 16 * self.element  # layers, K and V, tokens, heads, width
         args = {"max_num_seqs": 16, "max_model_len": 448, **args}
-        config = EngineArgs(
-            model=self.directory, dtype=self.dtype, kv_cache_memory=num_blocks * block_bytes, **args
-        ).resolve()
+        config = EngineArgs(kv_cache_memory=num_blocks * block_bytes, **self.args, **args).resolve()
         recorder = Recorder(load_engine(config))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
+        assert recorder.engine.runner.model.spec.int8 == (self.args.get("activations") == "int8")
         return recorder
 
 
@@ -66,16 +77,15 @@ def shared_seed() -> int:
     return new_seed()
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory, shared_seed):
-    path = tmp_path_factory.mktemp("tiny")
-    save_safetensors(make(tiny("llama"), shared_seed), path)
-    return str(path)
-
-
-@pytest.fixture(scope="module", params=DTYPES)
-def one_setting(request, directory, shared_seed) -> Setting:
-    return Setting(directory, request.param, random.Random(shared_seed))
+@pytest.fixture(scope="module", params=MODES)
+def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
+    model, path = make(tiny("llama"), shared_seed), tmp_path_factory.mktemp("tiny")
+    if request.param == "int8":
+        path /= "mixed.gguf"
+        save_gguf(model, path, lambda name: next((TYPES[part] for part in TYPES if part in name), Type.Q8_0))
+    else:
+        save_safetensors(model, path)
+    return Setting(str(path), request.param, random.Random(shared_seed))
 
 
 @pytest.fixture

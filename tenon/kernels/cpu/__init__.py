@@ -15,7 +15,8 @@ from tenon.errors import ConfigError
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
 # What each instruction set needs, the best first; the native module decides by the same list.
 _NEEDS = {
-    "amx": (*_AVX512, "amx_tile", "amx_bf16"),
+    "amx": (*_AVX512, "avx512_vnni", "amx_tile", "amx_bf16"),
+    "avx512-vnni": (*_AVX512, "avx512_vnni"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma", "f16c"),
     "baseline": (),

@@ -17,7 +17,7 @@ from tenon.ops.linear import PackedLinear
 from tenon.ops.workspace import empty
 
 
-def pack_linear(parts: list[RawTensor], act: np.dtype[Any]) -> PackedLinear:
+def pack_linear(parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False) -> PackedLinear:
     orders = [None if p.row_order is None else np.ascontiguousarray(p.row_order, np.int32) for p in parts]
     for part, order in zip(parts, orders, strict=True):
         if order is not None and (
@@ -31,7 +31,13 @@ def pack_linear(parts: list[RawTensor], act: np.dtype[Any]) -> PackedLinear:
             for part, bytes_, order in zip(parts, data, orders, strict=True)
         ],
         np.dtype(act) == FLOAT32,
+        int8,
     )
+
+
+def prefers_int8() -> bool:
+    """With AMX, groups of 32 would leave its int8 unit less than its bf16 unit does."""
+    return not str(_native.isa()).startswith("amx")
 
 
 def linear(

@@ -27,6 +27,7 @@ HALVES = {
     "q4_0": [0],
     "q5_0": [0],
 }  # where blocks keep float16 scales; else 0 and 2
+SHIFTS = {"q4_0": 8, "q5_0": 16, "q8_0": 128, "q6_k": 32}  # what ggml.unpack added to signed codes
 ROWS = (1, 2, 3, 4, 5, 7, 16, 17, 33, 64, 100)
 
 
@@ -74,6 +75,38 @@ def defined_product(x_MK, w_NK):
         for k in range(32):
             chains[k % 2] = fma(x_MSK[:, None, step, k], w_NSK[None, :, step, k], chains[k % 2])
         acc += chains[0] + chains[1]
+    return acc
+
+
+def int8_weights(raw):
+    """Codes, scales and offsets as isa/linear_int8.cpp sees them, [N, S, halves or 32]."""
+    groups = ggml.unpack(raw.dtype, raw.data, raw.shape)
+    codes_NSk = groups.codes_NK.astype(np.int32).reshape(raw.shape[0], -1, 32)
+    scale, offset = (x.reshape(*codes_NSk.shape[:2], -1) for x in (groups.scale_NG, groups.offset_NG))
+    if SHIFTS.get(raw.dtype):
+        codes_NSk, offset = codes_NSk - SHIFTS[raw.dtype], None
+    return codes_NSk, scale, offset
+
+
+def defined_int8_product(x_MK, raw):
+    """The definition in isa/linear_int8.cpp, in numpy."""
+    codes_NSk, scale, offset = int8_weights(raw)
+    x_MSk = x_MK.astype(np.float32).reshape(len(x_MK), -1, 32)
+    top_MS1 = np.abs(x_MSk).max(axis=2, keepdims=True)
+    q_MSk = np.rint(x_MSk * (np.float32(127) / top_MS1)).astype(np.int32)
+    x_scale_MS = (top_MS1 / np.float32(127))[:, :, 0]
+    acc = np.zeros((len(x_MK), len(codes_NSk)), np.float32)
+    halves = scale.shape[2]
+    for s in range(x_MSk.shape[1]):
+        x_scale = x_scale_MS[:, s, None]
+        if offset is not None:
+            acc = fma(
+                offset[None, :, s, 0], x_scale * q_MSk[:, s].sum(axis=1, dtype=np.float32)[:, None], acc
+            )
+        for half in range(halves):
+            part = slice(half * 32 // halves, (half + 1) * 32 // halves)
+            dot = (q_MSk[:, s, part] @ codes_NSk[:, s, part].T).astype(np.float32)
+            acc = fma(dot, scale[None, :, s, half] * x_scale, acc)
     return acc
 
 
@@ -138,12 +171,72 @@ def test_products_have_the_defined_bits(act, columns, rng):
     np.testing.assert_array_equal(bits(got), bits(defined_product(x, weights)))
 
 
-@pytest.mark.parametrize("act", [BFLOAT16, FLOAT32], ids=str)
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_int8_products_have_the_defined_bits(dtype, rng):
+    raw = raw_tensor(dtype, 37, 512, rng)
+    x = (rng.normal(size=(9, 512)) * 10.0 ** rng.integers(-8, 8, (9, 1))).astype(BFLOAT16)
+    got = linear(x, pack_linear([raw], BFLOAT16, int8=True))
+    np.testing.assert_array_equal(bits(got), bits(defined_int8_product(x, raw)))
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_extremes_in_int8_are_exact(dtype, rng):
+    """The largest codes of both signs, where sums in 16 bits would overflow."""
+    for fill in (0, 255):
+        raw = raw_tensor(dtype, 16, 256, rng)
+        keep = {i for start in (*HALVES.get(dtype, [0, 2]), 192, 208) for i in (start, start + 1)}
+        rows = raw.data.reshape(-1, ggml.BLOCKS[dtype].num_bytes)
+        rows[:, [i for i in range(rows.shape[1]) if i not in keep]] = fill
+        x = rng.choice(np.array([-127, 127]), (20, 256)).astype(BFLOAT16)
+        expected = defined_int8_product(x, raw)
+        w = pack_linear([raw], BFLOAT16, int8=True)
+        for name in _native.available_isas():
+            with cpu.variant(name):
+                np.testing.assert_array_equal(bits(linear(x, w)), bits(expected), name)
+                np.testing.assert_array_equal(bits(linear(x[:1], w)), bits(expected[:1]), name)
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_what_int8_cannot_hold_stays_in_its_row(rows, rng):
+    """Zeros, tiny numbers, denormals; inf and NaN make their own row NaN."""
+    w = pack_linear([raw_tensor("q4_1", 33, 96, rng), raw_tensor("q8_0", 5, 96, rng)], BFLOAT16, int8=True)
+    clean = rng.normal(size=(rows, 96)).astype(BFLOAT16)
+    for value, wanted in ((0.0, 0.0), (1e-39, 0.0), (2.0**-101, 0.0), (np.inf, np.nan), (np.nan, np.nan)):
+        x = clean.copy()
+        if wanted == 0:
+            x[1] = value
+        else:
+            x[1, int(rng.integers(96))] = value
+        for name in _native.available_isas():
+            with cpu.variant(name):
+                got, expected = linear(x, w), linear(clean, w)
+            np.testing.assert_array_equal(got[1], np.full(38, wanted, np.float32), name)
+            np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(expected, 1, 0), name)
+
+
+def test_int8_is_for_bfloat16(rng):
+    with pytest.raises(ValueError, match="int8"):
+        pack_linear([raw_tensor("q8_0", 4, 32, rng)], FLOAT32, int8=True)
+
+
+def test_int8_is_for_grouped_weights(rng):
+    """Others multiply with bfloat16, in the same layer too."""
+    floats, grouped = raw_tensor("f16", 20, 256, rng), raw_tensor("q5_k", 20, 256, rng)
+    x = rng.normal(size=(6, 256)).astype(BFLOAT16)
+    w = pack_linear([floats, grouped], BFLOAT16, int8=True)
+    assert w.int8
+    assert not pack_linear([floats], BFLOAT16, int8=True).int8
+    np.testing.assert_array_equal(linear(x, w)[:, :20], linear(x, pack_linear([floats], BFLOAT16)))
+    np.testing.assert_array_equal(linear(x, w)[:, 20:], defined_int8_product(x, grouped))
+
+
+@pytest.mark.parametrize("mode", ["bfloat16", "float32", "int8"])
 @pytest.mark.parametrize("dtype", [*FLOATS, *QUANTIZED])
-def test_bits_depend_on_nothing_but_the_row(dtype, act, rng):
+def test_bits_depend_on_nothing_but_the_row(dtype, mode, rng):
     """Every instruction set and every number of rows against one row alone."""
     columns = int(rng.integers(20, 700)) if dtype in FLOATS else 256 * int(rng.integers(1, 4))
-    w = pack_linear([raw_tensor(dtype, int(rng.integers(1, 90)), columns, rng)], act)
+    act = FLOAT32 if mode == "float32" else BFLOAT16
+    w = pack_linear([raw_tensor(dtype, int(rng.integers(1, 90)), columns, rng)], act, int8=mode == "int8")
     x = rng.normal(size=(max(ROWS), columns)).astype(act)
     alone = np.concatenate([linear(x[i : i + 1], w) for i in range(len(x))])
     for name in _native.available_isas():
@@ -153,13 +246,14 @@ def test_bits_depend_on_nothing_but_the_row(dtype, act, rng):
 
 
 @pytest.mark.skipif(_native.max_threads() < 2, reason="one core")
-@pytest.mark.parametrize("shape", [(16, 96), (40, 640), (300, 1200)])
-def test_bits_do_not_depend_on_threads(shape, rng):
-    w = pack_linear([raw_tensor("bf16", *shape, rng)], BFLOAT16)
+@pytest.mark.parametrize("dtype", ["bf16", "q4_0"])
+@pytest.mark.parametrize("shape", [(16, 96), (40, 640), (300, 1216)])
+def test_bits_do_not_depend_on_threads(dtype, shape, rng):
+    w = pack_linear([raw_tensor(dtype, *shape, rng)], BFLOAT16, int8=True)
     x = rng.normal(size=(600, shape[1])).astype(BFLOAT16)
     before = _native.num_threads()
     results = {}
-    for name in ("avx512", "amx-emulated"):
+    for name in ("avx2", "avx512", "avx512-vnni", "amx-emulated"):
         if name not in _native.available_isas():
             continue
         with cpu.variant(name):
@@ -172,23 +266,25 @@ def test_bits_do_not_depend_on_threads(shape, rng):
         assert all(np.array_equal(a, b) for a, b in zip(result, first, strict=True)), key
 
 
-def test_parts_of_different_types_lie_side_by_side(rng):
+@pytest.mark.parametrize("int8", [False, True])
+def test_parts_of_different_types_lie_side_by_side(int8, rng):
     types = ["q4_1", "q6_k", "q8_0", "f16", "q4_0"]
     parts = [raw_tensor(t, n, 256, rng) for t, n in zip(types, (16, 5, 33, 1, 20), strict=True)]
-    w = pack_linear(parts, BFLOAT16)
+    w = pack_linear(parts, BFLOAT16, int8=int8)
     assert w.shape == (75, 256)
     assert w.formats == ["u4_dm16", "s8x16_d32", "s8_d16", "bf16", "s4_d16"]
     x = rng.normal(size=(6, 256)).astype(BFLOAT16)
-    expected = np.concatenate([linear(x, pack_linear([part], BFLOAT16)) for part in parts], axis=1)
+    expected = np.concatenate([linear(x, pack_linear([part], BFLOAT16, int8=int8)) for part in parts], axis=1)
     for name in _native.available_isas():
         with cpu.variant(name):
             np.testing.assert_array_equal(bits(linear(x, w)), bits(expected))
             np.testing.assert_array_equal(bits(linear(x[:2], w)), bits(expected[:2]))
 
 
-@pytest.mark.parametrize("rows", [1, 3, 9])
-def test_bias_and_accumulation_come_after_the_sum_in_this_order(rows, rng):
-    w = pack_linear([raw_tensor("q8_0", 21, 64, rng)], BFLOAT16)
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 9, 20])
+def test_bias_and_accumulation_come_after_the_sum_in_this_order(rows, int8, rng):
+    w = pack_linear([raw_tensor("q8_0", 21, 64, rng)], BFLOAT16, int8=int8)
     x = rng.normal(size=(rows, 64)).astype(BFLOAT16)
     bias = rng.normal(size=21).astype(np.float32)
     residual = rng.normal(size=(rows, 40)).astype(np.float32)

@@ -25,6 +25,6 @@ struct AttentionKernels {
     Kernel<AttentionArgs> bf16, f32;
 };
 
-TENON_DECLARE_KERNELS_AMX(AttentionKernels, attention_kernels)
+TENON_DECLARE_KERNELS(AttentionKernels, attention_kernels)
 
 }  // namespace tenon

@@ -19,20 +19,20 @@ namespace {
 // (type, rows, columns, address, address of the row order or 0)
 using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t>;
 
-std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32) {
+std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, bool int8) {
     std::vector<RawPart> parts;
     for (const auto& [type, rows, columns, data, order] : tuples)
         parts.push_back(
             {parse_source(type), rows, columns, pointer<const uint8_t>(data), pointer<const int32_t>(order)});
-    return PackedLinear::pack(parts, f32);
+    return PackedLinear::pack(parts, f32, int8);
 }
 
 std::unique_ptr<PackedLinear> adopt(int64_t columns,
                                     const std::vector<std::tuple<std::string, int64_t>>& layout,
-                                    uintptr_t bytes, int64_t size) {
+                                    uintptr_t bytes, int64_t size, bool int8) {
     std::vector<Layout> segments;
     for (const auto& [format, rows] : layout) segments.push_back({parse_format(format), rows});
-    return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size);
+    return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size, int8);
 }
 
 std::vector<std::tuple<std::string, int64_t>> layout_of(const PackedLinear& w) {
@@ -51,9 +51,11 @@ void linear(uintptr_t x, int64_t x_stride, int64_t rows, int64_t columns, bool x
                                     std::to_string(view.columns));
     if (x_is_f32 != (view.segments[0].format == Format::f32))
         throw std::invalid_argument("the weights were packed for activations of the other type");
-    run_op("linear", linear_kernels().linear,
-           LinearArgs{pointer<const void>(x), x_stride, x_is_f32, accumulate, &view,
-                      pointer<const float>(bias), pointer<float>(y), y_stride, count(rows)});
+    LinearArgs args{pointer<const void>(x),     x_stride,          x_is_f32, accumulate, nullptr,
+                    pointer<const float>(bias), pointer<float>(y), y_stride, count(rows)};
+    if (args.w = &w.float_view(); args.w->num_segments) run_op("linear", linear_kernels().linear, args);
+    if (args.w = &w.int8_view(); args.w->num_segments)
+        run_op("linear int8", linear_int8_kernels().linear, args);
 }
 
 }  // namespace
@@ -71,12 +73,15 @@ void bind_linear(nb::module_& m) {
                          return names;
                      })
         .def_prop_ro("layout", &layout_of, "(format, rows) of each segment")
+        .def_prop_ro("int8", [](const PackedLinear& w) { return w.int8_view().num_segments > 0; })
         .def_prop_ro("address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(w.bytes()); })
         .def_prop_ro(
             "view_address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(&w.view()); },
             "of the PackedView that kernels read");
-    m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::call_guard<nb::gil_scoped_release>());
-    m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"));
+    m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::arg("int8") = false,
+          nb::call_guard<nb::gil_scoped_release>());
+    m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"),
+          nb::arg("int8") = false);
     m.def("linear", &linear, nb::arg("x"), nb::arg("x_stride"), nb::arg("rows"), nb::arg("columns"),
           nb::arg("x_is_f32"), nb::arg("w"), nb::arg("bias"), nb::arg("y"), nb::arg("y_stride"),
           nb::arg("accumulate"));

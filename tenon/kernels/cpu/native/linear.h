@@ -36,6 +36,11 @@ enum class Format : int32_t {
 };
 constexpr int kNumFormats = 9;
 
+// Quantised in groups along K: what activations in int8 can be multiplied with.
+constexpr bool is_grouped(Format format) {
+    return format != Format::f32 && format != Format::bf16;
+}
+
 constexpr float kUnbias = 1.0f + 3.0f / 1024.0f;
 
 constexpr int kPanelColumns = 16;
@@ -89,7 +94,9 @@ struct LinearArgs {
 struct LinearKernels {
     Kernel<LinearArgs> linear;
 };
+TENON_DECLARE_KERNELS(LinearKernels, linear_kernels)
 
-TENON_DECLARE_KERNELS_AMX(LinearKernels, linear_kernels)
+// The same with x, which is bf16, quantised to int8 (isa/linear_int8.cpp); every segment is_grouped.
+TENON_DECLARE_KERNELS(LinearKernels, linear_int8_kernels)
 
 }  // namespace tenon

@@ -41,17 +41,11 @@ int checked_threads(int threads) {
     return threads;
 }
 
-bool has_vnni() {
-    for (const auto& [name, present] : cpu_features())
-        if (name == "avx512_vnni") return present;
-    return false;
-}
-
 PeakLoop peak_loop(const std::string& kind) {
     const ProbeKernels& kernels = probe_kernels();
     if (kind == "f32") return kernels.f32;
     if (kind == "bf16") return kernels.bf16;
-    if (kind == "int8") return has_vnni() ? kernels.int8 : nullptr;
+    if (kind == "int8") return kernels.int8;
     throw std::invalid_argument("kind of peak must be f32, bf16 or int8, not " + kind);
 }
 

@@ -11,11 +11,11 @@ using PeakLoop = double (*)(int64_t iterations);
 
 struct ProbeKernels {
     PeakLoop f32;
-    PeakLoop bf16;  // null where the instruction set has none, as below
+    PeakLoop bf16;  // null where the instruction set has none
     PeakLoop int8;
     uint64_t (*read)(const void* data, int64_t bytes);  // loads every byte; a multiple of 512
 };
 
-TENON_DECLARE_KERNELS_AMX(ProbeKernels, probe_kernels)
+TENON_DECLARE_KERNELS(ProbeKernels, probe_kernels)
 
 }  // namespace tenon

@@ -5,6 +5,12 @@
 namespace tenon::TENON_ISA {
 namespace {
 
+#if defined(__AVX512VNNI__)
+namespace vectors = avx512_vnni;
+#else
+namespace vectors = avx512;
+#endif
+
 // Operands stay in the tiles: four sums over two by two operands, as in the linear layer.
 double bf16_peak(int64_t iterations) {
     const Tiles::Session session;
@@ -20,15 +26,15 @@ double bf16_peak(int64_t iterations) {
 }
 
 double f32_peak(int64_t iterations) {
-    return avx512::probe_kernels.f32(iterations);
+    return vectors::probe_kernels.f32(iterations);
 }
 
 double int8_peak(int64_t iterations) {
-    return avx512::probe_kernels.int8(iterations);
+    return vectors::probe_kernels.int8(iterations);
 }
 
 uint64_t read_all(const void* data, int64_t bytes) {
-    return avx512::probe_kernels.read(data, bytes);
+    return vectors::probe_kernels.read(data, bytes);
 }
 
 }  // namespace

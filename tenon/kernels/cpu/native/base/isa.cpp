@@ -85,9 +85,13 @@ bool usable(Isa isa) {
         case Isa::amx_emulated:
             return avx512;
 #endif
+#ifdef TENON_HAVE_AVX512_VNNI
+        case Isa::avx512_vnni:
+            return avx512 && f.avx512_vnni;
+#endif
 #ifdef TENON_HAVE_AMX
         case Isa::amx:
-            return avx512 && f.amx_tile && f.amx_bf16;
+            return avx512 && f.avx512_vnni && f.amx_tile && f.amx_bf16;
 #endif
         case Isa::baseline:
             return true;
@@ -125,6 +129,8 @@ std::string isa_name(Isa isa) {
             return "avx2";
         case Isa::avx512:
             return "avx512";
+        case Isa::avx512_vnni:
+            return "avx512-vnni";
         case Isa::amx_emulated:
             return "amx-emulated";
         default:
@@ -134,7 +140,7 @@ std::string isa_name(Isa isa) {
 
 std::vector<Isa> available_isas() {
     std::vector<Isa> isas;
-    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::amx_emulated, Isa::amx})
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::amx_emulated, Isa::amx})
         if (usable(isa)) isas.push_back(isa);
     return isas;
 }

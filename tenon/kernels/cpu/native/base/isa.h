@@ -9,7 +9,7 @@ namespace tenon {
 
 // In order of preference. amx_emulated computes what the AMX kernels do, tile by tile, without AMX: for
 // tests.
-enum class Isa { baseline, avx2, avx512, amx_emulated, amx };
+enum class Isa { baseline, avx2, avx512, avx512_vnni, amx_emulated, amx };
 
 std::string isa_name(Isa isa);
 

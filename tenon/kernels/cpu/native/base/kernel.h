@@ -53,85 +53,51 @@ struct Work {
 template <class Args>
 using Kernel = void (*)(const Args&, const StepDims&, Pool&);
 
-#ifdef TENON_HAVE_AVX2
-#define TENON_CASE_AVX2(name) \
-    case Isa::avx2:           \
-        return avx2::name;
-#else
-#define TENON_CASE_AVX2(name)
-#endif
-#ifdef TENON_HAVE_AVX512
-#define TENON_CASE_AVX512(name) \
-    case Isa::avx512:           \
-        return avx512::name;
-#define TENON_CASE_EMULATED(name, isa) \
-    case Isa::amx_emulated:            \
-        return isa::name;
-#define TENON_CASE_AMX_AS_AVX512(name) \
-    case Isa::amx:                     \
-        return avx512::name;
-#else
-#define TENON_CASE_AVX512(name)
-#define TENON_CASE_EMULATED(name, isa)
-#define TENON_CASE_AMX_AS_AVX512(name)
-#endif
-#ifdef TENON_HAVE_AMX
-#define TENON_CASE_AMX(name) \
-    case Isa::amx:           \
-        return amx::name;
-#else
-#define TENON_CASE_AMX(name)
-#endif
-
-// The table `name` of type Table exists in the namespace of each instruction set; `name()` gives the current
-// one. For families without kernels for AMX: those machines run the AVX-512 ones.
-#define TENON_DECLARE_KERNELS(Table, name)    \
-    namespace baseline {                      \
-    extern const Table name;                  \
-    }                                         \
-    namespace avx2 {                          \
-    extern const Table name;                  \
-    }                                         \
-    namespace avx512 {                        \
-    extern const Table name;                  \
-    }                                         \
-    inline const Table& name() {              \
-        switch (current_isa()) {              \
-            TENON_CASE_AVX2(name)             \
-            TENON_CASE_AVX512(name)           \
-            TENON_CASE_EMULATED(name, avx512) \
-            TENON_CASE_AMX_AS_AVX512(name)    \
-            default:                          \
-                return baseline::name;        \
-        }                                     \
+// The best of the tables that exist for the current instruction set: its own, else that of one it includes.
+template <class Table>
+const Table& choose_kernels(const Table* baseline, const Table* avx2, const Table* avx512,
+                            const Table* avx512_vnni, const Table* amx_emulated, const Table* amx) {
+    switch (current_isa()) {
+        case Isa::amx:
+            return *(amx ? amx : avx512_vnni ? avx512_vnni : avx512);
+        case Isa::amx_emulated:
+            return *(amx_emulated ? amx_emulated : avx512);
+        case Isa::avx512_vnni:
+            return *(avx512_vnni ? avx512_vnni : avx512);
+        case Isa::avx512:
+            return *avx512;
+        case Isa::avx2:
+            return *avx2;
+        default:
+            return *baseline;
     }
+}
 
-// For families with kernels of their own for AMX, in amx/f.cpp.
-#define TENON_DECLARE_KERNELS_AMX(Table, name)      \
-    namespace baseline {                            \
-    extern const Table name;                        \
-    }                                               \
-    namespace avx2 {                                \
-    extern const Table name;                        \
-    }                                               \
-    namespace avx512 {                              \
-    extern const Table name;                        \
-    }                                               \
-    namespace amx_emulated {                        \
-    extern const Table name;                        \
-    }                                               \
-    namespace amx {                                 \
-    extern const Table name;                        \
-    }                                               \
-    inline const Table& name() {                    \
-        switch (current_isa()) {                    \
-            TENON_CASE_AVX2(name)                   \
-            TENON_CASE_AVX512(name)                 \
-            TENON_CASE_EMULATED(name, amx_emulated) \
-            TENON_CASE_AMX(name)                    \
-            default:                                \
-                return baseline::name;              \
-        }                                           \
+// The table `name` of type Table, defined once in the namespace of each instruction set that has kernels of
+// its own (isa/f.cpp: baseline, avx2, avx512; CMakeLists.txt says which files go further); `name()` gives the
+// current one. The declarations are weak: where there is no definition, the address is null.
+#define TENON_DECLARE_KERNELS(Table, name)                                                     \
+    namespace baseline {                                                                       \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    namespace avx2 {                                                                           \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    namespace avx512 {                                                                         \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    namespace avx512_vnni {                                                                    \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    namespace amx_emulated {                                                                   \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    namespace amx {                                                                            \
+    extern const Table name __attribute__((weak));                                             \
+    }                                                                                          \
+    inline const Table& name() {                                                               \
+        return choose_kernels(&baseline::name, &avx2::name, &avx512::name, &avx512_vnni::name, \
+                              &amx_emulated::name, &amx::name);                                \
     }
 
 }  // namespace tenon

@@ -108,6 +108,19 @@ void put_step(const RawPart& part, Format format, const uint8_t* row, int64_t s,
     put_scales(step, format, column, out + 512);
 }
 
+// The view of some of a matrix's segments.
+PackedView view_of(const std::vector<Segment>& segments, const PackedView& whole) {
+    PackedView view = whole;
+    view.rows = view.num_bytes = 0;
+    for (const Segment& segment : segments) {
+        view.rows += segment.rows;
+        view.num_bytes += segment.panels * segment.panel_bytes;
+    }
+    view.num_segments = int32_t(segments.size());
+    view.segments = segments.data();
+    return view;
+}
+
 }  // namespace
 
 const char* format_name(Format format) {
@@ -142,15 +155,19 @@ PackedLinear::~PackedLinear() {
     if (owned_) weight_arena().release(owned_);
 }
 
-void PackedLinear::place(const uint8_t* bytes) {
+void PackedLinear::place(const uint8_t* bytes, bool int8) {
     bytes_ = bytes;
     for (Segment& segment : segments_) {
         segment.data = bytes;
         bytes += (segment.panels * segment.panel_bytes + 63) / 64 * 64;
+        (int8 && is_grouped(segment.format) ? int8_segments_ : float_segments_).push_back(segment);
     }
+    float_view_ = view_of(float_segments_, view_);
+    int8_view_ = view_of(int8_segments_, view_);
 }
 
-std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& parts, bool f32) {
+std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& parts, bool f32, bool int8) {
+    if (f32 && int8) throw std::invalid_argument("int8 is for bf16 activations");
     std::vector<Layout> layout;
     for (const RawPart& part : parts) {
         if (part.columns != parts[0].columns)
@@ -160,7 +177,7 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
     }
     std::unique_ptr<PackedLinear> packed(new PackedLinear(parts.empty() ? 0 : parts[0].columns, layout));
     packed->owned_ = weight_arena().allocate(size_t(packed->view_.num_bytes));
-    packed->place(static_cast<const uint8_t*>(packed->owned_));
+    packed->place(static_cast<const uint8_t*>(packed->owned_), int8);
     Pool::Session session(pool());
     for (size_t i = 0; i < parts.size(); ++i) {
         const Segment& segment = packed->segments_[i];
@@ -174,12 +191,12 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
 }
 
 std::unique_ptr<PackedLinear> PackedLinear::adopt(int64_t columns, const std::vector<Layout>& layout,
-                                                  const uint8_t* bytes, int64_t size) {
+                                                  const uint8_t* bytes, int64_t size, bool int8) {
     std::unique_ptr<PackedLinear> packed(new PackedLinear(columns, layout));
     if (size != packed->view_.num_bytes || reinterpret_cast<uintptr_t>(bytes) % 64)
         throw std::invalid_argument("packed weights of this layout take " +
                                     std::to_string(packed->view_.num_bytes) + " bytes, aligned to 64");
-    packed->place(bytes);
+    packed->place(bytes, int8);
     return packed;
 }
 

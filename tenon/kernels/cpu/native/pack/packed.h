@@ -31,28 +31,33 @@ Format parse_format(const std::string& name);  // throws std::invalid_argument
 class PackedLinear {
   public:
     // Packs the parts, one after the other along N, on all threads of the pool, for activations in bf16, or
-    // in float32 when `f32`. Throws std::invalid_argument when the parts do not fit together.
-    static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32);
+    // in float32 when `f32`; with `int8`, which excludes `f32`, is_grouped formats meet bf16 activations
+    // quantised to int8. Throws std::invalid_argument when the parts do not fit together.
+    static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32, bool int8);
 
     // Bytes that were packed before, 64-byte aligned and kept alive by the caller. Throws
     // std::invalid_argument when their number is not what the layout takes.
     static std::unique_ptr<PackedLinear> adopt(int64_t columns, const std::vector<Layout>& layout,
-                                               const uint8_t* bytes, int64_t size);
+                                               const uint8_t* bytes, int64_t size, bool int8);
 
     ~PackedLinear();
     PackedLinear(const PackedLinear&) = delete;
 
-    const PackedView& view() const { return view_; }  // at the same address for life
+    // All of it, and what linear_kernels and linear_int8_kernels compute of it; each at the same address for
+    // life.
+    const PackedView& view() const { return view_; }
+    const PackedView& float_view() const { return float_view_; }
+    const PackedView& int8_view() const { return int8_view_; }
     const std::vector<Segment>& segments() const { return segments_; }
     const uint8_t* bytes() const { return bytes_; }
 
   private:
     PackedLinear(int64_t columns, const std::vector<Layout>& layout);
-    void place(const uint8_t* bytes);
+    void place(const uint8_t* bytes, bool int8);
     void fill(const Segment& segment, const RawPart& part, int64_t panel, uint8_t* out) const;
 
-    std::vector<Segment> segments_;
-    PackedView view_{};
+    std::vector<Segment> segments_, float_segments_, int8_segments_;
+    PackedView view_{}, float_view_{}, int8_view_{};
     const uint8_t* bytes_ = nullptr;
     void* owned_ = nullptr;
 };

@@ -123,6 +123,18 @@ TENON_INLINE void store_i32(void* p, I32x16 a) {
     _mm256_storeu_si256(q, a.lo);
     _mm256_storeu_si256(q + 1, a.hi);
 }
+TENON_INLINE void store_i8(int8_t* p, I32x16 a) {
+    // The lowest bytes of each 128 bits come first, then the four quarters side by side.
+    const __m256i lowest = _mm256_set1_epi32(0x0c080400);
+    const __m256i lo = _mm256_shuffle_epi8(a.lo, lowest), hi = _mm256_shuffle_epi8(a.hi, lowest);
+    const __m256i mixed = _mm256_unpacklo_epi32(lo, hi);  // lanes 0-3, 8-11; 4-7, 12-15
+    const __m128i low = _mm256_castsi256_si128(mixed), high = _mm256_extracti128_si256(mixed, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(low, high));
+}
+TENON_INLINE I32x16 even_first(I32x16 a) {
+    const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    return {_mm256_permutevar8x32_epi32(a.lo, order), _mm256_permutevar8x32_epi32(a.hi, order)};
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     const __m128i x = load_128(p);
     return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8))};

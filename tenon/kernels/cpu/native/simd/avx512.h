@@ -137,6 +137,13 @@ TENON_INLINE I32x16 load_i32(const void* p) {
 TENON_INLINE void store_i32(void* p, I32x16 a) {
     _mm512_storeu_si512(p, a.v);
 }
+TENON_INLINE void store_i8(int8_t* p, I32x16 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+TENON_INLINE I32x16 even_first(I32x16 a) {
+    const __m512i order = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    return {_mm512_permutexvar_epi32(order, a.v)};
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

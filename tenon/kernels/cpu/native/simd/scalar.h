@@ -142,6 +142,12 @@ TENON_INLINE I32x16 load_i32(const void* p) {
 TENON_INLINE void store_i32(void* p, I32x16 a) {
     __builtin_memcpy(p, a.v, 64);
 }
+TENON_INLINE void store_i8(int8_t* p, I32x16 a) {
+    for (int i = 0; i < 16; ++i) p[i] = int8_t(a.v[i]);
+}
+TENON_INLINE I32x16 even_first(I32x16 a) {
+    TENON_EACH(I32x16, a.v[i / 8 * 8 + i % 4 * 2 + i % 8 / 4]);
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     TENON_EACH(I32x16, p[i]);
 }
