@@ -21,7 +21,7 @@ from tenon.core.sampling import MAX_LOGPROBS, MAX_SEED
 from tenon.errors import ConfigError
 
 DTYPES = ("auto", "bfloat16", "float32")
-ACTIVATIONS = ("auto", "bfloat16", "int8")
+LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
 CONVERSIONS = ("auto", "none", "embed", "classify", "score")
@@ -116,7 +116,7 @@ class EngineArgs:
         "auto",
         "What meets weights quantised in groups (Q4, Q5, Q6, Q8): bfloat16, int8 (in groups of 32), or "
         "auto (int8, but bfloat16 on machines with AMX)",
-        ACTIVATIONS,
+        LINEAR_ACTIVATIONS,
     )
     max_model_len: int | None = _arg(
         None, "Longest prompt plus output, in tokens (default: the model's, if memory allows)"

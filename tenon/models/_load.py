@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from tenon import ops
-from tenon.config import ACTIVATIONS
+from tenon.config import LINEAR_ACTIVATIONS
 from tenon.core.files import ModelFiles
 from tenon.core.pooling import Pooler
 from tenon.core.spec import Model, PoolingModel
@@ -80,8 +80,8 @@ def load_model(
 
 
 def _use_int8(activations: str, dtype: str) -> bool:
-    if activations not in ACTIVATIONS:
-        raise ConfigError(f"activations must be one of {', '.join(ACTIVATIONS)}, not {activations!r}")
+    if activations not in LINEAR_ACTIVATIONS:
+        raise ConfigError(f"activations must be one of {', '.join(LINEAR_ACTIVATIONS)}, not {activations!r}")
     if dtype == "float32":
         return False
     return ops.prefers_int8() if activations == "auto" else activations == "int8"
