@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("serve", "Run a model"),
     "chat": ("chat", "Run a model"),
     "generate": ("generate", "Run a model"),
+    "run-batch": ("run_batch", "Run a model"),
     "pull": ("pull", "Run a model"),
     "bench": ("bench", "Measure and explain"),
     "explain": ("explain", "Measure and explain"),

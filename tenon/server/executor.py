@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,6 @@ log = logging.getLogger("tenon.server")
 MAX_LINES = 50_000
 MAX_ERRORS = 100  # told of a file
 _POLL_SECONDS = 0.02
-ATTEMPTS = 3  # of a line that an engine's end may be the fault of
 EXPIRED = LineError(
     code="batch_expired",
     message="this request could not be run before the completion window ended",
@@ -223,17 +223,7 @@ class Executor:
 
     async def _run_line(self, store: Store, batch: Batch, owner: str, pending: Pending, source: int) -> None:
         data = await asyncio.to_thread(os.pread, source, pending.length, pending.start)
-        attempt = 0
-        while True:
-            result = await lines.run(self._app, lines.parse(data, batch.endpoint), owner)
-            code = lines.error_code(result)
-            if code in lines.DOUBTFUL:
-                attempt += 1
-            elif code not in lines.PASSING:
-                break
-            if attempt >= ATTEMPTS:
-                break
-            await asyncio.sleep(2.0**attempt)
+        result, code = await lines.answer(self._app, lines.parse(data, batch.endpoint), owner)
         await store.batches.record(batch.id, pending.number, msgspec.json.encode(result), code is not None)
 
     async def _finish(self, store: Store, batch: Batch, running: _Running) -> Batch:
@@ -251,16 +241,22 @@ class Executor:
         return await store.batches.finish(batch.id, alter, EXPIRED if stop == "expired" else None)
 
 
-def read(path: Path, endpoint: str, max_body: int) -> tuple[list[Pending], list[BatchError]]:
-    """In a thread: where the lines of an input file are, and what is wrong with them."""
+def read(
+    path: Path, endpoint: str | None, max_body: int, *, bounded: bool = True
+) -> tuple[list[Pending], list[BatchError]]:
+    """In a thread: where the lines of an input file are, and what is wrong with them.
+
+    Gives up at `MAX_LINES` and `MAX_ERRORS`, if `bounded`.
+    """
+    most_lines, most_errors = (MAX_LINES, MAX_ERRORS) if bounded else (sys.maxsize, sys.maxsize)
     found: list[Pending] = []
     errors: list[BatchError] = []
     seen: set[str] = set()
     with path.open("rb") as file:
         for number, start, data in _lines(file, max_body + 4096):
-            if len(found) == MAX_LINES:
-                errors.append(_error(number, "too_many_lines", f"a batch has at most {MAX_LINES} lines"))
-            if len(errors) >= MAX_ERRORS or len(found) == MAX_LINES:
+            if len(found) == most_lines:
+                errors.append(_error(number, "too_many_lines", f"a batch has at most {most_lines} lines"))
+            if len(errors) >= most_errors or len(found) == most_lines:
                 break
             try:
                 line = lines.parse(data, endpoint)

@@ -23,7 +23,8 @@ MAX_CUSTOM_ID = 512
 
 # Not the request's fault, and over at some time: such a line is run again.
 PASSING = frozenset({"model_loading", "model_busy", "shutting_down"})
-# May be the request's fault: such a line is run again a few times.
+# May be the request's fault: such a line is run so many times.
+ATTEMPTS = 3
 DOUBTFUL = frozenset({"model_failed", "engine_dead"})
 
 
@@ -66,8 +67,25 @@ class _Kinds(msgspec.Struct):
     background: Any = None
 
 
-async def run(app: App, line: Line, owner: str) -> LineResult:
-    """Answer a line that has been parsed, on behalf of `owner`; errors are results too."""
+async def answer(app: App, line: Line, owner: str) -> tuple[LineResult, str | None]:
+    """The result of a line that has been parsed, on behalf of `owner`, and the code of the error it may be.
+
+    Waits for as long as it takes for what will pass, like a model that is being loaded.
+    """
+    attempts = 0
+    while True:
+        result = await _once(app, line, owner)
+        code = error_code(result)
+        if code in DOUBTFUL:
+            attempts += 1
+        elif code not in PASSING:
+            return result, code
+        if attempts >= ATTEMPTS:
+            return result, code
+        await asyncio.sleep(2.0**attempts)
+
+
+async def _once(app: App, line: Line, owner: str) -> LineResult:
     request_id = f"batch_req_{secrets.token_hex(16)}"
     body = bytes(line.body)
     kinds = msgspec.json.decode(body, type=_Kinds)
@@ -88,7 +106,7 @@ def error_code(result: LineResult) -> str | None:
     """The code of the error that a result is; None for one that is none."""
     if result.response is None or result.response.status_code < 400:
         return None
-    return msgspec.json.decode(result.response.body)["error"]["code"] or "unknown"
+    return msgspec.json.decode(result.response.body)["error"].get("code") or "unknown"
 
 
 async def ask(app: App, path: str, body: bytes, owner: str, request_id: str) -> _Answer:

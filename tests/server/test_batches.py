@@ -317,7 +317,7 @@ async def test_lines_wait_for_a_model_that_loads(api, engine):
 
 async def test_an_engine_that_dies_again_and_again_ends_in_an_error(api, engine, monkeypatch):
     sleep = asyncio.sleep
-    monkeypatch.setattr("tenon.server.executor.asyncio.sleep", lambda seconds: sleep(0))
+    monkeypatch.setattr("tenon.server.line.asyncio.sleep", lambda seconds: sleep(0))
     engine.die_after = 0
     batch = await ended(api, await submit(api, chat("a")))
     (error,) = await results(api, batch.error_file_id)
