@@ -29,7 +29,6 @@ def test_stream_equals_whole(real, responses):
     model = chat(real, "smollm2", use_responses_api=responses)
     whole = model.invoke(FRANCE)
     pieces = list(model.stream(FRANCE))
-    assert "Paris" in whole.text
     assert "".join(piece.text for piece in pieces) == whole.text
     assert len(pieces) > 3
     assert whole.usage_metadata["output_tokens"] > 3

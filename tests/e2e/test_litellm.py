@@ -34,9 +34,8 @@ def test_stream_equals_whole(real, protocol):
     whole = litellm.completion(**fields)
     pieces = list(litellm.completion(**fields, stream=True))
     streamed = litellm.stream_chunk_builder(pieces, messages=FRANCE)
-    assert "Paris" in whole.choices[0].message.content
     assert streamed.choices[0].message.content == whole.choices[0].message.content
-    assert streamed.choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
+    assert streamed.choices[0].finish_reason == whole.choices[0].finish_reason
     assert len(pieces) > 3
 
 

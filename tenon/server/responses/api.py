@@ -32,6 +32,8 @@ MAX_PAGE = 100
 async def create(call: Call, request: ResponsesRequest) -> None:
     """Answer, in whole, in events, or in the background."""
     items = _conversation(call, request)
+    if call.background:  # a line of a batch: the results are kept elsewhere
+        request.store = False
     if request.background:
         await _in_background(call, request, items)
         return

@@ -10,6 +10,7 @@ import random
 import pytest
 
 from tenon.parse import formats
+from tenon.server import line
 from tenon.server.app import build_app
 from tenon.server.settings import ServerSettings
 from tests.server.conftest import Client
@@ -293,6 +294,13 @@ async def test_store_false_keeps_nothing(app, client):
     assert (await client.http.get(f"{PATH}/{made['id']}")).status_code == 404
     status, error = await client.error(PATH, body(previous_response_id=made["id"]))
     assert (status, error["param"]) == (404, "previous_response_id")
+    assert len(app.responses) == 0
+
+
+async def test_lines_of_a_batch_are_not_kept(app):
+    answer = await line.ask(app, PATH, json.dumps(body()).encode(), "me", "batch-1")
+    assert answer.status == 200
+    assert json.loads(b"".join(answer.parts))["store"] is False
     assert len(app.responses) == 0
 
 
