@@ -6,12 +6,14 @@ scheduling, kernels and sampling.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tenon.bench import profile, roof
+from tenon.bench.own import OwnTime, Steps
 from tenon.bench.prompts import PromptShape, token_prompts
 from tenon.bench.stats import median
 from tenon.config import EngineConfig
@@ -53,10 +55,12 @@ def measure(
     iterations: int,
     progress: Callable[[], None] = lambda: None,
     profiled: bool = False,
+    cached: bool = False,
 ) -> dict[str, Any]:
     """The figures of `iterations` runs (medians), after one that warms up. Raises ConfigError, TenonError.
 
-    `profiled` adds `profile`: time per kind of op in one more run, prefill and decode apart.
+    `profiled` adds `profile`: time per kind of op in one more run, prefill and decode apart. `cached` adds
+    `cached_ttft_ms`: each run's prompts once more, which are in the prefix cache then.
     """
     client = InProcessClient(config)
     start = time.perf_counter()
@@ -70,15 +74,24 @@ def measure(
     weights = roof.Weights.of(client.engine.runner.model, config.block_size)
     step_bytes = max(weights.read_per_step, 1 << 20)
     before = roof.probe(step_bytes)
-    runs = []
-    for number in range(iterations + 1):
-        measured = run(client, shape, weights.vocab_size, seed=number)
-        if number:
-            runs.append(measured)
-        progress()
+    runs, again, own = [], [], []
+    with OwnTime(client) as timed:
+        for number in range(iterations + 1):
+            measured = run(timed, shape, weights.vocab_size, number, timed.begin)
+            if number:
+                runs.append(measured)
+                own.append(timed.seconds)
+            if cached:
+                once_more = run(timed, replace(shape, output_len=1), weights.vocab_size, number)
+                again += once_more.first if number else []
+            progress()
     phases = _profile(client, shape, weights.vocab_size, iterations + 1) if profiled else []
     roofs = before.best(roof.probe(step_bytes))
     result = figures(shape, runs, roofs, weights)
+    result["own_us_per_step"] = 1e6 * median([s for s in own if s is not None] or [math.nan])
+    if cached:
+        result["cached_ttft_ms"] = 1e3 * median(again)
+        result["cached_speedup"] = result["ttft_ms"] / result["cached_ttft_ms"]
     if profiled:
         result["profile"] = {phase.name: profile.rows(phase, roofs) for phase in phases}
     return result | {"load_s": load_s, "engine": info.info}
@@ -97,7 +110,7 @@ def _profile(client: InProcessClient, shape: Shape, vocab_size: int, seed: int) 
 
 
 def run(
-    client: InProcessClient,
+    client: Steps,
     shape: Shape,
     vocab_size: int,
     seed: int,
@@ -118,9 +131,7 @@ def run(
     return drain(client, messages, after_prefill)
 
 
-def drain(
-    client: InProcessClient, messages: list[ToEngine], after_prefill: Callable[[], None] = lambda: None
-) -> Run:
+def drain(client: Steps, messages: list[ToEngine], after_prefill: Callable[[], None] = lambda: None) -> Run:
     """Send requests and step until none is left; `after_prefill` is called when each has its first token."""
     first: dict[str, float] = {}
     count = 0

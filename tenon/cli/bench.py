@@ -64,6 +64,9 @@ def _whole(name: str, default: int, help: str, low: int = 1) -> Callable[..., An
 @_whole("--batch-size", 1, "Requests at once.")
 @_whole("--num-iters", 3, "Measured runs; the medians count.")
 @click.option("--profile", is_flag=True, help="Add the time per kind of op, prefill and decode apart.")
+@click.option(
+    "--cached", is_flag=True, help="Add the time to the first token of prompts in the prefix cache."
+)
 @_outputs
 @engine_options()
 def latency(
@@ -73,6 +76,7 @@ def latency(
     batch_size: int,
     num_iters: int,
     profile: bool,
+    cached: bool,
     json_path: str | None,
     csv_path: str | None,
 ) -> None:
@@ -80,10 +84,10 @@ def latency(
     from tenon.bench import latency as benchmark
 
     _here(engine)
-    engine.enable_prefix_caching = False
+    engine.enable_prefix_caching = cached
     shape = benchmark.Shape(input_len, output_len, batch_size)
     with counting("measuring", num_iters + 1) as step:
-        result = benchmark.measure(engine.resolve(), shape, num_iters, step, profile)
+        result = benchmark.measure(engine.resolve(), shape, num_iters, step, profile, cached)
     given = {
         "input_len": input_len,
         "output_len": output_len,

@@ -60,6 +60,8 @@ class Preparer:
             logit_rows_S=np.zeros(max_num_seqs, np.int32),
             token_types_T=np.zeros(max_tokens, np.int32),
         )
+        self._sizes = (0, 0, 0)
+        self._batch = self._first(*self._sizes)
         self._types_used = 0  # so many of the token types may differ from 0
 
     def example(self) -> Batch:
@@ -110,12 +112,26 @@ class Preparer:
     def _fill(
         self, ids: list[int], rows: list[int], starts: list[int], counts: list[int], logit_rows: list[int]
     ) -> Batch:
+        ops.fill_batch(
+            self._buffers,
+            self._table.block_table_RB,
+            self._block_size,
+            ids,
+            rows,
+            starts,
+            counts,
+            logit_rows,
+        )
+        sizes = (len(ids), len(rows), len(logit_rows))
+        if (
+            sizes != self._sizes
+        ):  # as long as the same requests decode, it is the same batch with other contents
+            self._sizes, self._batch = sizes, self._first(*sizes)
+        return self._batch
+
+    def _first(self, num_tokens: int, num_requests: int, num_logit_rows: int) -> Batch:
         all_ = self._buffers
         assert all_.token_types_T is not None
-        ops.fill_batch(
-            all_, self._table.block_table_RB, self._block_size, ids, rows, starts, counts, logit_rows
-        )
-        num_tokens, num_requests = len(ids), len(rows)
         return Batch(
             all_.token_ids_T[:num_tokens],
             all_.positions_T[:num_tokens],
@@ -123,7 +139,7 @@ class Preparer:
             all_.query_start_R1[: num_requests + 1],
             all_.context_len_R[:num_requests],
             all_.block_table_RB[:num_requests],
-            all_.logit_rows_S[: len(logit_rows)],
+            all_.logit_rows_S[:num_logit_rows],
             all_.token_types_T[:num_tokens],
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import shutil
@@ -61,6 +62,7 @@ def _run(launch: Launch, lifeline: socket.socket) -> None:
 
     engine = load_engine(launch.config, lambda done, total: _tell(lifeline, Loading(done, total)))
     engine.scheduler.pace = Pace()  # people read along
+    gc.freeze()  # what is loaded stays: collections, which delay a step, need not look at it
     context = zmq.Context(io_threads=1)
     with context, context.socket(zmq.PULL) as requests, context.socket(zmq.PUSH) as outputs:
         for end, address in ((requests, launch.requests_address), (outputs, launch.outputs_address)):

@@ -28,6 +28,13 @@ def test_an_engine_is_measured():
     }
 
 
+def test_prompts_in_the_cache_are_measured_apart():
+    config = EngineArgs(load_format="oracle").resolve()
+    result = latency.measure(config, Shape(2000, 4, 1), 2, cached=True)
+    assert result["cached_ttft_ms"] < result["ttft_ms"]
+    assert math.isclose(result["cached_speedup"], result["ttft_ms"] / result["cached_ttft_ms"])
+
+
 def test_one_token_has_no_decode():
     result = latency.measure(config(), Shape(8, 1, 1), 1)
     assert result["tpot_ms"] is None

@@ -6,7 +6,6 @@ import numpy as np
 
 from tenon.core.batch import Batch
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.memory import address, row_stride
 
 
 def fill_batch(
@@ -22,17 +21,17 @@ def fill_batch(
     assert len(token_ids) <= len(buffers.token_ids_T)
     assert len(rows) <= len(buffers.context_len_R)
     assert len(logit_rows) <= len(buffers.logit_rows_S)
+    assert buffers.block_table_RB.shape[1] == table_RB.shape[1]
     _native.fill_batch(
-        address(buffers.token_ids_T),
-        address(buffers.positions_T),
-        address(buffers.slots_T),
-        address(buffers.query_start_R1),
-        address(buffers.context_len_R),
-        address(buffers.block_table_RB),
-        row_stride(buffers.block_table_RB),
-        address(buffers.logit_rows_S),
-        address(table_RB),
-        row_stride(table_RB),
+        buffers.token_ids_T,
+        buffers.positions_T,
+        buffers.slots_T,
+        buffers.query_start_R1,
+        buffers.context_len_R,
+        buffers.block_table_RB,
+        buffers.logit_rows_S,
+        table_RB,
+        table_RB.shape[1],
         block_size,
         token_ids,
         rows,

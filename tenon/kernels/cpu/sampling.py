@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.memory import address, dense, row_stride
+from tenon.kernels.cpu.memory import address, row_stride
 from tenon.ops.workspace import empty
 
 
@@ -26,13 +26,13 @@ def sample(
         row_stride(logits_SV),
         vocab,
         rows,
-        dense(temperature_S),
-        dense(top_k_S, np.int32),
-        dense(top_p_S),
-        dense(min_p_S),
-        dense(seed_S, np.uint64),
-        dense(choice_S, np.int32),
-        dense(position_S, np.int64),
-        address(ids_S),
+        temperature_S,
+        top_k_S,
+        top_p_S,
+        min_p_S,
+        seed_S,
+        choice_S,
+        position_S,
+        ids_S,
     )
     return ids_S

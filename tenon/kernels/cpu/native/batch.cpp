@@ -27,14 +27,13 @@ class Ints {
 };
 
 struct BatchBuffers {
-    int32_t *token_ids_T, *positions_T, *slots_T, *query_start_R1, *context_len_R, *block_table_RB;
-    int64_t stride;
-    int32_t* logit_rows_S;
+    int32_t *token_ids_T, *positions_T, *slots_T, *query_start_R1, *context_len_R, *block_table_RB,
+        *logit_rows_S;
 };
 
 struct BlockTable {
     const int32_t* blocks_RB;
-    int64_t stride;
+    int64_t max_blocks;  // of a row
     int block_size;
 };
 
@@ -44,11 +43,11 @@ void fill(const BatchBuffers& to, const BlockTable& table, const Ints& token_ids
     int32_t t = 0;
     to.query_start_R1[0] = 0;
     for (int64_t r = 0; r < rows.size(); ++r) {
-        const int32_t* blocks = table.blocks_RB + rows[r] * table.stride;
+        const int32_t* blocks = table.blocks_RB + rows[r] * table.max_blocks;
         const int32_t start = starts[r], count = counts[r];
         if (count < 1 || t + count > token_ids.size())
             throw std::invalid_argument("the counts of a step do not add up to its tokens");
-        std::memcpy(to.block_table_RB + r * to.stride, blocks, to.stride * sizeof(int32_t));
+        std::memcpy(to.block_table_RB + r * table.max_blocks, blocks, table.max_blocks * sizeof(int32_t));
         for (int32_t position = start; position < start + count; ++position, ++t) {
             to.positions_T[t] = position;
             to.slots_T[t] =
@@ -62,20 +61,16 @@ void fill(const BatchBuffers& to, const BlockTable& table, const Ints& token_ids
 }  // namespace
 
 void bind_batch(nb::module_& m) {
-    m.def("fill_batch", [](uintptr_t token_ids_T, uintptr_t positions_T, uintptr_t slots_T,
-                           uintptr_t query_start_R1, uintptr_t context_len_R, uintptr_t block_table_RB,
-                           int64_t stride, uintptr_t logit_rows_S, uintptr_t table_RB, int64_t table_stride,
-                           int block_size, const nb::list& token_ids, const nb::list& rows,
-                           const nb::list& starts, const nb::list& counts, const nb::list& logit_rows) {
-        const BatchBuffers to{pointer<int32_t>(token_ids_T),
-                              pointer<int32_t>(positions_T),
-                              pointer<int32_t>(slots_T),
-                              pointer<int32_t>(query_start_R1),
-                              pointer<int32_t>(context_len_R),
-                              pointer<int32_t>(block_table_RB),
-                              stride,
-                              pointer<int32_t>(logit_rows_S)};
-        fill(to, {pointer<const int32_t>(table_RB), table_stride, block_size}, Ints(token_ids), Ints(rows),
+    m.def("fill_batch", [](nb::handle token_ids_T, nb::handle positions_T, nb::handle slots_T,
+                           nb::handle query_start_R1, nb::handle context_len_R, nb::handle block_table_RB,
+                           nb::handle logit_rows_S, nb::handle table_RB, int64_t max_blocks, int block_size,
+                           const nb::list& token_ids, const nb::list& rows, const nb::list& starts,
+                           const nb::list& counts, const nb::list& logit_rows) {
+        const BatchBuffers to{dense<int32_t>(token_ids_T),   dense<int32_t>(positions_T),
+                              dense<int32_t>(slots_T),       dense<int32_t>(query_start_R1),
+                              dense<int32_t>(context_len_R), dense<int32_t>(block_table_RB),
+                              dense<int32_t>(logit_rows_S)};
+        fill(to, {dense<int32_t>(table_RB), max_blocks, block_size}, Ints(token_ids), Ints(rows),
              Ints(starts), Ints(counts));
         Ints(logit_rows).write(to.logit_rows_S);
     });

@@ -4,6 +4,8 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <type_traits>
 
 #include "base/plan.h"
 
@@ -15,6 +17,25 @@ namespace nb = nanobind;
 template <class T>
 T* pointer(uintptr_t address) {
     return reinterpret_cast<T*>(address);
+}
+
+// The address of an array of T without gaps, through the buffer protocol: in every step of decoding, with
+// caches that the kernels have emptied, numpy's own attributes would cost several times as much. Throws
+// std::invalid_argument for another type or gaps, nb::python_error for what is no array. The caller keeps the
+// array alive.
+template <class T>
+T* dense(nb::handle array) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(array.ptr(), &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0)
+        throw nb::python_error();
+    const bool floating = view.format[0] == 'f' || view.format[0] == 'd';
+    const bool is_signed = view.format[0] == 'i' || view.format[0] == 'l' || view.format[0] == 'q';
+    const bool right = view.itemsize == sizeof(T) && floating == std::is_floating_point_v<T> &&
+                       (floating || is_signed == std::is_signed_v<T>);
+    void* data = view.buf;
+    PyBuffer_Release(&view);
+    if (!right) throw std::invalid_argument("an array has another dtype than the op takes");
+    return static_cast<T*>(data);
 }
 
 // dispatch() with the GIL released.

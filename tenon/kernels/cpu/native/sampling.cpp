@@ -5,15 +5,14 @@
 namespace tenon {
 
 void bind_sampling(nb::module_& m) {
-    m.def("sample", [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, uintptr_t temperature_S,
-                       uintptr_t top_k_S, uintptr_t top_p_S, uintptr_t min_p_S, uintptr_t seed_S,
-                       uintptr_t choice_S, uintptr_t position_S, uintptr_t ids_S) {
+    m.def("sample", [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, nb::handle temperature_S,
+                       nb::handle top_k_S, nb::handle top_p_S, nb::handle min_p_S, nb::handle seed_S,
+                       nb::handle choice_S, nb::handle position_S, nb::handle ids_S) {
         run_op("sample", sampling_kernels().sample,
                SampleArgs{pointer<const float>(logits_SV), stride, vocab, count(rows),
-                          pointer<const float>(temperature_S), pointer<const int32_t>(top_k_S),
-                          pointer<const float>(top_p_S), pointer<const float>(min_p_S),
-                          pointer<const uint64_t>(seed_S), pointer<const int32_t>(choice_S),
-                          pointer<const int64_t>(position_S), pointer<int32_t>(ids_S)});
+                          dense<float>(temperature_S), dense<int32_t>(top_k_S), dense<float>(top_p_S),
+                          dense<float>(min_p_S), dense<uint64_t>(seed_S), dense<int32_t>(choice_S),
+                          dense<int64_t>(position_S), dense<int32_t>(ids_S)});
     });
     m.def("logprobs",
           [](uintptr_t logits_SV, int64_t stride, int vocab, int64_t rows, int top_n, uintptr_t ids_S,
