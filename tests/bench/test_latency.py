@@ -5,6 +5,7 @@ import pytest
 from tenon.bench import latency, roof
 from tenon.bench.latency import Run, Shape
 from tenon.config import EngineArgs
+from tenon.engine.client import InProcessClient
 from tenon.errors import ConfigError
 
 
@@ -28,11 +29,20 @@ def test_an_engine_is_measured():
     }
 
 
-def test_prompts_in_the_cache_are_measured_apart():
+def test_prompts_in_the_cache_are_measured_apart(monkeypatch):
+    cached = []
+    step = InProcessClient.step
+
+    def watched(client):
+        outputs = step(client)
+        cached.extend(output.num_cached_tokens for output in outputs.outputs)
+        return outputs
+
+    monkeypatch.setattr(InProcessClient, "step", watched)
     config = EngineArgs(load_format="oracle").resolve()
-    result = latency.measure(config, Shape(2000, 4, 1), 2, cached=True)
-    assert result["cached_ttft_ms"] < result["ttft_ms"]
+    result = latency.measure(config, Shape(100, 1, 1), 2, cached=True)
     assert math.isclose(result["cached_speedup"], result["ttft_ms"] / result["cached_ttft_ms"])
+    assert cached == [0, 96] * 3  # whole blocks of 32, each prompt cold and once more
 
 
 def test_one_token_has_no_decode():
