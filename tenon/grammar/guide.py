@@ -111,13 +111,16 @@ class Guide:
         return True
 
     def _fill_inside(self, place: Place, mask_W: np.ndarray) -> None:
-        """No token may end the output, or close the thinking and begin the answer at once: the grammar would
-        miss its beginning."""
+        """No token may end the output, or close the thinking in another way than by its marker, or go on with
+        the answer at once: the grammar would miss its beginning."""
         assert self._tracker is not None
         closer = self._tracker.closer(place)
         mask_W[:] = self._vocabulary.not_eos
-        for rest in self._tracker.missing(place):
+        for rest in self._tracker.missing(place, closer):
             mask_W &= self._vocabulary.within(closer, rest)
+        for marker in self._tracker.ended_by:
+            for rest in self._tracker.missing(place, marker):
+                mask_W &= self._vocabulary.without(marker, rest)
 
     def _after(self, state: _State, token: int) -> _State:
         due = state.forced[:1] == (token,)

@@ -16,10 +16,9 @@ import numpy as np
 
 from tenon.core.structured import StructuredOutputs
 from tenon.grammar.matcher import GrammarError
+from tenon.grammar.schema import SPACES, without_options
 from tenon.grammar.vocabulary import Vocabulary
 
-# Of a value's white space, so that an output cannot be filled up with it.
-_SPACES = r"[\x20\x0A\x0D\x09]{1,64}"
 _NO_OUTPUT = "no output can satisfy the grammar"
 _EBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 _LIMITS: dict[str, Any] = {
@@ -60,11 +59,12 @@ def grammar_text(outputs: StructuredOutputs) -> str:
     matcher: Any = llguidance.LLMatcher
     match outputs.kind:
         case "json" | "json_object":
-            schema = {"type": "object"} if outputs.json_object else outputs.json
+            assert outputs.json_object or isinstance(outputs.json, dict)
+            schema = without_options(outputs.json) if isinstance(outputs.json, dict) else {"type": "object"}
             spaces = (
                 {"whitespace_flexible": False}
                 if outputs.disable_any_whitespace
-                else {"whitespace_pattern": _SPACES}
+                else {"whitespace_pattern": SPACES}
             )
             return _or_error(lambda: matcher.grammar_from_json_schema(json.dumps(schema), overrides=spaces))
         case "regex":

@@ -55,11 +55,10 @@ class Tracker:
     def closer(self, place: Place) -> bytes:
         return self.pairs[place.pair][1]
 
-    def missing(self, place: Place) -> list[bytes]:
-        """What is missing of the closing marker: all of it, and the rest of each beginning that is there."""
-        closer = self.closer(place)
-        sizes = (size for size in range(1, len(closer)) if place.tail.endswith(closer[:size]))
-        return [closer, *(closer[size:] for size in sizes)]
+    def missing(self, place: Place, marker: bytes) -> list[bytes]:
+        """What is missing of a marker: all of it, and the rest of each beginning that is there."""
+        sizes = (size for size in range(1, len(marker)) if place.tail.endswith(marker[:size]))
+        return [marker, *(marker[size:] for size in sizes)]
 
     def openings(self, place: Place) -> list[bytes]:
         """What may follow at the start to open the thinking."""

@@ -27,7 +27,7 @@ class Vocabulary:
         self.eos_ids = tuple(sorted(set(eos_ids)))
         self.special_ids = frozenset(special_ids)
         self.encode = encode
-        self._within: dict[tuple[bytes, bytes], np.ndarray] = {}
+        self._masks: dict[tuple[bytes, bytes, bool], np.ndarray] = {}
 
     @property
     def size(self) -> int:
@@ -66,21 +66,30 @@ class Vocabulary:
     def within(self, marker: bytes, rest: bytes) -> np.ndarray:
         """Every token but those that complete a marker whose `rest` is missing, and go on with something else
         than white space."""
-        found = self._within.get((marker, rest))
-        if found is None:
-            found = self._within[marker, rest] = self.all_but(self._beyond(marker, rest))
-        return found
+        return self._without(marker, rest, spaces_may_follow=True)
 
-    def _beyond(self, marker: bytes, rest: bytes) -> list[int]:
+    def without(self, marker: bytes, rest: bytes) -> np.ndarray:
+        """Every token but those that complete a marker whose `rest` is missing."""
+        return self._without(marker, rest, spaces_may_follow=False)
+
+    def _without(self, marker: bytes, rest: bytes, spaces_may_follow: bool) -> np.ndarray:
+        key = (marker, rest, spaces_may_follow)
+        if (mask := self._masks.get(key)) is None:
+            found = self._completing(marker, rest)
+            if spaces_may_follow:
+                found = [i for i in found if self.tokens[i].partition(rest)[2].strip()]
+            mask = self._masks[key] = self.all_but(found)
+        return mask
+
+    def _completing(self, marker: bytes, rest: bytes) -> list[int]:
         if rest == marker:
-            found = [i for i, data in enumerate(self.tokens) if marker in data]
-        else:
-            found = []
-            at = bisect_left(self._sorted, (rest, -1))
-            while at < len(self._sorted) and self._sorted[at][0].startswith(rest):
-                found.append(self._sorted[at][1])
-                at += 1
-        return [i for i in found if self.tokens[i].partition(rest)[2].strip()]
+            return [i for i, data in enumerate(self.tokens) if marker in data]
+        found = []
+        at = bisect_left(self._sorted, (rest, -1))
+        while at < len(self._sorted) and self._sorted[at][0].startswith(rest):
+            found.append(self._sorted[at][1])
+            at += 1
+        return found
 
     @cached_property
     def _by_bytes(self) -> dict[bytes, list[int]]:

@@ -58,6 +58,7 @@ class NamedJson(msgspec.Struct, frozen=True):
     id_open: str = ""  # between name and separator: the call's id
     tail: str = ""  # after the arguments
     split: Callable[[str], tuple[str, str | None]] = plain_name  # header -> name, id
+    header: str = "{name}"  # how such a header is written; {number} is any number
 
 
 class XmlCall(msgspec.Struct, frozen=True):

@@ -12,11 +12,20 @@ import msgspec
 
 from tenon.core.structured import StructuredOutputs, check_schema
 from tenon.errors import InvalidRequest
+from tenon.grammar.calls import Tool, Wanted, answer_grammar, call_grammar
+from tenon.grammar.values import Inexpressible
 from tenon.parse.thinking import switched_off, thinking_of
 from tenon.server.dialect import Dialect
 from tenon.server.engine import Tokenizer
-from tenon.server.errors import ApiError, bad_request, not_supported
+from tenon.server.errors import ApiError, bad_request
 from tenon.server.turn import Turn
+
+
+class Constraint(msgspec.Struct, frozen=True):
+    """Fields of SamplingParams, and the field of the request that the grammar among them was made of."""
+
+    params: dict[str, Any]
+    made_of: str
 
 
 def constrain(
@@ -26,21 +35,26 @@ def constrain(
     tools: list[dict[str, Any]] | None,
     tail: str,
     prefill: str,
-) -> dict[str, Any]:
-    """Fields of SamplingParams. `tools` are those that the model may call, None if it may call none; `tail`
-    is how the prompt ends, `prefill` what of the answer it holds. Raises ApiError or InvalidRequest."""
-    if turn.tool_choice not in ("auto", "none"):
-        raise not_supported("tool_choice")
-    if tools and not turn.parallel_tool_calls:
-        raise not_supported("parallel_tool_calls")
-    for index, tool in enumerate(turn.tools):
-        if tool["function"].get("strict"):
-            raise not_supported(f"tools[{index}].function.strict")
-    outputs = text_constraint(turn.response_format, turn.structured_outputs)
+) -> Constraint:
+    """`tools` are those that the model may call, None if it may call none; `tail` is how the prompt ends,
+    `prefill` what of the answer it holds. Raises ApiError or InvalidRequest."""
     table = dialect.table
+    outputs = text_constraint(turn.response_format, turn.structured_outputs)
+    made_of = "structured_outputs" if turn.response_format is None else "response_format"
+    try:
+        if (wanted := _wanted(turn, dialect, tools, outputs)) is not None:
+            made_of = "tools"
+            outputs = StructuredOutputs(grammar=call_grammar(table, wanted, dialect.special))
+        elif outputs is not None and table.channels is not None:
+            outputs = StructuredOutputs(grammar=answer_grammar(table.channels, outputs, dialect.special))
+    except Inexpressible as error:
+        raise ApiError(
+            400,
+            f"{made_of} cannot be enforced in this model's output format, {dialect.name}: {error}",
+            param=made_of,
+            code="not_supported",
+        ) from None
     thinking = thinking_of(table, lambda text: tokenizer.encode(text, False), tail, prefill)
-    if thinking is not None and outputs is not None and switched_off(table, tail):
-        thinking.may_open = False
     if thinking is None and turn.thinking_budget is not None:
         raise ApiError(
             400,
@@ -48,11 +62,45 @@ def constrain(
             param="thinking_budget",
             code="not_supported",
         )
-    return {
+    if thinking is not None and outputs is not None:
+        if table.channels is not None:  # the grammar says what follows
+            thinking.in_grammar = True
+            thinking.closing = [tokenizer.encode(closer, False) for _, closer in thinking.pairs]
+        elif switched_off(table, tail):
+            thinking.may_open = False
+    params = {
         "structured_outputs": outputs,
         "thinking": thinking,
         "thinking_token_budget": turn.thinking_budget,
     }
+    return Constraint(params, made_of)
+
+
+def _wanted(
+    turn: Turn, dialect: Dialect, tools: list[dict[str, Any]] | None, outputs: StructuredOutputs | None
+) -> Wanted | None:
+    """What the answer's calls are held to; None if they are not."""
+    choice = turn.tool_choice
+    functions = [tool["function"] for tool in tools or ()]
+    forced = choice == "required" or isinstance(choice, tuple)
+    if forced and not functions:
+        raise bad_request("tool_choice asks for a call, and there are no tools", "tool_choice")
+    if isinstance(choice, tuple):
+        functions = [function for function in functions if function["name"] == choice[0]]
+        if not functions:
+            raise bad_request(f"tool_choice names {choice[0]!r}, which is none of the tools", "tool_choice")
+    strict = any(function.get("strict") for function in functions)
+    if not functions or not (forced or strict or outputs or not turn.parallel_tool_calls):
+        return None
+    for index, function in enumerate(functions):
+        check_schema(function.get("parameters"), f"tools[{index}].function.parameters")
+    return Wanted(
+        tools=[Tool(function["name"], function.get("parameters")) for function in functions],
+        forced=forced,
+        parallel=turn.parallel_tool_calls,
+        content=None if forced else outputs,
+        templates=dialect.templates,
+    )
 
 
 def text_constraint(response_format: Any, structured_outputs: Any) -> StructuredOutputs | None:

@@ -88,7 +88,7 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             prefill(turn),
         )
         params = sampling_params(
-            turn.sampling | constraint,
+            turn.sampling | constraint.params,
             call.app.settings.default_sampling,
             max_tokens=_max_tokens(turn, prepared),
             logprobs=turn.logprobs,
@@ -104,8 +104,7 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             turn.priority,
             turn.cache_salt,
         )
-        if turn.response_format is not None:
-            run.grammar_from = "response_format"
+        run.grammar_from = constraint.made_of
         return Conversation(turn, prepared, run, prefill(turn))
 
 

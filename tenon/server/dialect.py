@@ -36,6 +36,7 @@ class Dialect(msgspec.Struct, frozen=True):
     name: str
     table: Format
     templates: str  # every chat template of the model
+    special: dict[str, int]  # ids of special tokens by their text
     keeps_special: bool  # special tokens are markers of the format: their text must not be dropped
 
     @classmethod
@@ -45,15 +46,18 @@ class Dialect(msgspec.Struct, frozen=True):
         templates = "\n".join(tokenizer.chat_templates.values())
         name = detect.resolve(name, templates)
         table = formats.load(name)
+        special = {
+            text: token for token in sorted(tokenizer.special_ids) if (text := tokenizer.token_text(token))
+        }
         marks = "\n".join(table.special())  # a marker may be one token among others
-        keeps_special = any(text in marks for text in _texts(tokenizer, sorted(tokenizer.special_ids)))
+        keeps_special = any(text in marks for text in special)
         if keeps_special:
             stops = (*table.stops, *_texts(tokenizer, tokenizer.eos_token_ids))
             ends = table.channels.ends if table.channels else ()
             table = msgspec.structs.replace(
                 table, stops=tuple(dict.fromkeys(s for s in stops if s not in ends))
             )
-        return cls(name, table, templates, keeps_special)
+        return cls(name, table, templates, special, keeps_special)
 
     def tools(self, turn: Turn) -> list[dict[str, Any]] | None:
         """The tools that the model may call, None if it may call none. Raises ApiError."""

@@ -110,6 +110,15 @@ def test_inside_everything_goes_but_the_end():
     assert {vocabulary.tokens[i][:1] for i in allowed(guide, vocabulary)} == {b"{", b" ", b"\n", b"\t", b"\r"}
 
 
+def test_inside_only_its_own_marker_ends_the_thinking():
+    vocabulary = make(["<c", "all>", "<call>x"], special=("<call>",))
+    guide = guided(vocabulary, thinking(inside=0, ended_by=["<call>"]))
+    tokens = [0, 0, 0, vocabulary.tokens.index(b"<c")]
+    guide.follow(tokens)
+    free = {vocabulary.tokens[i] for i in allowed(guide, vocabulary)}
+    assert set(vocabulary.tokens) - free == {b"<eos>", b"all>", b"<call>", b"<call>x"}
+
+
 @pytest.mark.parametrize("structured", [True, False])
 def test_the_budget_closes_the_thinking(structured, seed):
     rng, vocabulary = random.Random(seed), VOCABULARIES["bytes"]

@@ -254,7 +254,6 @@ async def test_api_key_makes_the_cache_salt(engine):
     ("fields", "field"),
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),
         ({"thinking_token_budget": 5}, "thinking_token_budget"),
         ({"thinking_budget": 5}, "thinking_budget"),
         ({"modalities": ["audio"]}, "modalities"),

@@ -6,7 +6,7 @@ import pytest
 
 from tenon.core.structured import StructuredOutputs
 from tenon.errors import InvalidRequest
-from tests.server.test_output_format import HARMONY, HI, TEMPLATE, body, client_of, scripted
+from tests.server.test_output_format import CALL, HARMONY, HI, TEMPLATE, TOOL, body, client_of, scripted
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}}
@@ -114,3 +114,72 @@ async def test_tokens_of_reasoning_are_counted(text, fields, count):
 async def test_formats_without_thinking_count_none():
     usage = (await client_of(scripted("Hi."), output_format="plain").post(CHAT, body())).json()["usage"]
     assert "completion_tokens_details" not in usage
+
+
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+CLOCK = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
+STRICT = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "has", "lacks"),
+    [
+        ({"tool_choice": "required"}, ["get_weather", "get_time", ")*"], ["T0"]),
+        ({"tool_choice": "required", "parallel_tool_calls": False}, ["get_weather", "get_time"], [")*"]),
+        ({"tool_choice": NAMED}, ["get_weather"], ["get_time"]),
+        ({"parallel_tool_calls": False}, ["get_weather", "[lazy]"], [")*"]),
+        ({"tools": [STRICT, CLOCK]}, ["get_weather", "[lazy]", ")*"], []),
+        ({"response_format": FORMAT}, ["get_weather", '"b": {"type": "string"}'], ["[lazy]"]),
+    ],
+)
+async def test_calls_become_a_grammar(fields, has, lacks):
+    engine = scripted(CALL)
+    params = await sent(engine, messages=HI, **{"tools": [TOOL, CLOCK], **fields})
+    grammar = params.structured_outputs.grammar
+    for text in has:
+        assert text in grammar, grammar
+    for text in lacks:
+        assert text not in grammar, grammar
+
+
+async def test_tools_without_conditions_are_not_constrained():
+    assert (await sent(scripted(CALL), messages=HI, tools=[TOOL])).structured_outputs is None
+    none = await sent(scripted(CALL), messages=HI, tools=[STRICT], tool_choice="none")
+    assert none.structured_outputs is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [CLOCK], "tool_choice": NAMED}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+async def test_choices_that_cannot_be_met(fields, param):
+    status, error = await client_of(scripted(CALL)).error(CHAT, body(**fields))
+    assert (status, error["param"]) == (400, param)
+
+
+async def test_what_a_format_cannot_promise_is_a_400():
+    bad = {"type": "function", "function": {"name": "f", "parameters": {"patternProperties": {"a": {}}}}}
+    client = client_of(scripted(CALL), output_format="glm45")
+    status, error = await client.error(CHAT, body(tools=[bad], tool_choice="required"))
+    assert (status, error["param"], error["code"]) == (400, "tools", "not_supported")
+    assert "glm45" in error["message"]
+    deep: dict = {}
+    for _ in range(70):
+        deep = {"properties": {"a": deep}}
+    deep_tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+    status, error = await client.error(CHAT, body(tools=[deep_tool], tool_choice="required"))
+    assert (status, error["param"]) == (400, "tools[0].function.parameters")
+
+
+async def test_harmony_is_constrained_from_its_first_token():
+    engine = scripted("Hi.", TEMPLATE + HARMONY)
+    params = await sent(engine, messages=HI, response_format=FORMAT)
+    assert "analysis" in params.structured_outputs.grammar
+    assert params.thinking.in_grammar
+    assert bytes(params.thinking.closing[0]) == b"<|end|>"
+    status, error = await client_of(engine).error(CHAT, body(structured_outputs={"regex": "a"}))
+    assert (status, error["param"], error["code"]) == (400, "structured_outputs", "not_supported")

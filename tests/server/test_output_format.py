@@ -173,10 +173,8 @@ async def test_template_variables_are_allow_listed():
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-        ({"tools": [TOOL], "parallel_tool_calls": False}, "parallel_tool_calls"),
-        ({"tools": [{"function": {"name": "f", "strict": True}}]}, "tools[0].function.strict"),
         ({"tools": [TOOL, {"type": "custom"}]}, "tools[1].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"function": {"name": ""}}]}, "tools[0].function.name"),

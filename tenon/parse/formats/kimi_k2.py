@@ -23,7 +23,7 @@ FORMAT = Format(
     reasoning=(Reasoning("<think>", "</think>", ended_by_calls=True),),
     calls=(
         Calls(
-            body=(NamedJson(separators=(SEPARATOR,), split=split),),
+            body=(NamedJson(separators=(SEPARATOR,), split=split, header="functions.{name}:{number}"),),
             opens=(OPEN,),
             close=CLOSE,
             section=SECTION,
