@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -121,12 +122,17 @@ class Call:
         await self._start(status, content_type, {"content-length": str(len(body)), **(headers or {})})
         await self._body(body, more=False)
 
-    async def send_parts(self, parts: AsyncIterator[bytes], content_type: str, length: int) -> None:
+    async def send_parts(self, parts: AsyncGenerator[bytes, None], content_type: str, length: int) -> None:
         """A body that is not in memory as a whole."""
         await self._start(200, content_type, {"content-length": str(length)})
-        async for part in parts:
-            await self._body(part, more=True)
-        await self._body(b"", more=False)
+        left = length
+        async with aclosing(parts):
+            while left > 0:
+                part = await anext(parts)
+                left -= len(part)
+                await self._body(part, more=left > 0)  # who has it all may leave
+        if not length:
+            await self._body(b"", more=False)
 
     async def send_events(self, events: AsyncIterator[msgspec.Struct]) -> None:
         """Server-sent events, as the protocol writes them.

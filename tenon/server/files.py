@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,7 @@ async def find(call: Call, file_id: str) -> tuple[StoredFile, Path]:
     return file, store.files.path(file)
 
 
-async def _parts(path: Path) -> AsyncIterator[bytes]:
+async def _parts(path: Path) -> AsyncGenerator[bytes, None]:
     with await asyncio.to_thread(path.open, "rb") as file:
         while part := await asyncio.to_thread(file.read, _PART_BYTES):
             yield part

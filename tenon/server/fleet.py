@@ -252,7 +252,8 @@ class Fleet:
         model, config = self.policy.models[place.name], place.config
         assert place.engine is not None
         assert place.engine.info is not None
-        kv = place.engine.info.info.get("kv_cache_bytes")
+        info = place.engine.info
+        kv = info.info.get("kv_cache_bytes") if info.num_kv_blocks else 0  # an encoder has none
         if config.kv_cache_memory is None or not isinstance(kv, int):
             return model.cost
         return max(0, model.cost - config.kv_cache_memory) + kv

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +77,42 @@ def test_models_by_name(server: RealServer):
         assert 'tenon:generation_tokens_total{model_name="first"} 24.0' in metrics
         assert 'tenon:model_loaded{model_name="first"} 1.0' in metrics
         assert httpx.get(server.url + "/ready").status_code == 200
+
+
+def test_a_model_that_answers_beside_one_that_embeds(model: str, minilm: Path, tmp_path: Path):
+    """With room for one of them; also in a batch."""
+    file = tmp_path / "models.toml"
+    file.write_text(
+        f'[chat]\nmodel = "{model}"\nmax_model_len = 512\nkv_cache_memory = "32MiB"\n'
+        f'[embed]\nmodel = "{minilm}"\n'
+    )
+    server = start("--models-file", str(file), "--max-loaded-models", "1")
+    try:
+        with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
+            messages = [{"role": "user", "content": "Hello"}]
+            asked = {"model": "chat", "messages": messages, "temperature": 0, "max_tokens": 5}
+            answer = api.chat.completions.create(**asked).choices[0].message.content
+            vector = api.embeddings.create(model="embed", input="Hello").data[0].embedding
+            assert len(vector) == 384
+            assert api.chat.completions.create(**asked).choices[0].message.content == answer
+            with pytest.raises(openai.BadRequestError):
+                api.embeddings.create(model="chat", input="Hello")
+            lines = [
+                {"custom_id": str(i), "method": "POST", "url": "/v1/embeddings", "body": body}
+                for i, body in enumerate(
+                    [{"model": "embed", "input": "Hello"}, {"model": "chat", "input": "Hello"}]
+                )
+            ]
+            data = "\n".join(map(json.dumps, lines)).encode()
+            uploaded = api.files.create(file=("in.jsonl", data), purpose="batch")
+            batch = api.batches.create(
+                input_file_id=uploaded.id, endpoint="/v1/embeddings", completion_window="1h"
+            )
+            while (batch := api.batches.retrieve(batch.id)).status != "completed":
+                assert batch.status in ("validating", "in_progress", "finalizing")
+                time.sleep(0.05)
+            assert batch.request_counts.model_dump() == {"total": 2, "completed": 1, "failed": 1}
+            result = json.loads(api.files.content(batch.output_file_id).text)
+            assert result["response"]["body"]["data"][0]["embedding"] == pytest.approx(vector, abs=1e-6)
+    finally:
+        assert stop(server) == 0

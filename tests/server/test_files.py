@@ -67,6 +67,15 @@ async def test_a_file_comes_back_as_it_was(one, tmp_path):
     assert list((tmp_path / "data/files").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [0, 1, 90_000])
+async def test_a_download_ends_with_its_last_byte(one, size, caplog):
+    caplog.set_level("INFO", "tenon.server")
+    file = await upload(one, bytes(size))
+    for _ in range(5):
+        assert (await one.files.content(file.id)).content == bytes(size)
+    assert "the client left" not in caplog.text
+
+
 async def test_keys_see_their_own_files_only(one, two):
     file = await upload(one)
     assert [f.id async for f in one.files.list()] == [file.id]
