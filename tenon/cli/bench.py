@@ -132,6 +132,29 @@ def throughput(
     _deliver("throughput", engine.model, given | _changed(engine), result, json_path, csv_path)
 
 
+@command.command("embed")
+@_whole("--input-len", 32, "Tokens of each text.")
+@_whole("--batch-size", 64, "Texts at once.")
+@_whole("--num-iters", 10, "Measured batches; the median counts.")
+@_outputs
+@engine_options()
+def embed(
+    engine: EngineArgs,
+    input_len: int,
+    batch_size: int,
+    num_iters: int,
+    json_path: str | None,
+    csv_path: str | None,
+) -> None:
+    """Vectors of a model that gives them, offline, through `tenon.LLM`; MODEL is minilm, for example."""
+    from tenon.bench import embed as benchmark
+
+    _here(engine)
+    given = {"input_len": input_len, "batch_size": batch_size, "iterations": num_iters}
+    result = benchmark.measure(engine, input_len, batch_size, num_iters)
+    _deliver("embed", engine.model, given | _changed(engine), result, json_path, csv_path)
+
+
 @command.command("serve")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 @click.option("--model", metavar="TEXT", help="Model name to ask for (default: the first that it lists).")
