@@ -148,7 +148,7 @@ def page(result: dict[str, Any]) -> str:
         f"    {result['command']}",
         "",
         "Sentences per second, median (best) of rounds in which engines took turns; ratios of medians.",
-        "`wall` is by the clock, `CPU` by the seconds of CPU that the engine took (all its threads together).",
+        "`wall` is by the clock, `CPU` by the seconds of CPU that the engine took (all threads together).",
         "",
         f"| sentences at once | by | {mine} | {other} | ratio |",
         "|---|---|---|---|---|",

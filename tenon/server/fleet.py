@@ -123,6 +123,12 @@ class Fleet:
     def served_model_names(self) -> tuple[str, ...]:
         return tuple(self.slots())
 
+    @property
+    def pooling(self) -> PoolingSpec | None:
+        """What the first model's vectors are, once it is loaded; None for one that generates."""
+        engine = self.places[0].engine
+        return engine.pooling if engine else None
+
     def slots(self) -> dict[str, Slot]:
         """By every name that requests may use."""
         return {name: place for place in self.places for name in place.config.served_model_name}

@@ -25,6 +25,7 @@ from tenon.server.settings import ResidencySettings, ServerSettings
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from tenon.core.pooling import PoolingSpec
     from tenon.engine.async_engine import AsyncEngine
     from tenon.server.app import App
     from tenon.server.fleet import Fleet
@@ -121,7 +122,7 @@ async def run(
             await http  # raises why it ended
         await loading  # raises what the start-up ended in
         await app.archive.resume()
-        announce(greeting(engine.model_name, sock, settings, app.models.on_demand))
+        announce(greeting(engine.model_name, sock, settings, app.models.on_demand, engine.pooling))
         status = await _until_stopped(engine, stopped)
         await drain(app, signals, settings.drain_seconds if status == 0 else 0.0)
         return status
@@ -182,19 +183,35 @@ def http_server(app: Any) -> Server:
     return HttpServer(config)
 
 
-def greeting(model: str, sock: socket.socket, settings: ServerSettings, on_demand: Sequence[str] = ()) -> str:
+def greeting(
+    model: str,
+    sock: socket.socket,
+    settings: ServerSettings,
+    on_demand: Sequence[str] = (),
+    pooling: PoolingSpec | None = None,
+) -> str:
     """One line: what is served, where, and a command to try."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
-    body = '{"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 50}'
+    path, body = _TRIES[pooling.task if pooling else "generate"]
     subject = "the server" if model in on_demand else model
     others = f" ({', '.join(on_demand)}: when asked for)" if on_demand else ""
     return (
         f"{subject} is ready after {process_age():.2f} s{others}. "
-        f"Try: curl http://{host}:{port}/v1/chat/completions"
+        f"Try: curl http://{host}:{port}{path}"
         f"{key} -H 'Content-Type: application/json' -d '{body}'"
     )
+
+
+_TRIES = {  # by what the model does
+    "generate": (
+        "/v1/chat/completions",
+        '{"messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 50}',
+    ),
+    "embed": ("/v1/embeddings", '{"input": "Hello"}'),
+    "classify": ("/classify", '{"input": "Hello"}'),
+}
 
 
 def process_age() -> float:

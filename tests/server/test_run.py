@@ -19,6 +19,7 @@ from tenon.errors import ConfigError
 from tenon.server.run import drain, greeting, listen, process_age, run
 from tenon.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
+from tests.server.pooling_engine import CROSS, EMBED
 from tests.server.serving import serving
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,9 @@ def test_hosts():
         listen("192.0.2.1", 0)
     with listen("0.0.0.0", 0) as sock:
         assert "http://127.0.0.1:" in greeting("m", sock, ServerSettings())
+        assert "/v1/chat/completions " in greeting("m", sock, ServerSettings())
+        assert "/v1/embeddings " in greeting("m", sock, ServerSettings(), pooling=EMBED)
+        assert "/classify " in greeting("m", sock, ServerSettings(), pooling=CROSS)
 
 
 def test_greeting_is_one_line_that_works_in_a_shell():
