@@ -82,6 +82,7 @@ class Weights:
         """The same tensors, for layers that compute in float32 whatever the model's type is."""
         other = self._copy()
         other.act = ops.act_dtype("float32")
+        other.int8 = False
         return other
 
     def _copy(self) -> Weights:

@@ -22,6 +22,7 @@ from tenon.server.residency import LOADED, UNLOADED, Load, Residency, Ticket, Un
 from tenon.server.settings import ResidencySettings
 
 if TYPE_CHECKING:
+    from tenon.core.pooling import PoolingSpec
     from tenon.engine.async_engine import AsyncEngine
 
 log = logging.getLogger("tenon.server")

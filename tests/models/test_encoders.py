@@ -40,7 +40,8 @@ def rng(seed):
 
 
 def error(got, expected):
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
+    """Relative to the largest value; a single logit may be near zero by chance."""
+    return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1))
 
 
 @pytest.mark.parametrize(
