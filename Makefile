@@ -55,6 +55,7 @@ native: ## rebuild the native kernels now (`make serve` and `make test` do it wh
 docs: $(VENV)/.tenon ## regenerate docs/reference from the code
 	$(BIN)/python scripts/cli_reference.py
 	$(BIN)/python scripts/sampling_reference.py
+	$(BIN)/python scripts/routes_reference.py
 
 clean: ## remove build products and caches
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*

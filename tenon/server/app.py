@@ -14,6 +14,7 @@ from tenon.server import (
     embeddings,
     files,
     models,
+    openapi,
     page,
     probes,
     scores,
@@ -62,7 +63,8 @@ class App:
         self.metrics.watch(served.stats, served.loaded)
         self.responses = Store(settings.max_responses, settings.max_response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
-        self._router = Router(self._routes(), redirect_slashes=False, default=NotFound(self))
+        self.routes = self._routes()
+        self._router = Router(self.routes, redirect_slashes=False, default=NotFound(self))
 
     def _routes(self) -> list[Route]:
         return [
@@ -82,6 +84,7 @@ class App:
             Route("/live", Endpoint(self, get=probes.live, public=True)),
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),
+            Route("/openapi.json", Endpoint(self, get=openapi.openapi, public=True)),
             Route("/", Endpoint(self, get=page.index, public=True)),
             Route("/ui/{name:path}", Endpoint(self, get=page.file, public=True)),
         ]

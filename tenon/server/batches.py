@@ -7,8 +7,9 @@ import secrets
 import time
 
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
-from tenon.server.files import check_expiry, find
+from tenon.server.files import NO_STORE, check_expiry, find
 from tenon.server.line import ENDPOINTS
 from tenon.server.schema.batches import Batch, BatchList, BatchQuery, BatchRequest, RequestCounts
 
@@ -18,8 +19,9 @@ LONGEST_WINDOW = 30 * 86400
 MAX_METADATA = 16
 
 
+@answers(Batch, statuses=NO_STORE)
 async def create(call: Call, request: BatchRequest) -> None:
-    """POST /v1/batches"""
+    """Begin to answer the requests in a file."""
     if request.endpoint not in ENDPOINTS:
         raise bad_request(f"endpoint must be one of {', '.join(ENDPOINTS)}", "endpoint")
     window = _window(request.completion_window)
@@ -47,8 +49,9 @@ async def create(call: Call, request: BatchRequest) -> None:
     await call.send_json(batch)
 
 
+@answers(BatchList, query=BatchQuery, statuses=NO_STORE)
 async def list_batches(call: Call) -> None:
-    """GET /v1/batches"""
+    """The caller's batches."""
     query = call.query(BatchQuery)
     if not 1 <= query.limit <= 100:
         raise bad_request("limit must be between 1 and 100", "limit")
@@ -61,13 +64,15 @@ async def list_batches(call: Call) -> None:
     await call.send_json(BatchList(data=data, first_id=first, last_id=last, has_more=has_more))
 
 
+@answers(Batch, statuses=NO_STORE)
 async def get_batch(call: Call) -> None:
-    """GET /v1/batches/{id}"""
+    """How far a batch has come."""
     await call.send_json(await _find(call))
 
 
+@answers(Batch, statuses=NO_STORE | {409: "the batch has ended"})
 async def cancel(call: Call) -> None:
-    """POST /v1/batches/{id}/cancel"""
+    """Cancel a batch; what has been answered is kept."""
     batch = await _find(call)
     store = await call.app.archive.store()
     batch = await call.app.archive.executor.cancel(store, batch.id)

@@ -13,6 +13,7 @@ from tenon.core.sampling import MAX_LOGPROBS
 from tenon.parse.events import CallDelta, CallStart, ContentDelta, Event, ReasoningDelta
 from tenon.server.answer import Head, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.conversation import Conversation, Said, begin
 from tenon.server.errors import bad_request
 from tenon.server.logprobs import chat_logprobs
@@ -36,8 +37,9 @@ from tenon.server.stream import Generation, usage
 from tenon.server.turn import Turn
 
 
+@answers(ChatCompletion, events=ChatChunk)
 async def create(call: Call, request: ChatRequest) -> None:
-    """Answer, in whole or in chunks."""
+    """Answer a conversation, in whole or in chunks."""
     turn = turn_of(request)
     answer_id = new_id("chatcmpl-")
     conversation = await begin(call, turn, answer_id)

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from tenon.server.answer import Head, generation, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
 from tenon.server.constraint import text_constraint
+from tenon.server.contract import answers
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.logprobs import completion_logprobs
 from tenon.server.prompt import MAX_PROMPTS, completion_prompts, room
@@ -35,6 +36,7 @@ class Run:
     shows_output: bool  # False for `echo` with `max_tokens` 0: only the prompt is of interest
 
 
+@answers(Completion, events=Completion)
 async def create(call: Call, request: CompletionRequest) -> None:
     """Generate for every prompt, and send the answer in whole or in chunks."""
     request.refuse_unsupported()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenon.core.pooling import PoolingParams
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.schema.pooling import (
     Classification,
     ClassifyRequest,
@@ -11,12 +12,14 @@ from tenon.server.schema.pooling import (
     EmbeddingRequest,
     Pooled,
     PoolingRequest,
+    VectorList,
 )
 from tenon.server.vectors import Run, activation_of, on_the_wire, split_inputs, wants_base64
 
 
+@answers(VectorList[Embedding])
 async def embed(call: Call, request: EmbeddingRequest) -> None:
-    """OpenAI's."""
+    """Vectors of texts, as OpenAI has it."""
     run = await Run.begin(call, request, "embd")
     as_base64 = wants_base64(request.encoding_format)
     params = PoolingParams(task="embed", dimensions=request.dimensions, normalize=request.normalize)
@@ -29,8 +32,9 @@ async def embed(call: Call, request: EmbeddingRequest) -> None:
     )
 
 
+@answers(VectorList[Pooled])
 async def pool(call: Call, request: PoolingRequest) -> None:
-    """vLLM's: whatever the model gives, or with the task token_embed a vector for each token."""
+    """As vLLM has it: whatever the model gives, or with the task token_embed a vector for each token."""
     run = await Run.begin(call, request, "pool")
     as_base64 = wants_base64(request.encoding_format)
     params = PoolingParams(
@@ -48,8 +52,9 @@ async def pool(call: Call, request: PoolingRequest) -> None:
     )
 
 
+@answers(VectorList[Classification])
 async def classify(call: Call, request: ClassifyRequest) -> None:
-    """vLLM's."""
+    """Classes of texts and their probabilities, as vLLM has it."""
     run = await Run.begin(call, request, "classify")
     params = PoolingParams(task="classify", activation=activation_of(request))
     results = await run.pool(split_inputs(request.input), params, "input")

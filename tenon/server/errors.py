@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tenon.errors import EngineDead, InvalidRequest, RequestFailed
+from tenon.server.schema.error import Problem, Refused
 
 
 class ApiError(Exception):
@@ -32,16 +33,8 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """The JSON error object."""
-        return msgspec.json.encode(
-            {
-                "error": {
-                    "message": self.message,
-                    "type": self.kind,
-                    "param": self.param,
-                    "code": self.code,
-                }
-            }
-        )
+        problem = Problem(message=self.message, type=self.kind, param=self.param, code=self.code)
+        return msgspec.json.encode(Refused(problem))
 
 
 class Disconnected(Exception):

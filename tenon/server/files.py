@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
-from tenon.server.schema.files import FileDeleted, FileList, FileQuery, StoredFile
+from tenon.server.schema.files import FileDeleted, FileForm, FileList, FileQuery, StoredFile
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData
@@ -18,10 +19,12 @@ FORM_BYTES = 64 * 1024  # of a form, besides the file
 MAX_NAME = 255
 MIN_EXPIRY, MAX_EXPIRY = 3600, 30 * 24 * 3600  # seconds, as OpenAI has them
 _PART_BYTES = 256 * 1024
+NO_STORE = {503: "files and batches are not available: the server has no place to keep them"}
 
 
+@answers(StoredFile, form=FileForm, statuses=NO_STORE)
 async def create(call: Call, form: FormData) -> None:
-    """POST /v1/files"""
+    """Upload a file for batches."""
     from starlette.datastructures import UploadFile
 
     upload, purpose = form.get("file"), form.get("purpose")
@@ -47,8 +50,9 @@ async def create(call: Call, form: FormData) -> None:
     await call.send_json(file)
 
 
+@answers(FileList, query=FileQuery, statuses=NO_STORE)
 async def list_files(call: Call) -> None:
-    """GET /v1/files"""
+    """The caller's files."""
     query = call.query(FileQuery)
     if not 1 <= query.limit <= 10_000:
         raise bad_request("limit must be between 1 and 10000", "limit")
@@ -69,19 +73,22 @@ async def list_files(call: Call) -> None:
     await call.send_json(FileList(data=data, first_id=first, last_id=last, has_more=has_more))
 
 
+@answers(StoredFile, statuses=NO_STORE)
 async def get_file(call: Call) -> None:
-    """GET /v1/files/{id}"""
+    """What is known of a file."""
     await call.send_json((await find(call, call.path("id")))[0])
 
 
+@answers(content_types=("application/octet-stream",), statuses=NO_STORE)
 async def get_content(call: Call) -> None:
-    """GET /v1/files/{id}/content"""
+    """What is in a file."""
     file, path = await find(call, call.path("id"))
     await call.send_parts(_parts(path), "application/octet-stream", file.bytes)
 
 
+@answers(FileDeleted, statuses=NO_STORE | {409: "a batch still reads the file"})
 async def delete_file(call: Call) -> None:
-    """DELETE /v1/files/{id}"""
+    """Delete a file."""
     file, _ = await find(call, call.path("id"))
     store = await call.app.archive.store()
     if (user := await store.batches.user_of(file.id)) is not None:

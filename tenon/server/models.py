@@ -10,6 +10,7 @@ from typing import Protocol
 from tenon.core.messages import EngineStats
 from tenon.errors import EngineDead
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.engine import Engine
 from tenon.server.errors import ApiError, engine_dead, loading
 from tenon.server.schema.models import ModelCard, ModelList
@@ -155,11 +156,13 @@ class Models:
         return {slot.name: stats for slot in self.slots if (stats := slot.stats) is not None}
 
 
+@answers(ModelList)
 async def list_models(call: Call) -> None:
-    """GET /v1/models"""
+    """The models that requests may name, loaded or not."""
     await call.send_json(ModelList(data=call.app.models.cards()))
 
 
+@answers(ModelCard)
 async def get_model(call: Call) -> None:
-    """GET /v1/models/{id}; the id may hold slashes."""
+    """One model; its name may hold slashes."""
     await call.send_json(call.app.models.card(call.path("name")))

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.errors import ApiError
 
 FOLDER = Path(__file__).parent / "ui"
@@ -37,6 +38,8 @@ _HEADERS = {
     "cache-control": "no-cache",  # keep it, but ask whether it is current
 }
 
+_UNCHANGED = {304: "the copy that If-None-Match names is current"}
+
 
 class File(msgspec.Struct, frozen=True):
     content: bytes
@@ -59,13 +62,15 @@ def _read(path: Path) -> File:
     return File(content, _TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
+@answers(content_types=(_TYPES[".html"],), statuses=_UNCHANGED)
 async def index(call: Call) -> None:
-    """GET /"""
+    """The web page."""
     await _send(call, files()["index.html"])
 
 
+@answers(content_types=tuple(_TYPES.values()), statuses=_UNCHANGED)
 async def file(call: Call) -> None:
-    """GET /ui/{name}"""
+    """A file of the web page."""
     name = call.path("name")
     if name not in files():
         raise ApiError(404, f"there is no {call.scope['path']} here", code="not_found")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.errors import shutting_down
 from tenon.server.metrics import CONTENT_TYPE
 
@@ -16,11 +17,13 @@ def tenon_version() -> str:
         return "0.0.0"
 
 
+@answers(dict[str, str])
 async def live(call: Call) -> None:
     """The event loop turns: restart the process if this does not answer."""
     await call.send_json({"status": "live"})
 
 
+@answers(dict[str, str], statuses={503: "the model is loading, or the server stops"})
 async def ready(call: Call) -> None:
     """Requests will be served: 503 while the model loads, when the engine is gone, and while stopping."""
     if call.app.stopping:
@@ -28,6 +31,7 @@ async def ready(call: Call) -> None:
     await health(call)
 
 
+@answers(dict[str, str], statuses={503: "no model answers"})
 async def health(call: Call) -> None:
     """A model answers, or would be loaded for whoever asks for it."""
     errors = [slot.error for slot in call.app.models.slots]
@@ -36,9 +40,13 @@ async def health(call: Call) -> None:
     await call.send_json({"status": "ok"})
 
 
+@answers(dict[str, str])
 async def get_version(call: Call) -> None:
+    """tenon's version."""
     await call.send_json({"version": tenon_version()})
 
 
+@answers(content_types=(CONTENT_TYPE,))
 async def metrics(call: Call) -> None:
+    """Prometheus metrics."""
     await call.send_bytes(call.app.metrics.render(), CONTENT_TYPE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenon.core.outputs import ScoringRequestOutput
 from tenon.engine.scoring import Scoring
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.errors import bad_request, not_supported
 from tenon.server.schema.pooling import (
     Document,
@@ -13,20 +14,23 @@ from tenon.server.schema.pooling import (
     RerankResult,
     Score,
     ScoreRequest,
+    VectorList,
 )
 from tenon.server.vectors import Run, activation_of
 
 
+@answers(VectorList[Score])
 async def score(call: Call, request: ScoreRequest) -> None:
-    """vLLM's."""
+    """How well texts go together, in pairs or one with many, as vLLM has it."""
     run = await Run.begin(call, request, "score")
     scoring = Scoring(run.spec, request.text_1, request.text_2, activation=activation_of(request))
     scored = await _scores(run, scoring, "text_2")
     await run.send([Score(index=index, score=one.outputs.score) for index, one in enumerate(scored)])
 
 
+@answers(RerankResponse)
 async def rerank(call: Call, request: RerankRequest) -> None:
-    """Cohere's and Jina's: documents by falling score, the better `top_n` of them."""
+    """Documents by falling score, the better `top_n` of them, as Cohere and Jina have it."""
     for field in ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc"):
         if getattr(request, field) is not None:
             raise not_supported(field)

@@ -6,6 +6,7 @@ from functools import partial
 
 from tenon.server.call import Call
 from tenon.server.chat import turn_of
+from tenon.server.contract import answers
 from tenon.server.conversation import prepare
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
@@ -16,6 +17,7 @@ from tenon.server.schema.tokenize import Detokenized, DetokenizeRequest, Tokeniz
 _OF_MESSAGES = ("tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")
 
 
+@answers(Tokenized)
 async def tokenize(call: Call, request: TokenizeRequest) -> None:
     """The tokens that a request with this prompt, or these messages, begins with; too many to run, even."""
     if (request.prompt is None) == (request.messages is None):
@@ -42,6 +44,7 @@ async def _of_messages(call: Call, request: TokenizeRequest) -> tuple[Engine, li
     return prepared.engine, prepared.token_ids
 
 
+@answers(Detokenized)
 async def detokenize(call: Call, request: DetokenizeRequest) -> None:
     """The text of tokens, that of special ones included."""
     _, engine = await call.model(request.model, vectors=None)

@@ -7,14 +7,16 @@ from typing import Any, Protocol
 import msgspec
 
 from tenon.server.errors import ApiError
+from tenon.server.schema.error import Refused
 
 encode = msgspec.json.Encoder().encode
 
 
 class Wire(Protocol):
-    """One protocol. `done` ends a stream that went well."""
+    """One protocol. `done` ends a stream that went well; `problem` is the type of an error's JSON."""
 
     done: bytes
+    problem: type[msgspec.Struct]
 
     def event(self, event: Any) -> bytes:
         """One server-sent event."""
@@ -30,6 +32,7 @@ class OpenAI:
     """Chat and text completions: data only, `[DONE]` at the end."""
 
     done = b"data: [DONE]\n\n"
+    problem = Refused
 
     def event(self, event: Any) -> bytes:
         return b"data: " + encode(event) + b"\n\n"

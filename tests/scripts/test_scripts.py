@@ -25,6 +25,11 @@ def test_the_command_line_reference_is_current():
     assert cli_reference.PATH.read_text() == cli_reference.reference(), "run `make docs`"
 
 
+def test_the_routes_reference_is_current():
+    routes_reference = script("routes_reference")
+    assert routes_reference.PATH.read_text() == routes_reference.reference(), "run `make docs`"
+
+
 def test_the_sampling_reference_is_current():
     sampling_reference = script("sampling_reference")
     assert sampling_reference.PATH.read_text() == sampling_reference.reference(), "run `make docs`"

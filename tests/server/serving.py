@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 
 from tenon.server.app import App, build_app
 from tenon.server.run import http_server, listen, run
@@ -31,6 +33,28 @@ async def serving(
         server.should_exit = True
         await task
         await app.archive.close()
+
+
+@contextmanager
+def in_thread(engine: FakeEngine, settings: ServerSettings | None = None) -> Iterator[str]:
+    """URL of a server in a thread of its own, for tests that are not asynchronous."""
+    url: Future[str] = Future()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        async with serving(engine, settings) as (address, _):
+            url.set_result(address)
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    try:
+        yield url.result(20)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
 
 
 def main() -> int:

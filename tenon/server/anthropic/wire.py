@@ -21,6 +21,7 @@ _KINDS = {
 
 class Anthropic:
     done = b""  # the event message_stop says it
+    problem = Error
 
     def event(self, event: Any) -> bytes:
         return named_event(event)

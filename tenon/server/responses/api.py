@@ -8,6 +8,7 @@ from typing import Any
 
 from tenon.server.answer import new_id, reply
 from tenon.server.call import Call
+from tenon.server.contract import answers
 from tenon.server.conversation import begin
 from tenon.server.errors import bad_request
 from tenon.server.responses import background
@@ -18,10 +19,12 @@ from tenon.server.responses.store import Kept, Store
 from tenon.server.responses.truncate import truncated
 from tenon.server.schema.responses import (
     LAST,
+    AnyEvent,
     Deleted,
     Event,
     Items,
     ItemsQuery,
+    Response,
     ResponsesRequest,
     RetrieveQuery,
 )
@@ -29,6 +32,7 @@ from tenon.server.schema.responses import (
 MAX_PAGE = 100
 
 
+@answers(Response, events=AnyEvent, statuses={429: "too many responses are being written in the background"})
 async def create(call: Call, request: ResponsesRequest) -> None:
     """Answer, in whole, in events, or in the background."""
     items = _conversation(call, request)
@@ -100,8 +104,9 @@ async def _follow(call: Call, kept: Kept, after: int) -> None:
         await call.send_events(followed)
 
 
+@answers(Response, events=AnyEvent, query=RetrieveQuery)
 async def retrieve(call: Call) -> None:
-    """GET /v1/responses/{id}; with `stream`, the events of one that runs or ran in the background."""
+    """A response that is kept; with `stream`, the events of one that runs or ran in the background."""
     query = call.query(RetrieveQuery)
     kept = call.app.responses.get(call.caller, call.path("id"))
     if not query.stream:
@@ -112,15 +117,17 @@ async def retrieve(call: Call) -> None:
         raise bad_request("stream: only the events of background responses are kept", "stream")
 
 
+@answers(Deleted)
 async def delete(call: Call) -> None:
-    """DELETE /v1/responses/{id}; one that is being written ends."""
+    """Forget a response; one that is being written ends."""
     kept = call.app.responses.remove(call.caller, call.path("id"))
     await background.cancel(kept)
     await call.send_json(Deleted(id=kept.response.id))
 
 
+@answers(Response, statuses={400: "the response is not in the background"})
 async def cancel(call: Call) -> None:
-    """POST /v1/responses/{id}/cancel; one that has ended stays as it is."""
+    """Cancel a response in the background; one that has ended stays as it is."""
     kept = call.app.responses.get(call.caller, call.path("id"))
     if not kept.response.background:
         raise bad_request("only responses in the background can be cancelled", "response_id")
@@ -128,8 +135,9 @@ async def cancel(call: Call) -> None:
     await call.send_json(kept.response)
 
 
+@answers(Items, query=ItemsQuery)
 async def input_items(call: Call) -> None:
-    """GET /v1/responses/{id}/input_items: what the response answers, earlier turns included."""
+    """What a response answers, earlier turns included."""
     query = call.query(ItemsQuery)
     if not 1 <= query.limit <= MAX_PAGE:
         raise bad_request(f"limit must be between 1 and {MAX_PAGE}", "limit")

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+
+class FileForm(msgspec.Struct, kw_only=True):
+    """The form of an upload. It describes what `files.create` reads; nothing is decoded to it."""
+
+    file: Annotated[str, Meta(extra_json_schema={"format": "binary"})]
+    purpose: Literal["batch"]
+    expiry_anchor: Literal["created_at"] = field(name="expires_after[anchor]", default="created_at")
+    expiry_seconds: int | UnsetType = field(name="expires_after[seconds]", default=UNSET)
 
 
 class StoredFile(msgspec.Struct, kw_only=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
+T = TypeVar("T")
 
 Input = str | list[str | int | list[int]]  # text, token ids, or a list of either
 
@@ -107,13 +109,13 @@ class Score(msgspec.Struct, kw_only=True):
     object: str = "score"
 
 
-class VectorList(msgspec.Struct, kw_only=True):
+class VectorList(msgspec.Struct, Generic[T], kw_only=True):
     """The answer of all but rerank."""
 
     id: str
     created: int
     model: str
-    data: list[Embedding] | list[Pooled] | list[Classification] | list[Score]
+    data: list[T]
     usage: VectorUsage
     object: str = "list"
 

@@ -389,3 +389,10 @@ class Error(Event, kw_only=True, tag="error"):
     code: str | None
     message: str
     param: str | None
+
+
+AnyEvent = (
+    Created | Queued | InProgress | Completed | IncompleteEnd | Failed
+    | ItemAdded | ItemDone | PartAdded | PartDone | TextDelta | TextDone
+    | ReasoningDelta | ReasoningDone | ArgumentsDelta | ArgumentsDone | Error
+)  # fmt: skip
