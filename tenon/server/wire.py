@@ -16,7 +16,9 @@ class Wire(Protocol):
     """One protocol. `done` ends a stream that went well; `problem` is the type of an error's JSON."""
 
     done: bytes
-    problem: type[msgspec.Struct]
+
+    @property
+    def problem(self) -> type[msgspec.Struct]: ...
 
     def event(self, event: Any) -> bytes:
         """One server-sent event."""
