@@ -118,7 +118,8 @@ def tooled(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rea
     template = tmp_path_factory.mktemp("template") / "tools.jinja"
     template.write_text(TOOL_TEMPLATE)
     server = start(
-        model, "--chat-template", str(template), "--max-model-len", "512", "--served-model-name", "m"
+        *(model, "--chat-template", str(template), "--served-model-name", "m"),
+        *("--max-model-len", "512", "--kv-cache-memory", "64MiB"),
     )
     yield server
     assert stop(server) == 0
