@@ -22,6 +22,7 @@ from tenon.errors import ConfigError
 
 DTYPES = ("auto", "bfloat16", "float32")
 LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8")
+QUANTIZATIONS = ("int8", "int4")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
 CONVERSIONS = ("auto", "none", "embed", "classify", "score")
@@ -81,6 +82,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_format: str
     dtype: str
     activations: str
+    quantization: str | None
     max_model_len: int | None
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -118,6 +120,11 @@ class EngineArgs:
         "auto (int8, but bfloat16 on machines with AMX)",
         LINEAR_ACTIVATIONS,
     )
+    quantization: str | None = _arg(
+        None,
+        "Quantise float weights at load: int8, or int4 (embedding and head: int8); default: as they are",
+        QUANTIZATIONS,
+    )
     max_model_len: int | None = _arg(
         None, "Longest prompt plus output, in tokens (default: the model's, if memory allows)"
     )
@@ -151,7 +158,7 @@ class EngineArgs:
         """Check every argument. Raises ConfigError."""
         for field in dataclasses.fields(self):
             choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
+            if choices and value not in choices and not (value is None and field.default is None):
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
         if self.dtype == "float32" and self.activations != "auto":
             raise ConfigError(f"activations {self.activations} is for dtype bfloat16, not float32")

@@ -26,7 +26,7 @@ from tenon.formats.gguf import GGUFFile
 from tenon.formats.mapped import TensorInfo
 from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
 from tenon.formats.writing import Layout, NewTensor, gguf_layout, safetensors_layout
-from tenon.layers.packed import PackedScheme
+from tenon.layers.packed import PackedScheme, PackedShape
 from tenon.layers.weights import Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
@@ -140,18 +140,7 @@ class _Blueprint(Weights):
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         for name, n in zip(names, rows, strict=True):
             self.asked_for.append(NewTensor(self.file_name(f"{name}.weight"), "f32", (n, columns)))
-        return _Unpacked((sum(rows), columns))
-
-
-class _Unpacked:
-    """The shape of packed weights."""
-
-    nbytes = 0
-    int8 = False
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.formats: list[str] = []
+        return PackedShape((sum(rows), columns))
 
 
 def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:

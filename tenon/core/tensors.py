@@ -16,7 +16,8 @@ class RawTensor:
     `shape` is in torch order: (rows N, columns K), or (N,) for a vector. `data` is 1-D uint8, row after row,
     usually a slice of a memory map; quantized rows are whole ggml blocks. Row i of the weight is row
     `row_order[i]` of `data` when `row_order` (int32 [N]) is given: GGUF files of the llama family store the
-    rows of q and k permuted, and this undoes it without copying.
+    rows of q and k permuted, and this undoes it without copying. `mapped`: the data is a mapped file, whose
+    pages may be released once they have been read.
     """
 
     name: str
@@ -24,6 +25,7 @@ class RawTensor:
     shape: tuple[int, ...]
     data: np.ndarray
     row_order: np.ndarray | None = None
+    mapped: bool = False
 
     def __post_init__(self) -> None:
         expected = ggml.num_bytes(self.dtype, self.shape)

@@ -68,7 +68,13 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         config.block_size,
         prefix_caching=config.enable_prefix_caching,
         secret=secrets.token_bytes(32),
-        context=(config.model, config.revision or "", spec.model_type, _activations(spec)),
+        context=(
+            config.model,
+            config.revision or "",
+            spec.model_type,
+            _activations(spec),
+            config.quantization or "",
+        ),
     )
     kv = model.kv_caches(num_blocks, config.block_size)
     # An encoder's sequences are not cut: one of the greatest length fits into a step.
@@ -102,6 +108,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
             "model_type": spec.model_type,
             "dtype": spec.dtype,
             "activations": _activations(spec),
+            "quantization": config.quantization or "as in the files",
             "kv_cache_bytes": num_blocks * model.kv_bytes_per_block(config.block_size),
         },
     )
@@ -136,6 +143,7 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
         files,
         config.dtype,
         activations=config.activations,
+        quantization=config.quantization,
         max_model_len=config.max_model_len,
         convert=config.convert,
         pooler=config.pooler,

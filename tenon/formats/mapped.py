@@ -61,7 +61,8 @@ class TensorInfo:
                 f"{self.file.path}: tensor {self.name!r} has type {self.dtype} and shape {self.shape}; "
                 f"tenon loads {', '.join(ggml.BLOCKS)}"
             )
-        return RawTensor(self.name, self.dtype, self.shape, self.file.slice(self.start, self.length))
+        data = self.file.slice(self.start, self.length)
+        return RawTensor(self.name, self.dtype, self.shape, data, mapped=True)
 
     def release(self) -> None:
         """Give the pages of this tensor back to the system."""

@@ -24,6 +24,18 @@ class PackedWeights:
         return ops.linear(x_TK, self.packed_NK, bias_N, accumulate_into_TN=accumulate_into_TN)
 
 
+class PackedShape:
+    """What is known of packed weights that are not here."""
+
+    nbytes = 0
+    int8 = False
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.formats: list[str] = []
+        self.layout: list[tuple[str, int]] = []
+
+
 class PackedScheme:
     """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]."""
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 import numpy as np
 
 from tenon import ops
+from tenon.core import ggml
 from tenon.core.tensors import RawTensor
-from tenon.errors import ModelFileError
+from tenon.errors import ConfigError, ModelFileError
 from tenon.formats.mapped import TensorFile, TensorInfo
 
 Progress = Callable[[int, int], None]  # bytes of weights loaded so far, bytes in all
 
+_TABLES = ("embed_tokens", "word_embeddings", "lm_head")
 _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
@@ -49,7 +52,8 @@ class Weights:
     `int8` says whether layers over group-quantised weights quantise their input (see `ops.pack_linear`).
     `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the
     layer is written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in
-    which the file's rows make up the weight (see `RawTensor`).
+    which the file's rows make up the weight (see `RawTensor`). `quantization` (int8, int4 or None) says what
+    matrices that the file has as floats are packed as.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class Weights:
         int8: bool = False,
         names: Mapping[str, str] | None = None,
         row_order: Mapping[str, np.ndarray] | None = None,
+        quantization: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.file = file
         self.scheme = scheme
+        self.quantization = quantization
         self.act = ops.act_dtype(dtype)
         self.int8 = int8
         self._names = names
@@ -104,6 +110,9 @@ class Weights:
 
     def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
         """The tensor as it lies in the file. Raises ModelFileError if it is missing or has another shape."""
+        return self._read(name, shape)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> RawTensor:
         file_name = self.file_name(name)
         info = self.file.tensors.get(file_name)
         if info is None:
@@ -116,7 +125,7 @@ class Weights:
         self._book.take(info)
         raw = info.raw()
         order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
-        return raw if order is None else RawTensor(raw.name, raw.dtype, raw.shape, raw.data, order)
+        return raw if order is None else replace(raw, row_order=order)
 
     def vector(self, name: str, length: int) -> np.ndarray:
         """A norm's weight or a bias, float32 [length], in memory of its own."""
@@ -131,11 +140,22 @@ class Weights:
 
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
-        raws = [self.raw(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
-        packed = ops.pack_linear(raws, self.act, int8=self.int8)
+        raws = [self._read(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
+        quantize = self._quantized(names, raws)
+        packed = ops.pack_linear(raws, self.act, int8=self.int8, quantize=quantize)
         for raw in raws:
             self._book.done(raw.name)
         return packed
+
+    def _quantized(self, names: list[str], raws: list[RawTensor]) -> str | None:
+        """The type that floats among these matrices become. Tables of the vocabulary keep eight bits, and
+        rows that are no whole number of blocks what they have."""
+        has_floats = any(raw.dtype in ggml.FLOATS for raw in raws)
+        if self.quantization is None or not has_floats or raws[0].shape[1] % ggml.BLOCKS["q8_0"].elements:
+            return None
+        self._book.num_quantized += 1
+        eight = self.quantization == "int8" or any(name in _TABLES for name in names)
+        return "q8_0" if eight else "q4_1"
 
     def ignore(self, patterns: Iterable[str]) -> None:
         """Tensors of these names (the file's, with `*`) carry nothing that the model needs."""
@@ -143,8 +163,17 @@ class Weights:
             if any(fnmatchcase(name, pattern) for pattern in patterns):
                 self._book.taken.add(name)
 
+    def mark_taken(self, names: Iterable[str]) -> None:
+        """The matrices `<name>.weight` have been asked for, though nothing was read."""
+        self._book.taken.update(self.file_name(f"{name}.weight") for name in names)
+
     def check_all_used(self) -> None:
-        """Raises ModelFileError naming the tensors that nobody asked for: the model would be another one."""
+        """Raises ModelFileError naming the tensors that nobody asked for: the model would be another one.
+        Raises ConfigError when there was nothing to quantise."""
+        if self.quantization and not self._book.num_quantized:
+            raise ConfigError(
+                f"{self.file.path}: quantization {self.quantization}: no weights here are floats"
+            )
         extra = [name for name in self.file.tensors if name not in self._book.taken]
         if extra:
             more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
@@ -157,6 +186,7 @@ class _Book:
 
     def __init__(self, tensors: Mapping[str, TensorInfo], progress: Progress | None) -> None:
         self.taken: set[str] = set()
+        self.num_quantized = 0
         self._tensors = tensors
         self._progress = progress
         self._loaded = 0

@@ -30,6 +30,7 @@ def load_model(
     dtype: str = "auto",
     *,
     activations: str = "auto",
+    quantization: str | None = None,
     max_model_len: int | None = None,
     convert: str = "auto",
     pooler: Pooler = _AS_FILES_SAY,
@@ -38,10 +39,11 @@ def load_model(
     """Load the model in `files`.
 
     `dtype` is that of activations and KV: "bfloat16" (also "auto") or "float32". `activations` is what
-    meets group-quantised weights, for bfloat16: "bfloat16", "int8", or "auto", whichever is faster here. No
-    position at or above `max_model_len` (default: the model's context length) may be asked of the model.
-    `convert` and `pooler` are the engine arguments: with them, or by its architecture, the model may become
-    a PoolingModel. `progress(done, total)` is called with bytes of weights.
+    meets group-quantised weights, for bfloat16: "bfloat16", "int8", or "auto", whichever is faster here.
+    `quantization` ("int8" or "int4") says what weights become that are floats in the files; see
+    `tenon.core.quantize`. No position at or above `max_model_len` (default: the model's context length) may
+    be asked of the model. `convert` and `pooler` are the engine arguments: with them, or by its architecture,
+    the model may become a PoolingModel. `progress(done, total)` is called with bytes of weights.
 
     Raises ModelFileError, naming file and tensor or field, for files that are malformed or do not fit
     together; UnsupportedModel for what tenon does not do; ConfigError for wrong arguments.
@@ -71,6 +73,7 @@ def load_model(
         int8=spec.int8,
         names=family.WEIGHTS if checkpoint.kind == "gguf" else None,
         row_order=_row_order(family, config) if checkpoint.kind == "gguf" else None,
+        quantization=quantization,
         progress=progress,
     )
     weights.ignore(family.IGNORED)

@@ -9,7 +9,15 @@ from tenon.ops.batch import fill_batch
 from tenon.ops.embedding import embedding
 from tenon.ops.full_attention import full_attention
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
-from tenon.ops.linear import PackedLinear, linear, pack_linear, prefers_int8
+from tenon.ops.linear import (
+    PackedLinear,
+    adopt_linear,
+    linear,
+    pack_linear,
+    packed_bytes,
+    packed_layout,
+    prefers_int8,
+)
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
 from tenon.ops.norm import layer_norm, rms_norm
@@ -26,6 +34,7 @@ __all__ = [
     "PackedLinear",
     "act_dtype",
     "add_rows",
+    "adopt_linear",
     "attention",
     "embedding",
     "empty",
@@ -42,6 +51,8 @@ __all__ = [
     "logprobs",
     "mask_logits",
     "pack_linear",
+    "packed_bytes",
+    "packed_layout",
     "prefers_int8",
     "rms_norm",
     "rope_kv_write",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tenon.core import ggml
+from tenon.core.quantize import quantize as quantize_weights
 from tenon.core.tensors import RawTensor
 from tenon.ops.arrays import BFLOAT16, FLOAT32
 from tenon.ops.cases import EXACT, Args, Arrays, Case, random_weight
@@ -32,41 +33,91 @@ class PackedLinear(Protocol):
         ...
 
     @property
+    def layout(self) -> list[tuple[str, int]]:
+        """(format, rows) of each part: with the columns and the bytes, all there is to know."""
+        ...
+
+    @property
     def int8(self) -> bool:
         """Whether some of its rows meet activations in int8."""
         ...
 
 
 class DenseLinear:
-    """The reference's packed weights: exactly dequantised float32 rows, and which of them meet int8."""
+    """The reference's packed weights: exactly dequantised float32 rows. The layout's formats are the types
+    that the parts had; with `int8` the groups among them meet activations in int8."""
 
-    def __init__(self, weight_NK: np.ndarray, int8_N: np.ndarray) -> None:
+    def __init__(self, weight_NK: np.ndarray, layout: list[tuple[str, int]], int8: bool) -> None:
         self.weight_NK = weight_NK
-        self.int8_N = int8_N
+        self.layout = layout
+        self.int8_N = np.concatenate([np.full(n, int8 and dtype not in ggml.FLOATS) for dtype, n in layout])
         self.shape: tuple[int, int] = (weight_NK.shape[0], weight_NK.shape[1])
         self.nbytes = weight_NK.nbytes
         self.formats = ["f32"]
-        self.int8 = bool(int8_N.any())
+        self.int8 = bool(self.int8_N.any())
 
 
 @op(shares="packed weights", kernel=False)
-def pack_linear(parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False) -> PackedLinear:
+def pack_linear(
+    parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False, quantize: str | None = None
+) -> PackedLinear:
     """Packed weights whose rows are those of the parts, one part after the other.
 
     Parts have the same K and may have different source types; `act` (bfloat16 or float32) is the dtype of the
-    activations that the weights will meet. With `int8`, which needs bfloat16, parts that are quantised in
-    groups meet activations that are first quantised to int8 (`quantize_steps`). Raises ValueError when the
-    parts' K differ, and for int8 with float32.
+    activations that the weights will meet. With `quantize` (q8_0 or q4_1) parts of floats become that first,
+    as `tenon.core.quantize` defines it. With `int8`, which needs bfloat16, parts that are quantised in
+    groups meet activations that are first quantised to int8 (`quantize_steps`). Pages of parts that are
+    mapped files are released as they are read. Raises ValueError when the parts' K differ or are no whole
+    blocks, and for int8 with float32.
     """
     columns = {part.shape[1] for part in parts}
     if len(columns) != 1:
         raise ValueError(f"parts of one linear layer differ in columns: {sorted(columns)}")
+    parts = [_quantized(part, quantize) for part in parts]
     if int8 and act == FLOAT32:
         raise ValueError("int8 is for bfloat16 activations")
-    int8_N = np.concatenate(
-        [np.full(part.shape[0], int8 and part.dtype not in ggml.FLOATS) for part in parts]
-    )
-    return DenseLinear(np.concatenate([part.dequantize() for part in parts]), int8_N)
+    layout = [(part.dtype, part.shape[0]) for part in parts]
+    return DenseLinear(np.concatenate([part.dequantize() for part in parts]), layout, int8)
+
+
+@op(shares="packed weights", kernel=False)
+def packed_layout() -> str:
+    """Name and version of this backend's layout of packed weights: bytes of another mean something else."""
+    return "dense-1"
+
+
+@op(shares="packed weights", kernel=False)
+def packed_bytes(w: PackedLinear) -> np.ndarray:
+    """The bytes of packed weights, uint8 [nbytes]; they hold as long as the weights."""
+    assert isinstance(w, DenseLinear)
+    return w.weight_NK.reshape(-1).view(np.uint8)
+
+
+@op(shares="packed weights", kernel=False)
+def adopt_linear(
+    columns: int,
+    layout: list[tuple[str, int]],
+    data: np.ndarray,
+    act: np.dtype[Any],
+    *,
+    int8: bool = False,
+) -> PackedLinear:
+    """Packed weights over bytes that `packed_bytes` gave, without a copy; `data` (uint8, aligned to 64) lives
+    as long as they do. `act` and `int8` are those of `pack_linear`. Raises ValueError for bytes that do not
+    fit.
+    """
+    if int8 and act == FLOAT32:
+        raise ValueError("int8 is for bfloat16 activations")
+    rows = sum(count for _, count in layout)
+    if data.nbytes != 4 * rows * columns or any(dtype not in ggml.BLOCKS for dtype, _ in layout):
+        raise ValueError(f"{data.nbytes} bytes are not {rows} rows of {columns} columns, of {layout}")
+    return DenseLinear(data.view(np.float32).reshape(rows, columns), layout, int8)
+
+
+def _quantized(part: RawTensor, dtype: str | None) -> RawTensor:
+    if dtype is None or part.dtype not in ggml.FLOATS:
+        return part
+    return RawTensor(part.name, dtype, part.shape, quantize_weights(dtype, part.dequantize()))
 
 
 @op(shares="packed weights", kernel=False)

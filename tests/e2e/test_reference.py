@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tenon import ops
 from tenon.core.files import ModelFiles
 from tenon.models import load_model
 from tenon.text.load import load_tokenizer
+from tests.e2e.likelihood import mean_nll
 from tests.models.driver import Driver
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 REFERENCE = json.loads((FIXTURES / "smollm2_reference.json").read_text())
 NLL_TOLERANCE = 0.005  # relative
 SURE = 0.5  # nats by which the reference's choice leads: there tenon must make the same one
-CHUNK = 500
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "int8"])
@@ -45,17 +44,9 @@ def test_texts_are_those_of_the_reference(smollm2_gguf, text):
 @pytest.mark.parametrize("text", REFERENCE["texts"])
 def test_likelihood_of_texts(loaded, text, seed):
     ids = REFERENCE["texts"][text]["token_ids"]
-    driver = Driver(loaded, np.random.default_rng(seed), num_sequences=1, max_len=2048)
-    total = 0.0
-    for start in range(0, len(ids) - 1, CHUNK):
-        chunk, targets = ids[start : start + CHUNK], np.array(ids[start + 1 : start + CHUNK + 1], np.int32)
-        (logits_SV,) = driver.step([(0, chunk)])
-        logprob_S, *_ = ops.logprobs(logits_SV[: len(targets)], targets, 1)
-        total -= float(np.sum(logprob_S, dtype=np.float64))
-    mean_nll = total / (len(ids) - 1)
-    expected = REFERENCE["texts"][text]["mean_nll"]
-    print(f"{text}: {mean_nll:.5f} nats, transformers {expected:.5f}: {mean_nll / expected - 1:+.4%}")
-    assert abs(mean_nll / expected - 1) < NLL_TOLERANCE
+    nll, expected = mean_nll(loaded, ids, seed), REFERENCE["texts"][text]["mean_nll"]
+    print(f"{text}: {nll:.5f} nats, transformers {expected:.5f}: {nll / expected - 1:+.4%}")
+    assert abs(nll / expected - 1) < NLL_TOLERANCE
 
 
 def test_greedy_choices(loaded, seed):

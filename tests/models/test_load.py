@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Type
 from safetensors.torch import load_file, save_file
 
 from tenon.core.spec import KVGroup
@@ -217,3 +218,19 @@ def test_gguf_rope_of_old_files(tmp_path, seed):
     assert model.blocks[0].attention.rope.config.scaling == "linear"
     assert model.blocks[0].attention.rope.config.factor == 2.0
     assert model.spec.eos_token_ids == (3,)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "layers", "table"), [("int8", "s8_d16", "s8_d16"), ("int4", "u4_dm16", "s8_d16")]
+)
+def test_floats_are_quantized_when_asked(checkpoint, quantization, layers, table):
+    pytest.importorskip("tenon.kernels.cpu._native")
+    model = checkpoint.load(quantization=quantization)
+    assert set(model.blocks[0].attention.qkv.weight.packed_NK.formats) == {layers}
+    assert model.embed.table_VD.formats == [table]
+
+
+def test_nothing_to_quantize_is_an_error(tmp_path, seed):
+    files = save_gguf(make(tiny("llama"), seed), tmp_path / "m.gguf", lambda name: Type.Q8_0)
+    with pytest.raises(ConfigError, match="quantization int4: no weights here are floats"):
+        load_model(files, quantization="int4")

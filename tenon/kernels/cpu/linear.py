@@ -5,10 +5,12 @@ Shape letters: T tokens, K inputs, N outputs.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 
+from tenon.core import ggml
 from tenon.core.tensors import RawTensor
 from tenon.kernels.cpu import _native
 from tenon.kernels.cpu.memory import address, row_stride
@@ -17,7 +19,9 @@ from tenon.ops.linear import PackedLinear
 from tenon.ops.workspace import empty
 
 
-def pack_linear(parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False) -> PackedLinear:
+def pack_linear(
+    parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False, quantize: str | None = None
+) -> PackedLinear:
     orders = [None if p.row_order is None else np.ascontiguousarray(p.row_order, np.int32) for p in parts]
     for part, order in zip(parts, orders, strict=True):
         if order is not None and (
@@ -27,12 +31,42 @@ def pack_linear(parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = Fals
     data = [np.ascontiguousarray(part.data) for part in parts]
     return _native.pack_linear(
         [
-            (part.dtype, *part.shape, address(bytes_), 0 if order is None else address(order))
+            (
+                part.dtype,
+                *part.shape,
+                address(bytes_),
+                0 if order is None else address(order),
+                part.mapped and bytes_ is part.data,
+                quantize if quantize and part.dtype in ggml.FLOATS else "",
+            )
             for part, bytes_, order in zip(parts, data, orders, strict=True)
         ],
         np.dtype(act) == FLOAT32,
         int8,
     )
+
+
+def packed_layout() -> str:
+    return f"cpu-{_native.LAYOUT_VERSION}"
+
+
+def packed_bytes(w: PackedLinear) -> np.ndarray:
+    assert isinstance(w, _native.PackedLinear)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * w.nbytes).from_address(w.address))
+
+
+def adopt_linear(
+    columns: int,
+    layout: list[tuple[str, int]],
+    data: np.ndarray,
+    act: np.dtype[Any],
+    *,
+    int8: bool = False,
+) -> PackedLinear:
+    formats = {format for format, _ in layout}
+    if ("f32" in formats) != (np.dtype(act) == FLOAT32):
+        raise ValueError(f"{', '.join(sorted(formats))} are not for {act} activations")
+    return _native.adopt_linear(columns, layout, address(data), data.nbytes, int8, data)
 
 
 def prefers_int8() -> bool:

@@ -336,9 +336,9 @@ def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="other type"):
         linear(np.ones((1, 64), np.float32), w)
     with pytest.raises(ValueError, match="unknown tensor type"):
-        _native.pack_linear([("q3_k", 1, 256, 0, 0)], False)
+        _native.pack_linear([("q3_k", 1, 256, 0, 0, False, "")], False)
     with pytest.raises(ValueError, match="whole blocks"):
-        _native.pack_linear([("q8_0", 1, 33, 0, 0)], False)
+        _native.pack_linear([("q8_0", 1, 33, 0, 0, False, "")], False)
 
 
 def test_no_rows(rng):

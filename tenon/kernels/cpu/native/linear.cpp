@@ -16,20 +16,29 @@
 namespace tenon {
 namespace {
 
-// (type, rows, columns, address, address of the row order or 0)
-using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t>;
+// (type, rows, columns, address, address of the row order or 0, whether it is a mapped file, type to quantize
+// to or "")
+using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string>;
 
 std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, bool int8) {
     std::vector<RawPart> parts;
-    for (const auto& [type, rows, columns, data, order] : tuples)
-        parts.push_back(
-            {parse_source(type), rows, columns, pointer<const uint8_t>(data), pointer<const int32_t>(order)});
+    for (const auto& [type, rows, columns, data, order, mapped, quantize] : tuples) {
+        RawPart part{parse_source(type),
+                     rows,
+                     columns,
+                     pointer<const uint8_t>(data),
+                     pointer<const int32_t>(order),
+                     mapped,
+                     {}};
+        if (!quantize.empty()) part.quantize = parse_source(quantize);
+        parts.push_back(part);
+    }
     return PackedLinear::pack(parts, f32, int8);
 }
 
 std::unique_ptr<PackedLinear> adopt(int64_t columns,
                                     const std::vector<std::tuple<std::string, int64_t>>& layout,
-                                    uintptr_t bytes, int64_t size, bool int8) {
+                                    uintptr_t bytes, int64_t size, bool int8, const nb::object&) {
     std::vector<Layout> segments;
     for (const auto& [format, rows] : layout) segments.push_back({parse_format(format), rows});
     return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size, int8);
@@ -81,7 +90,8 @@ void bind_linear(nb::module_& m) {
     m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::arg("int8") = false,
           nb::call_guard<nb::gil_scoped_release>());
     m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"),
-          nb::arg("int8") = false);
+          nb::arg("int8") = false, nb::arg("owner") = nb::none(), nb::keep_alive<0, 6>());
+    m.attr("LAYOUT_VERSION") = kLayoutVersion;
     m.def("linear", &linear, nb::arg("x"), nb::arg("x_stride"), nb::arg("rows"), nb::arg("columns"),
           nb::arg("x_is_f32"), nb::arg("w"), nb::arg("bias"), nb::arg("y"), nb::arg("y_stride"),
           nb::arg("accumulate"));

@@ -40,6 +40,12 @@ void unmap_pages(void* base, size_t bytes) {
     munmap(base, round_up(bytes, 4096));
 }
 
+void release_file_pages(const void* bytes, size_t size) {
+    const size_t start = reinterpret_cast<uintptr_t>(bytes), first = round_up(start, 4096);
+    const size_t end = (start + size) / 4096 * 4096;
+    if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+}
+
 Arena::~Arena() {
     for (const Chunk& chunk : chunks_) unmap_pages(chunk.base, chunk.size);
 }

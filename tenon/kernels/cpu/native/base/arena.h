@@ -47,4 +47,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
 void* map_pages(size_t bytes);
 void unmap_pages(void* base, size_t bytes);
 
+// Takes the whole pages among these bytes of a mapped file out of the process's memory; reading them again
+// reads the file.
+void release_file_pages(const void* bytes, size_t size);
+
 }  // namespace tenon

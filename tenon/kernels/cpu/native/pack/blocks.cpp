@@ -128,15 +128,11 @@ CodedStep read_q6_k(const uint8_t* block, int j) {
     return step;
 }
 
-float read_float(Source source, const uint8_t* row, int64_t column) {
-    switch (source) {
-        case Source::f32:
-            return read<float>(row + 4 * column);
-        case Source::f16:
-            return read_f16(row + 2 * column);
-        default:
-            return to_f32(read<bf16>(row + 2 * column));
-    }
+template <class T>
+void read_row(const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]) {
+    const int64_t first = 32 * step, count = std::min<int64_t>(32, columns - first);
+    for (int64_t k = 0; k < count; ++k) out[k] = to_f32(read<T>(row + int64_t(sizeof(T)) * (first + k)));
+    for (int64_t k = count; k < 32; ++k) out[k] = 0.0f;
 }
 
 }  // namespace
@@ -183,10 +179,15 @@ CodedStep read_codes(Source source, const uint8_t* row, int64_t step) {
 }
 
 void read_floats(Source source, const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]) {
-    if (is_float(source)) {
-        for (int64_t k = 0; k < 32; ++k)
-            out[k] = step * 32 + k < columns ? read_float(source, row, step * 32 + k) : 0.0f;
-        return;
+    switch (source) {
+        case Source::f32:
+            return read_row<float>(row, columns, step, out);
+        case Source::f16:
+            return read_row<f16>(row, columns, step, out);
+        case Source::bf16:
+            return read_row<bf16>(row, columns, step, out);
+        default:
+            break;
     }
     // Every product d * code is exact in float32, so one rounding remains, that of the sum.
     const CodedStep coded = read_codes(source, row, step);

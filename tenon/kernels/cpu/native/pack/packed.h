@@ -6,24 +6,19 @@
 #include <vector>
 
 #include "linear.h"
-#include "pack/blocks.h"
+#include "pack/panels.h"
 
 namespace tenon {
-
-// A weight matrix in a model file. Row i of the weight is row row_order[i] of the data, if there is an order.
-struct RawPart {
-    Source source;
-    int64_t rows;
-    int64_t columns;
-    const uint8_t* data;
-    const int32_t* row_order;  // or null
-};
 
 // What a segment of packed bytes is.
 struct Layout {
     Format format;
     int64_t rows;
 };
+
+// Of what linear.h says about packed bytes. They are the same on every instruction set, and are kept in
+// files: a change of step_bytes, of the order of things in a step, or of the padding needs another number.
+constexpr int kLayoutVersion = 1;
 
 const char* format_name(Format format);
 Format parse_format(const std::string& name);  // throws std::invalid_argument
@@ -54,7 +49,6 @@ class PackedLinear {
   private:
     PackedLinear(int64_t columns, const std::vector<Layout>& layout);
     void place(const uint8_t* bytes, bool int8);
-    void fill(const Segment& segment, const RawPart& part, int64_t panel, uint8_t* out) const;
 
     std::vector<Segment> segments_, float_segments_, int8_segments_;
     PackedView view_{}, float_view_{}, int8_view_{};

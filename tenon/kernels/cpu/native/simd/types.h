@@ -60,6 +60,19 @@ TENON_INLINE float to_f32(f16 value) {
     return bits_to_f32(sign | uint32_t(top + 103) << 23 | ((magnitude << (23 - top)) & 0x7fffff));
 }
 
+// Round to nearest even; NaN stays NaN, and what is too large becomes infinity. Integers only, too.
+TENON_INLINE f16 to_f16(float value) {
+    const uint32_t bits = f32_to_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return {uint16_t(sign | 0x7e00)};
+    if (magnitude >= 0x477ff000) return {uint16_t(sign | 0x7c00)};
+    if (magnitude >= 113u << 23)
+        return {uint16_t(sign | ((magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13))};
+    if (magnitude <= 102u << 23) return {uint16_t(sign)};
+    const int shift = 126 - int(magnitude >> 23);  // a subnormal half: its unit is 2^-24
+    const uint32_t whole = (magnitude & 0x7fffff) | 0x800000;
+    return {uint16_t(sign | (whole + (1u << (shift - 1)) - 1 + (whole >> shift & 1)) >> shift)};
+}
+
 // Round to nearest even; NaN stays NaN.
 TENON_INLINE bf16 to_bf16(float value) {
     const uint32_t bits = f32_to_bits(value);

@@ -1,0 +1,30 @@
+// From a weight matrix in a model file to panels of packed weights (linear.h).
+#pragma once
+
+#include <optional>
+
+#include "linear.h"
+#include "pack/blocks.h"
+
+namespace tenon {
+
+// A weight matrix in a model file. Row i of the weight is row row_order[i] of the data, if there is an order.
+struct RawPart {
+    Source source;
+    int64_t rows;
+    int64_t columns;
+    const uint8_t* data;
+    const int32_t* row_order;        // or null
+    bool mapped;                     // the data is a mapped file: pages that have been read can go
+    std::optional<Source> quantize;  // floats become this first
+
+    Source stored_as() const { return quantize.value_or(source); }
+};
+
+// Throws std::invalid_argument if the part asks for a quantization that there is not.
+void check_quantizes(const RawPart& part);
+
+// Panels [begin, end) of the segment that the part becomes. Releases the pages of what it has read.
+void fill_panels(const RawPart& part, const Segment& segment, int64_t begin, int64_t end);
+
+}  // namespace tenon
