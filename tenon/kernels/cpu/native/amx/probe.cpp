@@ -29,9 +29,13 @@ double f32_peak(int64_t iterations) {
     return vectors::probe_kernels.f32(iterations);
 }
 
+#if defined(__AVX512VNNI__)
 double int8_peak(int64_t iterations) {
     return vectors::probe_kernels.int8(iterations);
 }
+#else
+constexpr PeakLoop int8_peak = nullptr;
+#endif
 
 uint64_t read_all(const void* data, int64_t bytes) {
     return vectors::probe_kernels.read(data, bytes);

@@ -19,20 +19,18 @@
 namespace tenon::TENON_ISA {
 namespace {
 
-// Rows and panels whose sums fit into registers, from packed weights and from unpacked ones; and the number
-// of rows from which on unpacking pays.
+// Rows whose sums fit into registers beside one panel's codes: a panel is unpacked again for every so many
+// rows.
 #if defined(__AVX512F__)
-constexpr int kPackedRows = 4, kBlockRows = 6, kBlockPanels = 2;
-constexpr int64_t kManyRows = 16;
+constexpr int kBlockRows = 8;
 #elif defined(__AVX2__)
-constexpr int kPackedRows = 2, kBlockRows = 2, kBlockPanels = 1;
-constexpr int64_t kManyRows = 16;
+constexpr int kBlockRows = 3;
 #else
-constexpr int kPackedRows = 1, kBlockRows = 1, kBlockPanels = 1;
-constexpr int64_t kManyRows = 4;
+constexpr int kBlockRows = 1;
 #endif
-constexpr int64_t kBlockSteps = 8;  // along K: an unpacked panel takes 5.5 KiB
-constexpr int64_t kMaxRows = 256;   // swept over one unpacked block; bounds scratch memory
+constexpr int64_t kFewRows = 8;             // every thread quantises them for itself
+constexpr int64_t kSweptBytes = 384 << 10;  // of x, which a panel meets at a time: they stay in the L2 cache
+constexpr int64_t kMinSweptRows = 48;
 
 TENON_INLINE int64_t min64(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -146,179 +144,89 @@ struct PackedStep {
     }
 };
 
-// The same, ready for use.
-template <Format F>
-struct UnpackedStep {
-    static constexpr int kFloats = scales_per_step(F) + has_offset(F);
-    static constexpr int64_t kBytes = 64 * (8 + kFloats);
-    const uint8_t* step;
-
-    static void unpack(const PackedStep<F>& from, uint8_t* to) {
-        unroll<8>([&](auto j) TENON_LAMBDA { store_i32(to + 64 * j.value, from.word(j.value)); });
-        float* floats = reinterpret_cast<float*>(to + 64 * 8);
-        for (int half = 0; half < scales_per_step(F); ++half) store(floats + 16 * half, from.scale(half));
-        if constexpr (has_offset(F)) store(floats + 16, from.offset());
-    }
-    TENON_INLINE_MEMBER I32x16 word(int j) const { return load_i32(step + 64 * j); }
-    TENON_INLINE_MEMBER F32x16 scale(int half) const { return stored(half); }
-    TENON_INLINE_MEMBER F32x16 offset() const { return stored(1); }
-
-  private:
-    TENON_INLINE_MEMBER F32x16 stored(int index) const {
-        return load(reinterpret_cast<const float*>(step + 64 * 8) + 16 * index);
-    }
-};
-
-// One step of M rows of x, `stride` steps apart, times P panels.
-template <Format F, int M, int P, class Step>
-TENON_INLINE void multiply_step(const Step (&w)[P], const Quantized* x, int64_t stride, F32x16 (&acc)[M][P]) {
+// One step of M rows of x, `stride` steps apart, times a panel.
+template <Format F, int M>
+TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized* x, int64_t stride,
+                                F32x16 (&acc)[M]) {
     constexpr int halves = scales_per_step(F), words = 8 / halves;
-    if constexpr (has_offset(F))
-        unroll<P>([&](auto p) TENON_LAMBDA {
-            const F32x16 offset = w[p.value].offset();
-            unroll<M>([&](auto m) TENON_LAMBDA {
-                F32x16& a = acc[m.value][p.value];
-                a = fma(offset, splat(x[m.value * stride].scaled_sum), a);
-            });
+    if constexpr (has_offset(F)) {
+        const F32x16 offset = w.offset();
+        unroll<M>([&](auto m) TENON_LAMBDA {
+            acc[m.value] = fma(offset, splat(x[m.value * stride].scaled_sum), acc[m.value]);
         });
+    }
     unroll<halves>([&](auto half) TENON_LAMBDA {
-        Dot<F> dot[M][P];
+        Dot<F> dot[M];
         unroll<words>([&](auto word) TENON_LAMBDA {
             constexpr int j = half.value * words + word.value;
-            I32x16 codes[P];
-            unroll<P>([&](auto p) TENON_LAMBDA { codes[p.value] = w[p.value].word(j); });
+            const I32x16 codes = w.word(j);
             unroll<M>([&](auto m) TENON_LAMBDA {
                 int32_t bytes;
                 __builtin_memcpy(&bytes, x[m.value * stride].q + 4 * j, 4);
-                const I32x16 x_j = splat_i32(bytes);
-                unroll<P>([&](auto p) TENON_LAMBDA { dot[m.value][p.value].add(codes[p.value], x_j); });
+                dot[m.value].add(codes, splat_i32(bytes));
             });
         });
-        unroll<P>([&](auto p) TENON_LAMBDA {
-            const F32x16 d = w[p.value].scale(half.value);
-            unroll<M>([&](auto m) TENON_LAMBDA {
-                const Quantized& x_m = x[m.value * stride];
-                I32x16 sum = dot[m.value][p.value].sum();
-                if constexpr (is_shifted(F)) {
-                    if constexpr (halves == 1)
-                        sum = sum + splat_i32(x_m.start);
-                    else if constexpr (half.value == 0)
-                        sum = sum + splat_i32(x_m.start - x_m.upper_start);
-                    else
-                        sum = sum + splat_i32(x_m.upper_start);
-                }
-                F32x16& a = acc[m.value][p.value];
-                a = fma(to_f32(sum), d * splat(x_m.scale), a);
-            });
+        const F32x16 d = w.scale(half.value);
+        unroll<M>([&](auto m) TENON_LAMBDA {
+            const Quantized& x_m = x[m.value * stride];
+            I32x16 sum = dot[m.value].sum();
+            if constexpr (is_shifted(F)) {
+                if constexpr (halves == 1)
+                    sum = sum + splat_i32(x_m.start);
+                else if constexpr (half.value == 0)
+                    sum = sum + splat_i32(x_m.start - x_m.upper_start);
+                else
+                    sum = sum + splat_i32(x_m.upper_start);
+            }
+            acc[m.value] = fma(to_f32(sum), d * splat(x_m.scale), acc[m.value]);
         });
     });
 }
 
-// Few rows: M of them times one panel, which streams by once.
+// M rows of x from `row` on times a panel.
 template <Format F, int M>
-void multiply_packed(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x, int64_t row,
-                     const Output& out) {
-    F32x16 acc[M][1];
-    for (int m = 0; m < M; ++m) acc[m][0] = zero_f32();
+void multiply(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x, int64_t row,
+              const Output& out) {
+    F32x16 acc[M];
+    for (int m = 0; m < M; ++m) acc[m] = zero_f32();
     const uint8_t* data = segment.data + panel * segment.panel_bytes;
-    for (int64_t s = 0; s < steps; ++s) {
-        const PackedStep<F> step[1] = {{data + s * step_bytes(F)}};
+    for (int64_t s = 0; s < steps; ++s, data += step_bytes(F)) {
         for (int line = 0; line < step_bytes(F); line += 64)
-            __builtin_prefetch(step[0].step + 4 * step_bytes(F) + line);
-        multiply_step<F, M, 1>(step, x + row * steps + s, steps, acc);
+            __builtin_prefetch(data + 4 * step_bytes(F) + line);
+        multiply_step<F, M>({data}, x + row * steps + s, steps, acc);
     }
-    for (int m = 0; m < M; ++m) out.put(row + m, segment, panel, acc[m][0]);
+    for (int m = 0; m < M; ++m) out.put(row + m, segment, panel, acc[m]);
 }
 
-template <Format F, int M>
-void multiply_packed_rows(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x,
-                          int64_t& row, int64_t rows, const Output& out) {
-    for (; rows - row >= M; row += M) multiply_packed<F, M>(segment, panel, steps, x, row, out);
+// Rows up to `rows` times a panel: as many as possible in blocks of M, those that remain in smaller ones.
+template <Format F, int M = kBlockRows>
+TENON_INLINE void multiply_rows(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x,
+                                int64_t row, int64_t rows, const Output& out) {
+    for (; rows - row >= M; row += M) multiply<F, M>(segment, panel, steps, x, row, out);
+    if constexpr (M > 1) multiply_rows<F, (M > 4 ? M - 4 : M - 1)>(segment, panel, steps, x, row, rows, out);
+}
+
+// Rows [from, to) of quantised x times units [begin, end) of w.
+void sweep(const PackedView& w, const Units& units, int64_t begin, int64_t end, const QuantizedRows& x,
+           int64_t from, int64_t to, const Output& out) {
+    units.visit(begin, end, [&](const Segment& segment, int64_t first, int64_t panels) {
+        with_format(segment.format, [&](auto format) {
+            constexpr Format F = format.value;
+            if constexpr (is_grouped(F))
+                for (int64_t panel = first; panel < first + panels; ++panel)
+                    multiply_rows<F>(segment, panel, w.steps, x.of(F), from, to, out);
+        });
+    });
 }
 
 void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
     const PackedView& w = *args.w;
     const Units units(w, 1);
-    const Output out(args, 0);
     pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
         const QuantizedRows x(w, rows, pool.scratch(thread, size_t(QuantizedRows::bytes(w, rows))));
         quantize_rows(args, 0, 0, rows, x);
-        units.visit(begin, end, [&](const Segment& segment, int64_t first, int64_t panels) {
-            with_format(segment.format, [&](auto format) {
-                constexpr Format F = format.value;
-                if constexpr (is_grouped(F))
-                    for (int64_t panel = first; panel < first + panels; ++panel) {
-                        int64_t row = 0;
-                        const Quantized* x_rows = x.of(F);
-                        multiply_packed_rows<F, kPackedRows>(segment, panel, w.steps, x_rows, row, rows, out);
-                        if constexpr (kPackedRows > 3)
-                            multiply_packed_rows<F, 3>(segment, panel, w.steps, x_rows, row, rows, out);
-                        if constexpr (kPackedRows > 2)
-                            multiply_packed_rows<F, 2>(segment, panel, w.steps, x_rows, row, rows, out);
-                        if constexpr (kPackedRows > 1)
-                            multiply_packed_rows<F, 1>(segment, panel, w.steps, x_rows, row, rows, out);
-                    }
-            });
-        });
+        sweep(w, units, begin, end, x, 0, rows, Output(args, 0));
     });
-}
-
-// acc [M][kBlockPanels * 16] += M rows of x times P unpacked panels, over `steps` steps.
-template <Format F, int M, int P>
-void multiply_block(const uint8_t* unpacked, int64_t steps, const Quantized* x, int64_t stride, float* sums) {
-    F32x16 acc[M][P];
-    for (int m = 0; m < M; ++m)
-        for (int p = 0; p < P; ++p) acc[m][p] = load(sums + (m * kBlockPanels + p) * 16);
-    for (int64_t s = 0; s < steps; ++s) {
-        UnpackedStep<F> step[P];
-        for (int p = 0; p < P; ++p) step[p] = {unpacked + (p * kBlockSteps + s) * UnpackedStep<F>::kBytes};
-        multiply_step<F, M, P>(step, x + s, stride, acc);
-    }
-    for (int m = 0; m < M; ++m)
-        for (int p = 0; p < P; ++p) store(sums + (m * kBlockPanels + p) * 16, acc[m][p]);
-}
-
-template <Format F, int M, int P>
-void multiply_blocks(const uint8_t* unpacked, int64_t steps, const Quantized*& x, int64_t stride,
-                     int64_t& rows, float*& sums) {
-    for (; rows >= M; rows -= M, x += M * stride, sums += M * kBlockPanels * 16)
-        multiply_block<F, M, P>(unpacked, steps, x, stride, sums);
-}
-
-template <Format F, int P>
-void multiply_rows(const uint8_t* unpacked, int64_t steps, const Quantized* x, int64_t stride, int64_t rows,
-                   float* sums) {
-    multiply_blocks<F, kBlockRows, P>(unpacked, steps, x, stride, rows, sums);
-    if constexpr (kBlockRows > 4) multiply_blocks<F, 4, P>(unpacked, steps, x, stride, rows, sums);
-    if constexpr (kBlockRows > 2) multiply_blocks<F, 2, P>(unpacked, steps, x, stride, rows, sums);
-    if constexpr (kBlockRows > 1) multiply_blocks<F, 1, P>(unpacked, steps, x, stride, rows, sums);
-}
-
-// Rows [from, to) of x times 1..kBlockPanels panels from `panel` on.
-template <Format F>
-void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, const Quantized* x,
-           int64_t from, int64_t to, const Output& out, float* sums) {
-    uint8_t* unpacked = reinterpret_cast<uint8_t*>(sums + (to - from) * kBlockPanels * 16);
-    for (int64_t i = 0; i < (to - from) * kBlockPanels; ++i) store(sums + i * 16, zero_f32());
-    for (int64_t s = 0; s < w.steps; s += kBlockSteps) {
-        const int64_t steps = min64(kBlockSteps, w.steps - s);
-        for (int64_t p = 0; p < num_panels; ++p) {
-            const uint8_t* packed = segment.data + (panel + p) * segment.panel_bytes + s * step_bytes(F);
-            for (int64_t i = 0; i < steps; ++i)
-                UnpackedStep<F>::unpack({packed + i * step_bytes(F)},
-                                        unpacked + (p * kBlockSteps + i) * UnpackedStep<F>::kBytes);
-        }
-        const Quantized* x_block = x + from * w.steps + s;
-        if (num_panels == kBlockPanels)
-            multiply_rows<F, kBlockPanels>(unpacked, steps, x_block, w.steps, to - from, sums);
-        else
-            for (int64_t p = 0; p < num_panels; ++p)
-                multiply_rows<F, 1>(unpacked + p * kBlockSteps * UnpackedStep<F>::kBytes, steps, x_block,
-                                    w.steps, to - from, sums + p * 16);
-    }
-    for (int64_t row = from; row < to; ++row)
-        for (int64_t p = 0; p < num_panels; ++p)
-            out.put(row, segment, panel + p, load(sums + ((row - from) * kBlockPanels + p) * 16));
 }
 
 void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) {
@@ -326,30 +234,26 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
     const QuantizedRows x(w, rows, pool.shared_scratch(size_t(QuantizedRows::bytes(w, rows))));
     pool.parallel_for(rows,
                       [&](int64_t begin, int64_t end, int) { quantize_rows(args, first, begin, end, x); });
-    const Units units(w, kBlockPanels);
+    const Units units(w, 1);
     const int64_t splits = row_splits(units.count, rows, pool.num_threads());
-    pool.parallel_for(units.count * splits, [&](int64_t begin, int64_t end, int thread) {
-        constexpr int64_t kUnpackedBytes = kBlockPanels * kBlockSteps * 64 * 10;
-        void* scratch = pool.scratch(thread, size_t(rows * kBlockPanels * 64 + kUnpackedBytes));
-        for (int64_t task = begin; task < end; ++task) {
-            const int64_t split = task % splits, unit = task / splits;
-            const int64_t from = rows * split / splits, to = rows * (split + 1) / splits;
-            units.visit(unit, unit + 1, [&](const Segment& segment, int64_t panel, int64_t panels) {
-                with_format(segment.format, [&](auto format) {
-                    if constexpr (is_grouped(format.value))
-                        sweep<format.value>(w, segment, panel, panels, x.of(format.value), from, to,
-                                            Output(args, first), static_cast<float*>(scratch));
-                });
-            });
+    pool.parallel_for(units.count * splits, [&](int64_t begin, int64_t end, int) {
+        for (int64_t task = begin; task < end;) {
+            const int64_t split = task / units.count, unit = task % units.count;
+            const int64_t last = min64(units.count, unit + end - task);
+            sweep(w, units, unit, last, x, rows * split / splits, rows * (split + 1) / splits,
+                  Output(args, first));
+            task += last - unit;
         }
     });
 }
 
 void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t rows = args.rows.at(dims);
-    if (rows < kManyRows) return few_rows(args, rows, pool);
-    for (int64_t first = 0; first < rows; first += kMaxRows)
-        many_rows(args, first, min64(kMaxRows, rows - first), pool);
+    if (rows <= kFewRows) return few_rows(args, rows, pool);
+    const int64_t fit = kSweptBytes / (args.w->steps * int64_t(sizeof(Quantized))) / kBlockRows * kBlockRows;
+    const int64_t swept = fit < kMinSweptRows ? kMinSweptRows : fit;
+    for (int64_t first = 0; first < rows; first += swept)
+        many_rows(args, first, min64(swept, rows - first), pool);
 }
 
 }  // namespace

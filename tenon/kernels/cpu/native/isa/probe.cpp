@@ -1,6 +1,5 @@
 #include "probe.h"
 
-#include "simd/dot.h"
 #include "simd/unpack.h"
 
 namespace tenon::TENON_ISA {
@@ -27,23 +26,24 @@ double f32_peak(int64_t iterations) {
     return double(iterations) * kChains * 16 * 2;
 }
 
-// Bytes, as the linear layer multiplies them on this instruction set.
+#if defined(__AVX512VNNI__)
+// In assembly: a roof must not depend on what a compiler keeps in registers or moves out of the loop.
 double int8_peak(int64_t iterations) {
-    DotU4 chain[kChains / 6][6];  // GCC 12 leaves longer arrays in memory
-    I32x16 a = splat_i32(0x01010101), b = splat_i32(0x01010101);
-    for (int64_t n = 0; n < iterations; ++n) {
-        __asm__ volatile("" : : "r"(&a), "r"(&b) : "memory");  // products are not constants
-        const I32x16 codes = a, x = b;
-        unroll<kChains>([&](auto i) TENON_LAMBDA { chain[i.value / 6][i.value % 6].add(codes, x); });
-    }
-    I32x16 sum = splat_i32(0);
-    for (auto& six : chain)
-        for (const DotU4& dot : six) sum = sum + dot.sum();
-    int32_t sink[16];
-    store_i32(sink, sum);
-    __asm__ volatile("" : : "r"(sink) : "memory");
-    return double(iterations) * kChains * 64 * 2;
+    for (int64_t n = 0; n < iterations; ++n)
+        __asm__ volatile(
+            "vpdpbusd %%zmm0, %%zmm0, %%zmm1\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm2\n\t"
+            "vpdpbusd %%zmm0, %%zmm0, %%zmm3\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm4\n\t"
+            "vpdpbusd %%zmm0, %%zmm0, %%zmm5\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm6\n\t"
+            "vpdpbusd %%zmm0, %%zmm0, %%zmm7\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm8\n\t"
+            "vpdpbusd %%zmm0, %%zmm0, %%zmm9\n\tvpdpbusd %%zmm0, %%zmm0, %%zmm10"
+            :
+            :
+            : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10");
+    return double(iterations) * 10 * 128;
 }
+#else
+constexpr PeakLoop int8_peak = nullptr;
+#endif
 
 uint64_t read_all(const void* data, int64_t bytes) {
     const char* p = static_cast<const char*>(data);
