@@ -148,6 +148,8 @@ class Compiler:
         try:
             if self.vocabulary is None:
                 self.vocabulary = self._load()
+            if ticket.outputs is not None:
+                select.prepare(ticket.outputs)
             ticket.began = time.monotonic()
             if ticket.outputs is None:
                 return None, None

@@ -35,8 +35,12 @@ def support(outputs: StructuredOutputs) -> str | None:
     if importlib.util.find_spec("llguidance") is None:
         return "llguidance is not installed: pip install llguidance"
     if outputs.kind == "structural_tag" and "structures" not in _object(outputs):
-        return "of structural tags it knows those with structures and triggers only"
+        return "it reads structural tags with structures and triggers only"
     return None
+
+
+def load() -> None:
+    import llguidance  # noqa: F401
 
 
 def compile(outputs: StructuredOutputs, vocabulary: Vocabulary) -> LlgProgram:

@@ -43,6 +43,9 @@ class Backend(Protocol):
     def support(self, outputs: StructuredOutputs) -> str | None:
         """Why this backend cannot be asked for this; None if it can."""
 
+    def load(self) -> None:
+        """Import what compiling needs; it may take long."""
+
     def compile(self, outputs: StructuredOutputs, vocabulary: Vocabulary) -> Program:
         """Raises GrammarError for what cannot be compiled, with the reason."""
 

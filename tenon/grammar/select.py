@@ -8,23 +8,33 @@ from tenon.core.structured import StructuredOutputs
 from tenon.grammar.matcher import Backend, GrammarError, Program
 from tenon.grammar.vocabulary import Vocabulary
 
-# In order of preference. llguidance refuses what it does not enforce.
-BACKENDS = ("llguidance",)
+# In order of preference. llguidance refuses what it does not enforce, and comes with tenon.
+BACKENDS = ("llguidance", "xgrammar")
 
 
-def load(name: str) -> Backend:
+def backend(name: str) -> Backend:
     return importlib.import_module(f"tenon.grammar.{name}")  # type: ignore[return-value]
 
 
-def compile(outputs: StructuredOutputs, vocabulary: Vocabulary) -> Program:
-    """Raises GrammarError with the reason of each backend."""
-    reasons: dict[str, str] = {}
+def prepare(outputs: StructuredOutputs) -> None:
+    """Import what compiling needs."""
     for name in BACKENDS:
-        backend = load(name)
-        if (reason := backend.support(outputs)) is None:
-            try:
-                return backend.compile(outputs, vocabulary)
-            except GrammarError as error:
-                reason = str(error)
-        reasons[name] = reason
-    raise GrammarError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+        if backend(name).support(outputs) is None:
+            backend(name).load()
+            return
+
+
+def compile(outputs: StructuredOutputs, vocabulary: Vocabulary) -> Program:
+    """Raises GrammarError: what those backends say that could be asked, or why none could."""
+    declined: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for name in BACKENDS:
+        one = backend(name)
+        if (reason := one.support(outputs)) is not None:
+            declined[name] = reason
+            continue
+        try:
+            return one.compile(outputs, vocabulary)
+        except GrammarError as error:
+            failed[name] = str(error)
+    raise GrammarError("; ".join(f"{name}: {reason}" for name, reason in (failed or declined).items()))
