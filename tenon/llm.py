@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from tenon.config import DEFAULT_MODEL, make_args
 from tenon.core.messages import Abort, AddRequest
 from tenon.core.outputs import PoolingRequestOutput, RequestOutput, ScoringRequestOutput
@@ -116,7 +118,9 @@ class LLM:
         single = bool(messages) and isinstance(messages[0], Mapping)
         conversations = cast("list[Sequence[Message]]", [messages] if single else messages)
         prompts: list[Prompt] = []
-        for conversation in conversations:
+        given = _params(sampling_params)
+        params = _one_each("sampling_params", given, len(conversations))
+        for index, conversation in enumerate(conversations):
             text = render(
                 conversation,
                 chat_template,
@@ -126,7 +130,36 @@ class LLM:
                 **(chat_template_kwargs or {}),
             )
             prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
-        return self.generate(prompts, sampling_params, use_tqdm)
+            if params[index].structured_outputs or params[index].thinking_token_budget is not None:
+                params[index] = self._held(params[index], text, chat_template)
+        return self.generate(prompts, params, use_tqdm)
+
+    def _held(self, params: SamplingParams, prompt: str, chat_template: str | None) -> SamplingParams:
+        """Parameters that hold an answer to a grammar or a budget, in the model's output format."""
+        from tenon.grammar.answer import in_format
+        from tenon.grammar.values import Inexpressible
+        from tenon.parse import detect, formats
+
+        tokenizer = self.get_tokenizer()
+        name = detect.detect(chat_template or "\n".join(tokenizer.chat_templates.values()))
+        special = {tokenizer.token_text(token): token for token in tokenizer.special_ids}
+        try:
+            outputs, thinking = in_format(
+                formats.load(name),
+                params.structured_outputs,
+                None,
+                encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+                special=special,
+                tail=prompt[-256:],
+            )
+        except Inexpressible as error:
+            raise InvalidRequest(
+                f"structured_outputs cannot be enforced in the output format {name}: {error}",
+                "structured_outputs",
+            ) from None
+        return msgspec.structs.replace(
+            params, structured_outputs=outputs, thinking=params.thinking or thinking
+        )
 
     def encode(
         self,

@@ -209,3 +209,26 @@ def test_structured_outputs(llm):
     with pytest.raises(InvalidRequest, match="chat"):
         llm.generate("one", budget, use_tqdm=False)
     assert llm.generate("one", GREEDY, use_tqdm=False)[0].finished
+
+
+THINKING = (
+    "{% for m in messages %}{{ m.content }}{% endfor %}"
+    "{% if false %}<tool_call></tool_call> arguments <think></think>{% endif %}<think>"
+)
+
+
+def test_chat_knows_how_the_model_thinks(llm):
+    """Nothing is held to the grammar before the thinking is closed, here by its budget."""
+    own = SamplingParams(
+        structured_outputs=StructuredOutputs(choice=["red", "blue"]), thinking_token_budget=4, max_tokens=60
+    )
+    conversation = [{"role": "user", "content": "hi"}]
+    for output in llm.chat([conversation] * 3, own, False, chat_template=THINKING):
+        thought, closed, answer = output.outputs[0].text.partition("</think>")
+        assert closed
+        assert thought
+        assert answer.strip() in ("red", "blue")
+    plain = llm.chat(conversation, SamplingParams(structured_outputs=own.structured_outputs), False)
+    assert plain[0].outputs[0].text in ("red", "blue")
+    with pytest.raises(InvalidRequest, match="thinking"):
+        llm.chat(conversation, SamplingParams(thinking_token_budget=4), False)

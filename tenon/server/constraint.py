@@ -12,9 +12,9 @@ import msgspec
 
 from tenon.core.structured import StructuredOutputs, check_schema
 from tenon.errors import InvalidRequest
-from tenon.grammar.calls import Tool, Wanted, answer_grammar, call_grammar
+from tenon.grammar.answer import in_format
+from tenon.grammar.calls import Tool, Wanted
 from tenon.grammar.values import Inexpressible
-from tenon.parse.thinking import switched_off, thinking_of
 from tenon.server.dialect import Dialect
 from tenon.server.engine import Tokenizer
 from tenon.server.errors import ApiError, bad_request
@@ -41,12 +41,19 @@ def constrain(
     table = dialect.table
     outputs = text_constraint(turn.response_format, turn.structured_outputs)
     made_of = "structured_outputs" if turn.response_format is None else "response_format"
+    calls = _wanted(turn, dialect, tools, outputs)
+    if calls is not None:
+        made_of = "tools"
     try:
-        if (wanted := _wanted(turn, dialect, tools, outputs)) is not None:
-            made_of = "tools"
-            outputs = StructuredOutputs(grammar=call_grammar(table, wanted, dialect.special))
-        elif outputs is not None and table.channels is not None:
-            outputs = StructuredOutputs(grammar=answer_grammar(table.channels, outputs, dialect.special))
+        outputs, thinking = in_format(
+            table,
+            outputs,
+            calls,
+            encode=lambda text: tokenizer.encode(text, False),
+            special=dialect.special,
+            tail=tail,
+            prefill=prefill,
+        )
     except Inexpressible as error:
         raise ApiError(
             400,
@@ -54,7 +61,6 @@ def constrain(
             param=made_of,
             code="not_supported",
         ) from None
-    thinking = thinking_of(table, lambda text: tokenizer.encode(text, False), tail, prefill)
     if thinking is None and turn.thinking_budget is not None:
         raise ApiError(
             400,
@@ -62,12 +68,6 @@ def constrain(
             param="thinking_budget",
             code="not_supported",
         )
-    if thinking is not None and outputs is not None:
-        if table.channels is not None:  # the grammar says what follows
-            thinking.in_grammar = True
-            thinking.closing = [tokenizer.encode(closer, False) for _, closer in thinking.pairs]
-        elif switched_off(table, tail):
-            thinking.may_open = False
     params = {
         "structured_outputs": outputs,
         "thinking": thinking,
