@@ -13,6 +13,7 @@ from pathlib import Path
 from tenon.config import DEFAULT_MODEL
 from tenon.core.files import ModelFiles
 from tenon.errors import ConfigError, ModelFileError, ModelNotFound
+from tenon.formats.packed import FILE_NAME
 from tenon.formats.shards import find_shards
 from tenon.pull import CATALOG, Progress, pull
 
@@ -94,6 +95,8 @@ def _parts(path: Path) -> tuple[Path, ...]:
 
 def _from_directory(path: Path, name: str | None = None, revision: str | None = None) -> ModelFiles:
     name = name or path.resolve().name
+    if (path / FILE_NAME).is_file():
+        return ModelFiles("packed", (path / FILE_NAME,), name, path, revision)
     if (path / "config.json").is_file() or (path / "tokenizer.json").is_file():
         return ModelFiles("hf", find_shards(path), name, path, revision)
     files = sorted(path.glob("*.gguf"))

@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": ("generate", "Run a model"),
     "run-batch": ("run_batch", "Run a model"),
     "pull": ("pull", "Run a model"),
+    "pack": ("pack", "Run a model"),
     "bench": ("bench", "Measure and explain"),
     "explain": ("explain", "Measure and explain"),
     "collect-env": ("environment", "Measure and explain"),

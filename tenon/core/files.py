@@ -8,10 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where a model's files are. `kind` is "gguf" (a file, or the parts of one) or "hf" (a directory).
+    """Where a model's files are. `kind` is "gguf" (a file, or the parts of one), "hf" (a directory) or
+    "packed" (a directory made by `tenon pack`).
 
-    `paths` are the weight files in order: the GGUF parts, or the safetensors shards (none when an HF
-    directory holds only a tokenizer). Nothing is opened here.
+    `paths` are the weight files in order: the GGUF parts, the safetensors shards (none when an HF directory
+    holds only a tokenizer), or the packed file. Nothing is opened here.
     """
 
     kind: str

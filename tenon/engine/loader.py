@@ -156,13 +156,24 @@ def _activations(spec: ModelSpec) -> str:
     return f"int8 where weights are quantised in groups, else {spec.dtype}" if spec.int8 else spec.dtype
 
 
+def _mapped_bytes(config: EngineConfig) -> int:
+    """Weights that were packed ahead: page cache, which counts as free."""
+    if config.load_format == "oracle":
+        return 0
+    from tenon.resolve import resolve
+
+    files = resolve(config.model, config.revision)
+    return sum(path.stat().st_size for path in files.paths) if files.kind == "packed" else 0
+
+
 def _size_cache(model: AnyModel, config: EngineConfig) -> tuple[int, int]:
     """(number of blocks, max_model_len)."""
     spec = model.spec
     if spec.whole_sequences:
         return 0, config.max_model_len or spec.max_position
     if config.kv_cache_memory is None:
-        budget, source = kv_budget(), "from free memory, as no --kv-cache-memory is given"
+        budget = kv_budget(reserved=_mapped_bytes(config))
+        source = "from free memory, as no --kv-cache-memory is given"
     else:
         budget, source = asked_budget(config.kv_cache_memory), "as kv_cache_memory allows"
     bytes_per_block = model.kv_bytes_per_block(config.block_size)

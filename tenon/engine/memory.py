@@ -26,9 +26,9 @@ def total_bytes(root: Path = Path("/")) -> int:
     return min([_meminfo(root, "MemTotal"), *(limit for limit, _ in _cgroups(root))])
 
 
-def kv_budget(root: Path = Path("/")) -> int:
-    """Bytes for the KV cache, chosen from free memory."""
-    free = available_bytes(root)
+def kv_budget(root: Path = Path("/"), reserved: int = 0) -> int:
+    """Bytes for the KV cache, chosen from free memory less what is `reserved` of it."""
+    free = max(0, available_bytes(root) - reserved)
     return free - max(MIN_HEADROOM, int(free * HEADROOM_SHARE))
 
 

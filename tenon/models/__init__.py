@@ -8,5 +8,6 @@ its GGUF files reorder rows.
 """
 
 from tenon.models._load import load_model
+from tenon.models._pack import pack_model
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "pack_model"]

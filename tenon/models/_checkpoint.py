@@ -10,8 +10,9 @@ import msgspec
 
 from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError
-from tenon.formats.gguf import open_gguf
+from tenon.formats.gguf import GGUFFile, GGUFParts, open_gguf
 from tenon.formats.mapped import TensorFile
+from tenon.formats.packed import PackedFile
 from tenon.formats.safetensors import open_safetensors
 from tenon.models._fields import Fields
 
@@ -36,11 +37,15 @@ class Checkpoint:
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
     """Raises ModelFileError when the files are malformed or incomplete. Reads headers only."""
-    return _open_gguf(files.paths) if files.kind == "gguf" else _open_hf(files)
+    if files.kind == "gguf":
+        return _from_gguf(open_gguf(files.paths))
+    if files.kind == "hf":
+        return _from_hf(files.directory, open_safetensors(files.directory, files.paths))
+    packed = PackedFile(files.paths[0])
+    return _from_gguf(packed) if packed.table.kind == "gguf" else _from_hf(files.directory, packed)
 
 
-def _open_gguf(paths: tuple[Path, ...]) -> Checkpoint:
-    file = open_gguf(paths)
+def _from_gguf(file: GGUFFile | GGUFParts | PackedFile) -> Checkpoint:
     everything = Fields(file.metadata, file.path)
     architecture = everything.text("general.architecture")
     fields = Fields(file.metadata, file.path, f"{architecture}.")
@@ -49,8 +54,7 @@ def _open_gguf(paths: tuple[Path, ...]) -> Checkpoint:
     return Checkpoint("gguf", file, architecture, architecture, fields, "gguf", _token_ids(everything, eos))
 
 
-def _open_hf(files: ModelFiles) -> Checkpoint:
-    directory = files.directory
+def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
     config = Fields(read_json(directory / "config.json"), directory / "config.json")
     architectures = config.get("architectures", [])
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
@@ -61,7 +65,7 @@ def _open_hf(files: ModelFiles) -> Checkpoint:
     quant = config.within("quantization_config")
     return Checkpoint(
         kind="hf",
-        file=open_safetensors(directory, files.paths),
+        file=file,
         architecture=architectures[0],
         model_type=config.text("model_type", ""),
         fields=config,

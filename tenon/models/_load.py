@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -13,9 +14,11 @@ from tenon import ops
 from tenon.config import LINEAR_ACTIVATIONS
 from tenon.core.files import ModelFiles
 from tenon.core.pooling import Pooler
-from tenon.core.spec import Model, PoolingModel
-from tenon.errors import ConfigError, UnsupportedModel
+from tenon.core.spec import Model, ModelSpec, PoolingModel
+from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
+from tenon.formats.packed import PackedFile
 from tenon.layers.linear import linear_scheme
+from tenon.layers.stored import StoredWeights
 from tenon.layers.weights import Progress, Weights
 from tenon.models._checkpoint import Checkpoint, open_checkpoint
 from tenon.models._pooling import longest_input, pooling_spec
@@ -48,38 +51,99 @@ def load_model(
     Raises ModelFileError, naming file and tensor or field, for files that are malformed or do not fit
     together; UnsupportedModel for what tenon does not do; ConfigError for wrong arguments.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    dtype = DTYPES[dtype]
     checkpoint = open_checkpoint(files)
-    family = _family(checkpoint)
-    config = family.read_config(checkpoint)
-    spec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    dtype = _dtype(dtype, checkpoint)
+    family, config = read_family(checkpoint)
+    spec = read_spec(checkpoint, family, config, dtype, convert, pooler)
     spec = replace(spec, int8=_use_int8(activations, dtype))
-    pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
-    if pooling is not None:
-        pooling = msgspec.structs.replace(pooling, num_token_types=getattr(config, "num_types", 1))
-        longest = longest_input(checkpoint, spec.max_position)
-        spec = replace(spec, pooling=pooling, max_position=longest)
     num_positions = max_model_len or spec.max_position
     if num_positions > spec.max_position:
         raise ConfigError(
             f"max_model_len {max_model_len} is more than the {spec.max_position} positions of {files.name}"
         )
-    weights = Weights(
-        checkpoint.file,
-        linear_scheme(checkpoint.quant),
-        dtype,
-        int8=spec.int8,
-        names=family.WEIGHTS if checkpoint.kind == "gguf" else None,
-        row_order=_row_order(family, config) if checkpoint.kind == "gguf" else None,
-        quantization=quantization,
-        progress=progress,
-    )
+    weights = open_weights(checkpoint, family, config, dtype, quantization, int8=spec.int8, progress=progress)
     weights.ignore(family.IGNORED)
     model: Model | PoolingModel = family.MODEL(config, spec, weights, num_positions)
     weights.check_all_used()
     return model
+
+
+def _dtype(asked: str, checkpoint: Checkpoint) -> str:
+    """The type of activations. Raises ConfigError for one that packed weights are not for."""
+    if asked not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {asked!r}")
+    if not isinstance(checkpoint.file, PackedFile):
+        return DTYPES[asked]
+    packed = checkpoint.file.table.dtype
+    if packed not in DTYPES.values():
+        raise ModelFileError(f"{checkpoint.file.path}: packed for dtype {packed!r}, which there is not")
+    if asked not in ("auto", packed):
+        raise ConfigError(f"{checkpoint.file.path} was packed for dtype {packed}: leave dtype out")
+    return packed
+
+
+def read_family(checkpoint: Checkpoint) -> tuple[ModuleType, Any]:
+    """The module of a checkpoint's family, and its configuration."""
+    family = _family(checkpoint)
+    return family, family.read_config(checkpoint)
+
+
+def read_spec(
+    checkpoint: Checkpoint,
+    family: ModuleType,
+    config: Any,
+    dtype: str,
+    convert: str = "auto",
+    pooler: Pooler = _AS_FILES_SAY,
+) -> ModelSpec:
+    """What the engine must know, but for what it multiplies with."""
+    spec: ModelSpec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
+    if pooling is None:
+        return spec
+    pooling = msgspec.structs.replace(pooling, num_token_types=getattr(config, "num_types", 1))
+    return replace(spec, pooling=pooling, max_position=longest_input(checkpoint, spec.max_position))
+
+
+def open_weights(
+    checkpoint: Checkpoint,
+    family: ModuleType,
+    config: Any,
+    dtype: str,
+    quantization: str | None,
+    *,
+    make: Callable[..., Weights] = Weights,
+    int8: bool = False,
+    progress: Progress | None = None,
+) -> Weights:
+    """The tensors of a checkpoint under the names of its family. `make` says what sort of Weights they are,
+    unless they are packed."""
+    if isinstance(checkpoint.file, PackedFile):
+        _check_packed(checkpoint.file, quantization)
+        make, quantization = StoredWeights, None
+    gguf = checkpoint.kind == "gguf"
+    return make(
+        checkpoint.file,
+        linear_scheme(checkpoint.quant),
+        dtype,
+        int8=int8,
+        names=family.WEIGHTS if gguf else None,
+        row_order=_row_order(family, config) if gguf else None,
+        quantization=quantization,
+        progress=progress,
+    )
+
+
+def _check_packed(file: PackedFile, quantization: str | None) -> None:
+    table = file.table
+    if table.layout != ops.packed_layout():
+        raise UnsupportedModel(
+            f"{file.path}: packed in the layout {table.layout}, and this backend has {ops.packed_layout()}: "
+            "pack the model again"
+        )
+    if quantization not in (None, table.quantization):
+        packed = f"with quantization {table.quantization}" if table.quantization else "without quantization"
+        raise ConfigError(f"{file.path} was packed {packed}: leave quantization out, or pack it again")
 
 
 def _use_int8(activations: str, dtype: str) -> bool:

@@ -1,0 +1,89 @@
+"""Weights that were packed ahead: how they get into a file, and how a model takes them from there.
+
+Both are stand-ins for `Weights`, so models know nothing of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenon import ops
+from tenon.core.tensors import RawTensor
+from tenon.errors import ModelFileError
+from tenon.formats.packed import Packed, PackedFile, PackedWriter, Tensor
+from tenon.layers.packed import PackedShape
+from tenon.layers.weights import Weights
+
+
+def _key(weights: Weights, names: list[str]) -> str:
+    """The name of stacked matrices; those for float32 activations are other bytes."""
+    act = "" if weights.act == ops.act_dtype("bfloat16") else f" {weights.act}"
+    return " ".join(weights.file_name(f"{name}.weight") for name in names) + act
+
+
+class RecordedWeights(Weights):
+    """Writes what a model packs, and the tensors that it reads otherwise, and keeps nothing of them."""
+
+    def __init__(self, writer: PackedWriter, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._writer = writer
+        self.packed: dict[str, Packed] = {}
+        self.stored: dict[str, Tensor] = {}
+
+    def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
+        raw = super().raw(name, shape)
+        self.store(raw)
+        return raw
+
+    def store(self, raw: RawTensor) -> None:
+        """Keep a tensor as it is."""
+        if raw.name not in self.stored:
+            piece = self._writer.add(raw.data)
+            self.stored[raw.name] = Tensor(raw.dtype, raw.shape, piece.offset)
+
+    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
+        packed = super().pack(names, rows, columns)
+        piece = self._writer.add(ops.packed_bytes(packed))
+        parts = tuple((format, count) for format, count in packed.layout)
+        self.packed[_key(self, names)] = Packed(columns, parts, *piece)
+        return PackedShape(packed.shape)
+
+
+class StoredWeights(Weights):
+    """Weights in a `PackedFile`, used where they lie."""
+
+    file: PackedFile
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._used: set[str] = set()
+
+    def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
+        file_name = self.file_name(name)
+        if file_name in self.file.tensors and not self.file.is_stored(file_name):
+            raise ModelFileError(
+                f"{self.file.path}: tensor {file_name!r} is there only packed; pack the model again"
+            )
+        return super().raw(name, shape)
+
+    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
+        key = _key(self, names)
+        packed, data = self.file.packed(key)
+        if (sum(count for _, count in packed.parts), packed.columns) != (sum(rows), columns):
+            raise ModelFileError(
+                f"{self.file.path}: packed weights {key!r} have {packed.parts} rows of {packed.columns} "
+                f"columns; the model's configuration says {sum(rows)} of {columns}"
+            )
+        try:
+            adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, int8=self.int8)
+        except ValueError as error:
+            raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
+        self.mark_taken(names)
+        self._used.add(key)
+        return adopted
+
+    def check_all_used(self) -> None:
+        """Raises ModelFileError also for packed weights that nobody asked for."""
+        super().check_all_used()
+        if extra := sorted(self.file.table.packed.keys() - self._used):
+            raise ModelFileError(f"{self.file.path}: unexpected packed weights: {extra[0]!r}")
