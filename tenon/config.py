@@ -21,7 +21,7 @@ from tenon.core.sampling import MAX_LOGPROBS, MAX_SEED
 from tenon.errors import ConfigError
 
 DTYPES = ("auto", "bfloat16", "float32")
-LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8")
+LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8", "int16")
 QUANTIZATIONS = ("int8", "int4")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
@@ -116,8 +116,8 @@ class EngineArgs:
     )
     activations: str = _arg(
         "auto",
-        "What meets weights quantised in groups (Q4, Q5, Q6, Q8): bfloat16, int8 (in groups of 32), or "
-        "auto (int8, but bfloat16 on machines with AMX)",
+        "What meets weights quantised in groups (Q4, Q5, Q6, Q8): bfloat16, int16 or int8 (in groups of 32; "
+        "int8 is faster and less accurate), or auto (int16, but bfloat16 on machines with AMX)",
         LINEAR_ACTIVATIONS,
     )
     quantization: str | None = _arg(

@@ -39,7 +39,10 @@ class Roofs:
 
     def peak_of(self, op: str) -> float:
         """The peak that an op of a profile is judged against: its name says when it multiplies bytes."""
-        return self.int8 if "int8" in op.split() else self.peak
+        words = op.split()
+        if "int16" in words:
+            return self.int8 / 2  # two bytes each
+        return self.int8 if "int8" in words else self.peak
 
     def figures(self) -> dict[str, float]:
         return {
@@ -67,13 +70,15 @@ class Weights:
 
     `read_per_step`: bytes of all weights that a decode step reads, the output head included; an embedding
     table that is no head does not count, since a step reads only a few of its rows. `matrix_parameters`: of
-    the layers, without the head, which a prefill applies to the last token alone; `int8_parameters`: those of
-    them that meet activations in int8.
+    the layers, without the head, which a prefill applies to the last token alone; `byte_products`: products
+    of bytes that a token takes in them, one a parameter with int8 activations and two with int16;
+    `float_parameters`: those that meet activations in floating point.
     """
 
     read_per_step: int
     matrix_parameters: int
-    int8_parameters: int
+    byte_products: int
+    float_parameters: int
     kv_bytes_per_token: float
     vocab_size: int
 
@@ -88,15 +93,16 @@ class Weights:
         return cls(
             read_per_step=sum(weight.nbytes for weight in read),
             matrix_parameters=sum(math.prod(weight.shape) for weight in layers),
-            int8_parameters=sum(math.prod(weight.shape) for weight in layers if weight.int8),
+            byte_products=sum(math.prod(weight.shape) * weight.act_bits // 8 for weight in layers),
+            float_parameters=sum(math.prod(weight.shape) for weight in layers if not weight.act_bits),
             kv_bytes_per_token=model.kv_bytes_per_block(block_size) / block_size,
             vocab_size=spec.vocab_size,
         )
 
     def prefill_seconds(self, tokens: int, roofs: Roofs) -> float:
         """What the layers' products take at the peaks."""
-        in_int8 = self.int8_parameters / roofs.int8 if self.int8_parameters else 0.0
-        return 2 * tokens * ((self.matrix_parameters - self.int8_parameters) / roofs.peak + in_int8)
+        in_bytes = self.byte_products / roofs.int8 if self.byte_products else 0.0
+        return 2 * tokens * (self.float_parameters / roofs.peak + in_bytes)
 
 
 def _linears(thing: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:

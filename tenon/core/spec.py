@@ -29,7 +29,9 @@ class ModelSpec:
     kv_groups: tuple[KVGroup, ...]  # none: an encoder, whose attention looks both ways
     eos_token_ids: tuple[int, ...]
     dtype: str  # "bfloat16" or "float32": activations and KV
-    int8: bool = False  # linear layers over group-quantised weights quantise their input to int8
+    act_bits: int = (
+        0  # 8, 16: linear layers over group-quantised weights quantise their input to such integers
+    )
     pooling: PoolingSpec | None = None  # of a `PoolingModel`
 
     @property

@@ -153,7 +153,9 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
 
 def _activations(spec: ModelSpec) -> str:
     """What linear layers multiply with, in words."""
-    return f"int8 where weights are quantised in groups, else {spec.dtype}" if spec.int8 else spec.dtype
+    if not spec.act_bits:
+        return spec.dtype
+    return f"int{spec.act_bits} where weights are quantised in groups, else {spec.dtype}"
 
 
 def _mapped_bytes(config: EngineConfig) -> int:

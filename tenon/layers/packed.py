@@ -28,7 +28,7 @@ class PackedShape:
     """What is known of packed weights that are not here."""
 
     nbytes = 0
-    int8 = False
+    act_bits = 0
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape

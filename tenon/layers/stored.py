@@ -75,7 +75,7 @@ class StoredWeights(Weights):
                 f"columns; the model's configuration says {sum(rows)} of {columns}"
             )
         try:
-            adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, int8=self.int8)
+            adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, act_bits=self.act_bits)
         except ValueError as error:
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
         self.mark_taken(names)

@@ -49,7 +49,8 @@ class LinearWeights(Protocol):
 class Weights:
     """The tensors under one prefix of a checkpoint. `at` goes deeper; all views share one book-keeping.
 
-    `int8` says whether layers over group-quantised weights quantise their input (see `ops.pack_linear`).
+    `act_bits` says to what integers layers over group-quantised weights quantise their input (see
+    `ops.pack_linear`).
     `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the
     layer is written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in
     which the file's rows make up the weight (see `RawTensor`). `quantization` (int8, int4 or None) says what
@@ -62,7 +63,7 @@ class Weights:
         scheme: LinearScheme,
         dtype: str,
         *,
-        int8: bool = False,
+        act_bits: int = 0,
         names: Mapping[str, str] | None = None,
         row_order: Mapping[str, np.ndarray] | None = None,
         quantization: str | None = None,
@@ -72,7 +73,7 @@ class Weights:
         self.scheme = scheme
         self.quantization = quantization
         self.act = ops.act_dtype(dtype)
-        self.int8 = int8
+        self.act_bits = act_bits
         self._names = names
         self._row_order = row_order or {}
         self._book = _Book(file.tensors, progress)
@@ -88,7 +89,7 @@ class Weights:
         """The same tensors, for layers that compute in float32 whatever the model's type is."""
         other = self._copy()
         other.act = ops.act_dtype("float32")
-        other.int8 = False
+        other.act_bits = 0
         return other
 
     def _copy(self) -> Weights:
@@ -142,7 +143,7 @@ class Weights:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
         raws = [self._read(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
         quantize = self._quantized(names, raws)
-        packed = ops.pack_linear(raws, self.act, int8=self.int8, quantize=quantize)
+        packed = ops.pack_linear(raws, self.act, act_bits=self.act_bits, quantize=quantize)
         for raw in raws:
             self._book.done(raw.name)
         return packed

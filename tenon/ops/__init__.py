@@ -16,7 +16,7 @@ from tenon.ops.linear import (
     pack_linear,
     packed_bytes,
     packed_layout,
-    prefers_int8,
+    prefers_integers,
 )
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
@@ -53,7 +53,7 @@ __all__ = [
     "pack_linear",
     "packed_bytes",
     "packed_layout",
-    "prefers_int8",
+    "prefers_integers",
     "rms_norm",
     "rope_kv_write",
     "rotate",

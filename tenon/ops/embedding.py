@@ -21,8 +21,8 @@ from tenon.ops.select import op
 def embedding(ids_T: np.ndarray, table: PackedLinear) -> np.ndarray:
     """x_TD float32: row ids[t] of the table [V, D]; ids int32. An id outside [0, V) gives a row of zeros.
 
-    The values are those that `linear` multiplies with: in tables for bfloat16 activations (int8 or not),
-    weights rounded to bfloat16.
+    The values are those that `linear` multiplies with: in tables for bfloat16 activations, weights
+    rounded to bfloat16.
     """
     assert isinstance(table, DenseLinear)
     known_T1 = ((ids_T >= 0) & (ids_T < table.shape[0]))[:, None]

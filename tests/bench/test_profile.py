@@ -64,7 +64,9 @@ def test_what_is_not_recorded_cannot_be_profiled():
         latency.measure(config(load_format="oracle"), Shape(40, 8, 2), 1, profiled=True)
 
 
-@pytest.mark.parametrize(("activations", "linear"), [("bfloat16", "linear"), ("int8", "linear int8")])
+@pytest.mark.parametrize(
+    ("activations", "linear"), [("bfloat16", "linear"), ("int8", "linear int8"), ("int16", "linear int16")]
+)
 def test_an_engine_is_profiled(activations, linear, smollm2_gguf):
     small = config(model=str(smollm2_gguf), max_model_len=64, activations=activations)
     result = latency.measure(small, Shape(20, 4, 2), 1, profiled=True)

@@ -16,7 +16,7 @@ class Packed:
     def __init__(self, *shape):
         self.shape = shape
         self.nbytes = 2 * shape[0] * shape[1]
-        self.int8 = shape[0] == 30
+        self.act_bits = 16 if shape[0] == 30 else 0
 
 
 class Layer:
@@ -46,7 +46,8 @@ def test_a_step_reads_layers_and_one_table(tied, monkeypatch):
         monkeypatch.setattr(kind, "__module__", "tenon.models.x")
     weights = Weights.of(Model(tied), block_size=32)
     assert weights.matrix_parameters == 2 * 300
-    assert weights.int8_parameters == 2 * 300
+    assert weights.byte_products == 2 * 2 * 300
+    assert weights.float_parameters == 0
     assert weights.read_per_step == 2 * (1000 + 2 * 300)
     assert weights.kv_bytes_per_token >= 2 * 2 * 64 * 2
 
@@ -57,10 +58,11 @@ def test_the_better_of_two_probes_counts():
 
 def test_products_have_the_peak_of_their_unit():
     roofs = Roofs(1.0, 1.0, 10.0, 40.0)
-    assert [roofs.peak_of(op) for op in ("linear", "linear int8", "linear int8 (head)")] == [10.0, 40.0, 40.0]
-    assert Weights(0, 100, 80, 1.0, 10).prefill_seconds(5, roofs) == 2 * 5 * (20 / 10 + 80 / 40)
+    ops = ("linear", "linear int8", "linear int8 (head)", "linear int16")
+    assert [roofs.peak_of(op) for op in ops] == [10.0, 40.0, 40.0, 20.0]
+    assert Weights(0, 100, 80, 20, 1.0, 10).prefill_seconds(5, roofs) == 2 * 5 * (20 / 10 + 80 / 40)
     unprobed = Roofs(1.0, 1.0, 10.0, math.nan)
-    assert Weights(0, 100, 0, 1.0, 10).prefill_seconds(5, unprobed) == 2 * 5 * 100 / 10
+    assert Weights(0, 100, 0, 100, 1.0, 10).prefill_seconds(5, unprobed) == 2 * 5 * 100 / 10
 
 
 def test_the_reference_has_no_roofs():

@@ -25,7 +25,7 @@ NLL_TOLERANCE = 0.005  # relative
 SURE = 0.5  # nats by which the reference's choice leads: there tenon must make the same one
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "int8"])
+@pytest.fixture(scope="module", params=["bfloat16", "int8", "int16"])
 def loaded(request, smollm2_gguf):
     if importlib.util.find_spec("tenon.kernels.cpu._native") is None:
         pytest.skip("the native kernels are not built: the references of the ops would take half an hour")

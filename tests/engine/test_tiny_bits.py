@@ -36,6 +36,7 @@ MODES = {
     "float32": {"dtype": "float32"},
     "bfloat16": {"activations": "bfloat16"},
     "int8": {"activations": "int8"},
+    "int16": {"activations": "int16"},
 }
 
 
@@ -63,12 +64,13 @@ class Setting:
                 self.alone |= recorder.run([add])
 
     def load(self, num_blocks: int = 64, **args) -> Recorder:
+        mode = self.args.get("activations")
         block_bytes = 2 * 2 * 32 * 2 * 16 * self.element  # layers, K and V, tokens, heads, width
         args = {"max_num_seqs": 16, "max_model_len": 448, **args}
         config = EngineArgs(kv_cache_memory=num_blocks * block_bytes, **self.args, **args).resolve()
         recorder = Recorder(load_engine(config))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
-        assert recorder.engine.runner.model.spec.int8 == (self.args.get("activations") == "int8")
+        assert recorder.engine.runner.model.spec.act_bits == {"int8": 8, "int16": 16}.get(mode, 0)
         return recorder
 
 
@@ -80,7 +82,7 @@ def shared_seed() -> int:
 @pytest.fixture(scope="module", params=MODES)
 def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
     model, path = make(tiny("llama"), shared_seed), tmp_path_factory.mktemp("tiny")
-    if request.param == "int8":
+    if request.param in ("int8", "int16"):
         path /= "mixed.gguf"
         save_gguf(model, path, lambda name: next((TYPES[part] for part in TYPES if part in name), Type.Q8_0))
     else:

@@ -20,7 +20,7 @@ from tenon.ops.workspace import empty
 
 
 def pack_linear(
-    parts: list[RawTensor], act: np.dtype[Any], *, int8: bool = False, quantize: str | None = None
+    parts: list[RawTensor], act: np.dtype[Any], *, act_bits: int = 0, quantize: str | None = None
 ) -> PackedLinear:
     orders = [None if p.row_order is None else np.ascontiguousarray(p.row_order, np.int32) for p in parts]
     for part, order in zip(parts, orders, strict=True):
@@ -42,7 +42,7 @@ def pack_linear(
             for part, bytes_, order in zip(parts, data, orders, strict=True)
         ],
         np.dtype(act) == FLOAT32,
-        int8,
+        act_bits,
     )
 
 
@@ -61,15 +61,15 @@ def adopt_linear(
     data: np.ndarray,
     act: np.dtype[Any],
     *,
-    int8: bool = False,
+    act_bits: int = 0,
 ) -> PackedLinear:
     formats = {format for format, _ in layout}
     if ("f32" in formats) != (np.dtype(act) == FLOAT32):
         raise ValueError(f"{', '.join(sorted(formats))} are not for {act} activations")
-    return _native.adopt_linear(columns, layout, address(data), data.nbytes, int8, data)
+    return _native.adopt_linear(columns, layout, address(data), data.nbytes, act_bits, data)
 
 
-def prefers_int8() -> bool:
+def prefers_integers() -> bool:
     """With AMX, groups of 32 would leave its int8 unit less than its bf16 unit does."""
     return not str(_native.isa()).startswith("amx")
 

@@ -78,8 +78,8 @@ def defined_product(x_MK, w_NK):
     return acc
 
 
-def int8_weights(raw):
-    """Codes, scales and offsets as isa/linear_int8.cpp sees them, [N, S, halves or 32]."""
+def grouped_weights(raw):
+    """Codes, scales and offsets as isa/linear_int.cpp sees them, [N, S, halves or 32]."""
     groups = ggml.unpack(raw.dtype, raw.data, raw.shape)
     codes_NSk = groups.codes_NK.astype(np.int32).reshape(raw.shape[0], -1, 32)
     scale, offset = (x.reshape(*codes_NSk.shape[:2], -1) for x in (groups.scale_NG, groups.offset_NG))
@@ -88,13 +88,14 @@ def int8_weights(raw):
     return codes_NSk, scale, offset
 
 
-def defined_int8_product(x_MK, raw):
-    """The definition in isa/linear_int8.cpp, in numpy."""
-    codes_NSk, scale, offset = int8_weights(raw)
+def defined_integer_product(x_MK, raw, act_bits):
+    """The definition in isa/linear_int.cpp, in numpy."""
+    codes_NSk, scale, offset = grouped_weights(raw)
+    limit = np.float32(127 if act_bits == 8 else 255 * 127)
     x_MSk = x_MK.astype(np.float32).reshape(len(x_MK), -1, 32)
     top_MS1 = np.abs(x_MSk).max(axis=2, keepdims=True)
-    q_MSk = np.rint(x_MSk * (np.float32(127) / top_MS1)).astype(np.int32)
-    x_scale_MS = (top_MS1 / np.float32(127))[:, :, 0]
+    q_MSk = np.rint(x_MSk * (limit / top_MS1)).astype(np.int32)
+    x_scale_MS = (top_MS1 / limit)[:, :, 0]
     acc = np.zeros((len(x_MK), len(codes_NSk)), np.float32)
     halves = scale.shape[2]
     for s in range(x_MSk.shape[1]):
@@ -171,35 +172,39 @@ def test_products_have_the_defined_bits(act, columns, rng):
     np.testing.assert_array_equal(bits(got), bits(defined_product(x, weights)))
 
 
+@pytest.mark.parametrize("act_bits", [8, 16])
 @pytest.mark.parametrize("dtype", QUANTIZED)
-def test_int8_products_have_the_defined_bits(dtype, rng):
+def test_products_of_integers_have_the_defined_bits(dtype, act_bits, rng):
     raw = raw_tensor(dtype, 37, 512, rng)
     x = (rng.normal(size=(9, 512)) * 10.0 ** rng.integers(-8, 8, (9, 1))).astype(BFLOAT16)
-    got = linear(x, pack_linear([raw], BFLOAT16, int8=True))
-    np.testing.assert_array_equal(bits(got), bits(defined_int8_product(x, raw)))
+    got = linear(x, pack_linear([raw], BFLOAT16, act_bits=act_bits))
+    np.testing.assert_array_equal(bits(got), bits(defined_integer_product(x, raw, act_bits)))
 
 
+@pytest.mark.parametrize("act_bits", [8, 16])
 @pytest.mark.parametrize("dtype", QUANTIZED)
-def test_extremes_in_int8_are_exact(dtype, rng):
-    """The largest codes of both signs, where sums in 16 bits would overflow."""
+def test_extremes_in_integers_are_exact(dtype, act_bits, rng):
+    """The largest codes of both signs, and bytes of both planes, where sums in 16 bits would overflow."""
     for fill in (0, 255):
         raw = raw_tensor(dtype, 16, 256, rng)
         keep = {i for start in (*HALVES.get(dtype, [0, 2]), 192, 208) for i in (start, start + 1)}
         rows = raw.data.reshape(-1, ggml.BLOCKS[dtype].num_bytes)
         rows[:, [i for i in range(rows.shape[1]) if i not in keep]] = fill
-        x = rng.choice(np.array([-127, 127]), (20, 256)).astype(BFLOAT16)
-        expected = defined_int8_product(x, raw)
-        w = pack_linear([raw], BFLOAT16, int8=True)
+        x = rng.choice(np.array([-127, 127, 63.5, -63.5]), (20, 256)).astype(BFLOAT16)
+        expected = defined_integer_product(x, raw, act_bits)
+        w = pack_linear([raw], BFLOAT16, act_bits=act_bits)
         for name in _native.available_isas():
             with cpu.variant(name):
                 np.testing.assert_array_equal(bits(linear(x, w)), bits(expected), name)
                 np.testing.assert_array_equal(bits(linear(x[:1], w)), bits(expected[:1]), name)
 
 
+@pytest.mark.parametrize("act_bits", [8, 16])
 @pytest.mark.parametrize("rows", [3, 40])
-def test_what_int8_cannot_hold_stays_in_its_row(rows, rng):
+def test_what_integers_cannot_hold_stays_in_its_row(rows, act_bits, rng):
     """Zeros, tiny numbers, denormals; inf and NaN make their own row NaN."""
-    w = pack_linear([raw_tensor("q4_1", 33, 96, rng), raw_tensor("q8_0", 5, 96, rng)], BFLOAT16, int8=True)
+    parts = [raw_tensor("q4_1", 33, 96, rng), raw_tensor("q8_0", 5, 96, rng)]
+    w = pack_linear(parts, BFLOAT16, act_bits=act_bits)
     clean = rng.normal(size=(rows, 96)).astype(BFLOAT16)
     for value, wanted in ((0.0, 0.0), (1e-39, 0.0), (2.0**-101, 0.0), (np.inf, np.nan), (np.nan, np.nan)):
         x = clean.copy()
@@ -214,29 +219,35 @@ def test_what_int8_cannot_hold_stays_in_its_row(rows, rng):
             np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(expected, 1, 0), name)
 
 
-def test_int8_is_for_bfloat16(rng):
-    with pytest.raises(ValueError, match="int8"):
-        pack_linear([raw_tensor("q8_0", 4, 32, rng)], FLOAT32, int8=True)
+def test_integers_are_for_bfloat16(rng):
+    with pytest.raises(ValueError, match="integers"):
+        pack_linear([raw_tensor("q8_0", 4, 32, rng)], FLOAT32, act_bits=8)
 
 
-def test_int8_is_for_grouped_weights(rng):
+def test_integers_have_8_or_16_bits(rng):
+    with pytest.raises(ValueError, match="8 or 16"):
+        pack_linear([raw_tensor("q8_0", 4, 32, rng)], BFLOAT16, act_bits=4)
+
+
+def test_integers_are_for_grouped_weights(rng):
     """Others multiply with bfloat16, in the same layer too."""
     floats, grouped = raw_tensor("f16", 20, 256, rng), raw_tensor("q5_k", 20, 256, rng)
     x = rng.normal(size=(6, 256)).astype(BFLOAT16)
-    w = pack_linear([floats, grouped], BFLOAT16, int8=True)
-    assert w.int8
-    assert not pack_linear([floats], BFLOAT16, int8=True).int8
+    w = pack_linear([floats, grouped], BFLOAT16, act_bits=16)
+    assert w.act_bits == 16
+    assert not pack_linear([floats], BFLOAT16, act_bits=16).act_bits
     np.testing.assert_array_equal(linear(x, w)[:, :20], linear(x, pack_linear([floats], BFLOAT16)))
-    np.testing.assert_array_equal(linear(x, w)[:, 20:], defined_int8_product(x, grouped))
+    np.testing.assert_array_equal(linear(x, w)[:, 20:], defined_integer_product(x, grouped, 16))
 
 
-@pytest.mark.parametrize("mode", ["bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("mode", ["bfloat16", "float32", "int8", "int16"])
 @pytest.mark.parametrize("dtype", [*FLOATS, *QUANTIZED])
 def test_bits_depend_on_nothing_but_the_row(dtype, mode, rng):
     """Every instruction set and every number of rows against one row alone."""
     columns = int(rng.integers(20, 700)) if dtype in FLOATS else 256 * int(rng.integers(1, 4))
     act = FLOAT32 if mode == "float32" else BFLOAT16
-    w = pack_linear([raw_tensor(dtype, int(rng.integers(1, 90)), columns, rng)], act, int8=mode == "int8")
+    act_bits = {"int8": 8, "int16": 16}.get(mode, 0)
+    w = pack_linear([raw_tensor(dtype, int(rng.integers(1, 90)), columns, rng)], act, act_bits=act_bits)
     x = rng.normal(size=(max(ROWS), columns)).astype(act)
     alone = np.concatenate([linear(x[i : i + 1], w) for i in range(len(x))])
     for name in _native.available_isas():
@@ -246,10 +257,11 @@ def test_bits_depend_on_nothing_but_the_row(dtype, mode, rng):
 
 
 @pytest.mark.skipif(_native.max_threads() < 2, reason="one core")
+@pytest.mark.parametrize("act_bits", [8, 16])
 @pytest.mark.parametrize("dtype", ["bf16", "q4_0"])
 @pytest.mark.parametrize("shape", [(16, 96), (40, 640), (300, 1216)])
-def test_bits_do_not_depend_on_threads(dtype, shape, rng):
-    w = pack_linear([raw_tensor(dtype, *shape, rng)], BFLOAT16, int8=True)
+def test_bits_do_not_depend_on_threads(dtype, shape, act_bits, rng):
+    w = pack_linear([raw_tensor(dtype, *shape, rng)], BFLOAT16, act_bits=act_bits)
     x = rng.normal(size=(600, shape[1])).astype(BFLOAT16)
     before = _native.num_threads()
     results = {}
@@ -266,25 +278,27 @@ def test_bits_do_not_depend_on_threads(dtype, shape, rng):
         assert all(np.array_equal(a, b) for a, b in zip(result, first, strict=True)), key
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_parts_of_different_types_lie_side_by_side(int8, rng):
+@pytest.mark.parametrize("act_bits", [0, 8, 16])
+def test_parts_of_different_types_lie_side_by_side(act_bits, rng):
     types = ["q4_1", "q6_k", "q8_0", "f16", "q4_0"]
     parts = [raw_tensor(t, n, 256, rng) for t, n in zip(types, (16, 5, 33, 1, 20), strict=True)]
-    w = pack_linear(parts, BFLOAT16, int8=int8)
+    w = pack_linear(parts, BFLOAT16, act_bits=act_bits)
     assert w.shape == (75, 256)
     assert w.formats == ["u4_dm16", "s8x16_d32", "s8_d16", "bf16", "s4_d16"]
     x = rng.normal(size=(6, 256)).astype(BFLOAT16)
-    expected = np.concatenate([linear(x, pack_linear([part], BFLOAT16, int8=int8)) for part in parts], axis=1)
+    expected = np.concatenate(
+        [linear(x, pack_linear([part], BFLOAT16, act_bits=act_bits)) for part in parts], axis=1
+    )
     for name in _native.available_isas():
         with cpu.variant(name):
             np.testing.assert_array_equal(bits(linear(x, w)), bits(expected))
             np.testing.assert_array_equal(bits(linear(x[:2], w)), bits(expected[:2]))
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("act_bits", [0, 8, 16])
 @pytest.mark.parametrize("rows", [1, 3, 9, 20])
-def test_bias_and_accumulation_come_after_the_sum_in_this_order(rows, int8, rng):
-    w = pack_linear([raw_tensor("q8_0", 21, 64, rng)], BFLOAT16, int8=int8)
+def test_bias_and_accumulation_come_after_the_sum_in_this_order(rows, act_bits, rng):
+    w = pack_linear([raw_tensor("q8_0", 21, 64, rng)], BFLOAT16, act_bits=act_bits)
     x = rng.normal(size=(rows, 64)).astype(BFLOAT16)
     bias = rng.normal(size=21).astype(np.float32)
     residual = rng.normal(size=(rows, 40)).astype(np.float32)

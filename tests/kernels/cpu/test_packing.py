@@ -92,15 +92,17 @@ def test_pages_of_a_mapped_file_are_released_once_read(columns, tmp_path, rng):
 
 
 @pytest.mark.parametrize("act", [BFLOAT16, FLOAT32])
-@pytest.mark.parametrize("int8", [False, True])
-def test_packed_bytes_are_adopted_and_kept_alive(act, int8, rng):
-    if int8 and act == FLOAT32:
+@pytest.mark.parametrize("act_bits", [0, 8, 16])
+def test_packed_bytes_are_adopted_and_kept_alive(act, act_bits, rng):
+    if act_bits and act == FLOAT32:
         return
-    w = pack_linear([random_weight(rng, dtype, 21, 256) for dtype in ("q4_k", "bf16")], act, int8=int8)
+    w = pack_linear(
+        [random_weight(rng, dtype, 21, 256) for dtype in ("q4_k", "bf16")], act, act_bits=act_bits
+    )
     memory = np.zeros(w.nbytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
     memory[start : start + w.nbytes] = packed_bytes(w)
-    again = adopt_linear(256, w.layout, memory[start : start + w.nbytes], act, int8=int8)
+    again = adopt_linear(256, w.layout, memory[start : start + w.nbytes], act, act_bits=act_bits)
     del memory
     gc.collect()
     x = rng.standard_normal((5, 256)).astype(act)

@@ -20,7 +20,7 @@ namespace {
 // to or "")
 using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string>;
 
-std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, bool int8) {
+std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, int act_bits) {
     std::vector<RawPart> parts;
     for (const auto& [type, rows, columns, data, order, mapped, quantize] : tuples) {
         RawPart part{parse_source(type),
@@ -33,15 +33,15 @@ std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f3
         if (!quantize.empty()) part.quantize = parse_source(quantize);
         parts.push_back(part);
     }
-    return PackedLinear::pack(parts, f32, int8);
+    return PackedLinear::pack(parts, f32, act_bits);
 }
 
 std::unique_ptr<PackedLinear> adopt(int64_t columns,
                                     const std::vector<std::tuple<std::string, int64_t>>& layout,
-                                    uintptr_t bytes, int64_t size, bool int8, const nb::object&) {
+                                    uintptr_t bytes, int64_t size, int act_bits, const nb::object&) {
     std::vector<Layout> segments;
     for (const auto& [format, rows] : layout) segments.push_back({parse_format(format), rows});
-    return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size, int8);
+    return PackedLinear::adopt(columns, segments, pointer<const uint8_t>(bytes), size, act_bits);
 }
 
 std::vector<std::tuple<std::string, int64_t>> layout_of(const PackedLinear& w) {
@@ -63,8 +63,12 @@ void linear(uintptr_t x, int64_t x_stride, int64_t rows, int64_t columns, bool x
     LinearArgs args{pointer<const void>(x),     x_stride,          x_is_f32, accumulate, nullptr,
                     pointer<const float>(bias), pointer<float>(y), y_stride, count(rows)};
     if (args.w = &w.float_view(); args.w->num_segments) run_op("linear", linear_kernels().linear, args);
-    if (args.w = &w.int8_view(); args.w->num_segments)
-        run_op("linear int8", linear_int8_kernels().linear, args);
+    if (args.w = &w.int_view(); args.w->num_segments) {
+        if (w.act_bits() == 8)
+            run_op("linear int8", linear_int8_kernels().linear, args);
+        else
+            run_op("linear int16", linear_int16_kernels().linear, args);
+    }
 }
 
 }  // namespace
@@ -82,15 +86,16 @@ void bind_linear(nb::module_& m) {
                          return names;
                      })
         .def_prop_ro("layout", &layout_of, "(format, rows) of each segment")
-        .def_prop_ro("int8", [](const PackedLinear& w) { return w.int8_view().num_segments > 0; })
+        .def_prop_ro("act_bits",
+                     [](const PackedLinear& w) { return w.int_view().num_segments ? w.act_bits() : 0; })
         .def_prop_ro("address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(w.bytes()); })
         .def_prop_ro(
             "view_address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(&w.view()); },
             "of the PackedView that kernels read");
-    m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::arg("int8") = false,
+    m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::arg("act_bits") = 0,
           nb::call_guard<nb::gil_scoped_release>());
     m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"),
-          nb::arg("int8") = false, nb::arg("owner") = nb::none(), nb::keep_alive<0, 6>());
+          nb::arg("act_bits") = 0, nb::arg("owner") = nb::none(), nb::keep_alive<0, 6>());
     m.attr("LAYOUT_VERSION") = kLayoutVersion;
     m.def("linear", &linear, nb::arg("x"), nb::arg("x_stride"), nb::arg("rows"), nb::arg("columns"),
           nb::arg("x_is_f32"), nb::arg("w"), nb::arg("bias"), nb::arg("y"), nb::arg("y_stride"),

@@ -36,7 +36,7 @@ enum class Format : int32_t {
 };
 constexpr int kNumFormats = 9;
 
-// Quantised in groups along K: what activations in int8 can be multiplied with.
+// Quantised in groups along K: what activations in integers can be multiplied with.
 constexpr bool is_grouped(Format format) {
     return format != Format::f32 && format != Format::bf16;
 }
@@ -96,7 +96,8 @@ struct LinearKernels {
 };
 TENON_DECLARE_KERNELS(LinearKernels, linear_kernels)
 
-// The same with x, which is bf16, quantised to int8 (isa/linear_int8.cpp); every segment is_grouped.
+// The same with x, which is bf16, quantised to int8 or int16 (isa/linear_int.cpp); every segment is_grouped.
 TENON_DECLARE_KERNELS(LinearKernels, linear_int8_kernels)
+TENON_DECLARE_KERNELS(LinearKernels, linear_int16_kernels)
 
 }  // namespace tenon

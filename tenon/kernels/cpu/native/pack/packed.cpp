@@ -87,19 +87,22 @@ PackedLinear::~PackedLinear() {
     if (owned_) weight_arena().release(owned_);
 }
 
-void PackedLinear::place(const uint8_t* bytes, bool int8) {
+void PackedLinear::place(const uint8_t* bytes, int act_bits) {
+    if (act_bits != 0 && act_bits != 8 && act_bits != 16)
+        throw std::invalid_argument("activations have 8 or 16 bits, or 0 for none of integers");
+    act_bits_ = act_bits;
     bytes_ = bytes;
     for (Segment& segment : segments_) {
         segment.data = bytes;
         bytes += (segment.panels * segment.panel_bytes + 63) / 64 * 64;
-        (int8 && is_grouped(segment.format) ? int8_segments_ : float_segments_).push_back(segment);
+        (act_bits && is_grouped(segment.format) ? int_segments_ : float_segments_).push_back(segment);
     }
     float_view_ = view_of(float_segments_, view_);
-    int8_view_ = view_of(int8_segments_, view_);
+    int_view_ = view_of(int_segments_, view_);
 }
 
-std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& parts, bool f32, bool int8) {
-    if (f32 && int8) throw std::invalid_argument("int8 is for bf16 activations");
+std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& parts, bool f32, int act_bits) {
+    if (f32 && act_bits) throw std::invalid_argument("integers are for bf16 activations");
     std::vector<Layout> layout;
     for (const RawPart& part : parts) {
         if (part.columns != parts[0].columns)
@@ -110,7 +113,7 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
     }
     std::unique_ptr<PackedLinear> packed(new PackedLinear(parts.empty() ? 0 : parts[0].columns, layout));
     packed->owned_ = weight_arena().allocate(size_t(packed->view_.num_bytes));
-    packed->place(static_cast<const uint8_t*>(packed->owned_), int8);
+    packed->place(static_cast<const uint8_t*>(packed->owned_), act_bits);
     Pool::Session session(pool());
     for (size_t i = 0; i < parts.size(); ++i) {
         const Segment& segment = packed->segments_[i];
@@ -122,12 +125,12 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
 }
 
 std::unique_ptr<PackedLinear> PackedLinear::adopt(int64_t columns, const std::vector<Layout>& layout,
-                                                  const uint8_t* bytes, int64_t size, bool int8) {
+                                                  const uint8_t* bytes, int64_t size, int act_bits) {
     std::unique_ptr<PackedLinear> packed(new PackedLinear(columns, layout));
     if (size != packed->view_.num_bytes || reinterpret_cast<uintptr_t>(bytes) % 64)
         throw std::invalid_argument("packed weights of this layout take " +
                                     std::to_string(packed->view_.num_bytes) + " bytes, aligned to 64");
-    packed->place(bytes, int8);
+    packed->place(bytes, act_bits);
     return packed;
 }
 

@@ -26,32 +26,35 @@ Format parse_format(const std::string& name);  // throws std::invalid_argument
 class PackedLinear {
   public:
     // Packs the parts, one after the other along N, on all threads of the pool, for activations in bf16, or
-    // in float32 when `f32`; with `int8`, which excludes `f32`, is_grouped formats meet bf16 activations
-    // quantised to int8. Throws std::invalid_argument when the parts do not fit together.
-    static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32, bool int8);
+    // in float32 when `f32`; with `act_bits` 8 or 16, which excludes `f32`, is_grouped formats meet bf16
+    // activations quantised to integers of so many bits. Throws std::invalid_argument when the parts do not
+    // fit together.
+    static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32, int act_bits);
 
     // Bytes that were packed before, 64-byte aligned and kept alive by the caller. Throws
     // std::invalid_argument when their number is not what the layout takes.
     static std::unique_ptr<PackedLinear> adopt(int64_t columns, const std::vector<Layout>& layout,
-                                               const uint8_t* bytes, int64_t size, bool int8);
+                                               const uint8_t* bytes, int64_t size, int act_bits);
 
     ~PackedLinear();
     PackedLinear(const PackedLinear&) = delete;
 
-    // All of it, and what linear_kernels and linear_int8_kernels compute of it; each at the same address for
+    // All of it, and what linear_kernels and those of act_bits compute of it; each at the same address for
     // life.
     const PackedView& view() const { return view_; }
     const PackedView& float_view() const { return float_view_; }
-    const PackedView& int8_view() const { return int8_view_; }
+    const PackedView& int_view() const { return int_view_; }
+    int act_bits() const { return act_bits_; }
     const std::vector<Segment>& segments() const { return segments_; }
     const uint8_t* bytes() const { return bytes_; }
 
   private:
     PackedLinear(int64_t columns, const std::vector<Layout>& layout);
-    void place(const uint8_t* bytes, bool int8);
+    void place(const uint8_t* bytes, int act_bits);
 
-    std::vector<Segment> segments_, float_segments_, int8_segments_;
-    PackedView view_{}, float_view_{}, int8_view_{};
+    std::vector<Segment> segments_, float_segments_, int_segments_;
+    PackedView view_{}, float_view_{}, int_view_{};
+    int act_bits_ = 0;
     const uint8_t* bytes_ = nullptr;
     void* owned_ = nullptr;
 };

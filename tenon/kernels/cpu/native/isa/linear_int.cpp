@@ -1,8 +1,10 @@
-// y = x W^T with x quantised to int8, over weights that are quantised in groups (linear.h).
+// y = x W^T with x quantised to integers, over weights that are quantised in groups (linear.h).
 //
-// A row of x is quantised by itself, in steps of 32 along K: scale = max|x| / 127, q = x * (127 / max|x|) to
+// A row of x is quantised by itself, in steps of 32 along K: scale = max|x| / top, q = x * (top / max|x|) to
 // nearest even. Where max|x| is below 2^-100 the step counts as zero; where a value is not finite, scale is
-// NaN. With codes c of the weights, their scales d and offsets m, y is defined by, for each step in order,
+// NaN. int8 has one plane of bytes: q = p0, top = 127. int16 has two: q = 255 p0 + p1, top = 255 * 127, where
+// p0 is q / 255 to nearest, so that |p1| <= 127 as well. With codes c of the weights, their scales d and
+// offsets m, y is defined by, for each step in order,
 //
 //   y = fma(float(sum of c q), d * scale, fma(m, scale * float(sum of q), y))
 //
@@ -19,13 +21,16 @@
 namespace tenon::TENON_ISA {
 namespace {
 
-// Rows whose sums fit into registers beside one panel's codes: a panel is unpacked again for every so many
-// rows.
+// Rows whose sums, one for each of P planes, fit into registers beside one panel's codes: a panel is unpacked
+// again for every so many rows.
 #if defined(__AVX512F__)
+template <int P>
 constexpr int kBlockRows = 8;
 #elif defined(__AVX2__)
-constexpr int kBlockRows = 3;
+template <int P>
+constexpr int kBlockRows = P == 1 ? 3 : 2;
 #else
+template <int P>
 constexpr int kBlockRows = 1;
 #endif
 constexpr int64_t kFewRows = 8;             // every thread quantises them for itself
@@ -37,8 +42,9 @@ TENON_INLINE int64_t min64(int64_t a, int64_t b) {
 }
 
 // 32 values of a row of x, in the order in which a format's words have its codes.
+template <int P>
 struct Quantized {
-    int8_t q[32];
+    int8_t plane[P][32];
     float scale;
     float scaled_sum;     // scale * sum of q
     int32_t start;        // what cancels the shift of the codes: - shift * sum of q
@@ -47,19 +53,20 @@ struct Quantized {
 
 // Quantized rows [rows][steps] for formats of four bits (even k of each eight first) and of eight; null where
 // no segment needs them.
+template <int P>
 struct QuantizedRows {
-    Quantized* u4;
-    Quantized* s8;
+    Quantized<P>* u4;
+    Quantized<P>* s8;
 
     static int64_t bytes(const PackedView& w, int64_t rows) {
-        return (in_order(w, true) + in_order(w, false)) * rows * w.steps * int64_t(sizeof(Quantized));
+        return (in_order(w, true) + in_order(w, false)) * rows * w.steps * int64_t(sizeof(Quantized<P>));
     }
     QuantizedRows(const PackedView& w, int64_t rows, void* memory)
-        : u4(static_cast<Quantized*>(memory)), s8(u4 + in_order(w, true) * rows * w.steps) {
+        : u4(static_cast<Quantized<P>*>(memory)), s8(u4 + in_order(w, true) * rows * w.steps) {
         if (!in_order(w, true)) u4 = nullptr;
         if (!in_order(w, false)) s8 = nullptr;
     }
-    const Quantized* of(Format format) const { return has_u4(format) ? u4 : s8; }
+    const Quantized<P>* of(Format format) const { return has_u4(format) ? u4 : s8; }
 
   private:
     static int64_t in_order(const PackedView& w, bool four_bits) {
@@ -69,8 +76,23 @@ struct QuantizedRows {
     }
 };
 
+// 16 values of q as bytes of each plane, from byte `at` on.
+template <int P>
+TENON_INLINE void store_planes(int8_t (&plane)[P][32], int at, I32x16 q) {
+    if constexpr (P == 1) {
+        store_i8(plane[0] + at, q);
+    } else {
+        const I32x16 high = to_i32(to_f32(q) * splat(1.0f / 255.0f));
+        store_i8(plane[0] + at, high);
+        store_i8(plane[1] + at, q + high - shl<8>(high));
+    }
+}
+
 // Step `s` of a row of x; what lies past its end is zero.
-TENON_INLINE void quantize_step(const bf16* x, int64_t columns, int64_t s, Quantized* u4, Quantized* s8) {
+template <int P>
+TENON_INLINE void quantize_step(const bf16* x, int64_t columns, int64_t s, Quantized<P>* u4,
+                                Quantized<P>* s8) {
+    constexpr float limit = P == 1 ? 127.0f : 255.0f * 127.0f;
     const float infinity = __builtin_inff();
     F32x16 value[2];
     F32x16 largest = zero_f32();
@@ -83,20 +105,20 @@ TENON_INLINE void quantize_step(const bf16* x, int64_t columns, int64_t s, Quant
     }
     const float top = reduce_max(largest);
     const bool scaled = top >= 0x1p-100f && top < infinity;
-    const F32x16 inverse = splat(scaled ? 127.0f / top : 0.0f);
-    const float scale = scaled ? top / 127.0f : top < infinity ? 0.0f : __builtin_nanf("");
+    const F32x16 inverse = splat(scaled ? limit / top : 0.0f);
+    const float scale = scaled ? top / limit : top < infinity ? 0.0f : __builtin_nanf("");
     const I32x16 lower = to_i32(value[0] * inverse), upper = to_i32(value[1] * inverse);
     const float upper_sum = reduce_add(to_f32(upper)), sum = reduce_add(to_f32(lower)) + upper_sum;
     if (u4) {
-        store_i8(u4->q, even_first(lower));
-        store_i8(u4->q + 16, even_first(upper));
+        store_planes(u4->plane, 0, even_first(lower));
+        store_planes(u4->plane, 16, even_first(upper));
         u4->scale = scale;
         u4->scaled_sum = scale * sum;
         u4->start = -8 * int32_t(sum);
     }
     if (s8) {
-        store_i8(s8->q, lower);
-        store_i8(s8->q + 16, upper);
+        store_planes(s8->plane, 0, lower);
+        store_planes(s8->plane, 16, upper);
         s8->scale = scale;
         s8->scaled_sum = scale * sum;
         s8->start = -DotS8::kOffset * int32_t(sum);
@@ -105,8 +127,9 @@ TENON_INLINE void quantize_step(const bf16* x, int64_t columns, int64_t s, Quant
 }
 
 // Rows [begin, end) of those that start at row `first` of x.
+template <int P>
 void quantize_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t end,
-                   const QuantizedRows& out) {
+                   const QuantizedRows<P>& out) {
     const int64_t steps = args.w->steps;
     for (int64_t row = begin; row < end; ++row) {
         const bf16* x = static_cast<const bf16*>(args.x) + (first + row) * args.x_stride;
@@ -123,7 +146,7 @@ constexpr bool is_shifted(Format f) {
     return f == Format::s4_d16 || (!has_u4(f) && DotS8::kOffset != 0);
 }
 
-// One step of a panel as it is packed. Word j has the codes that meet bytes 4 j to 4 j + 3 of Quantized::q.
+// One step of a panel as it is packed. Word j has the codes that meet bytes 4 j to 4 j + 3 of a plane.
 template <Format F>
 struct PackedStep {
     static constexpr int64_t kBytes = step_bytes(F);
@@ -144,9 +167,19 @@ struct PackedStep {
     }
 };
 
+// Sum of c q over the planes of q.
+template <Format F, int P>
+TENON_INLINE I32x16 sum_of(const Dot<F> (&dot)[P]) {
+    const I32x16 first = dot[0].sum();
+    if constexpr (P == 1)
+        return first;
+    else
+        return shl<8>(first) - first + dot[1].sum();
+}
+
 // One step of M rows of x, `stride` steps apart, times a panel.
-template <Format F, int M>
-TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized* x, int64_t stride,
+template <Format F, int M, int P>
+TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized<P>* x, int64_t stride,
                                 F32x16 (&acc)[M]) {
     constexpr int halves = scales_per_step(F), words = 8 / halves;
     if constexpr (has_offset(F)) {
@@ -156,20 +189,21 @@ TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized* x, int6
         });
     }
     unroll<halves>([&](auto half) TENON_LAMBDA {
-        Dot<F> dot[M];
+        Dot<F> dot[M][P];
         unroll<words>([&](auto word) TENON_LAMBDA {
             constexpr int j = half.value * words + word.value;
             const I32x16 codes = w.word(j);
-            unroll<M>([&](auto m) TENON_LAMBDA {
+            unroll<M * P>([&](auto i) TENON_LAMBDA {
+                constexpr int m = i.value / P, p = i.value % P;
                 int32_t bytes;
-                __builtin_memcpy(&bytes, x[m.value * stride].q + 4 * j, 4);
-                dot[m.value].add(codes, splat_i32(bytes));
+                __builtin_memcpy(&bytes, x[m * stride].plane[p] + 4 * j, 4);
+                dot[m][p].add(codes, splat_i32(bytes));
             });
         });
         const F32x16 d = w.scale(half.value);
         unroll<M>([&](auto m) TENON_LAMBDA {
-            const Quantized& x_m = x[m.value * stride];
-            I32x16 sum = dot[m.value].sum();
+            const Quantized<P>& x_m = x[m.value * stride];
+            I32x16 sum = sum_of<F>(dot[m.value]);
             if constexpr (is_shifted(F)) {
                 if constexpr (halves == 1)
                     sum = sum + splat_i32(x_m.start);
@@ -184,8 +218,8 @@ TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized* x, int6
 }
 
 // M rows of x from `row` on times a panel.
-template <Format F, int M>
-void multiply(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x, int64_t row,
+template <Format F, int M, int P>
+void multiply(const Segment& segment, int64_t panel, int64_t steps, const Quantized<P>* x, int64_t row,
               const Output& out) {
     F32x16 acc[M];
     for (int m = 0; m < M; ++m) acc[m] = zero_f32();
@@ -193,45 +227,48 @@ void multiply(const Segment& segment, int64_t panel, int64_t steps, const Quanti
     for (int64_t s = 0; s < steps; ++s, data += step_bytes(F)) {
         for (int line = 0; line < step_bytes(F); line += 64)
             __builtin_prefetch(data + 4 * step_bytes(F) + line);
-        multiply_step<F, M>({data}, x + row * steps + s, steps, acc);
+        multiply_step<F, M, P>({data}, x + row * steps + s, steps, acc);
     }
     for (int m = 0; m < M; ++m) out.put(row + m, segment, panel, acc[m]);
 }
 
 // Rows up to `rows` times a panel: as many as possible in blocks of M, those that remain in smaller ones.
-template <Format F, int M = kBlockRows>
-TENON_INLINE void multiply_rows(const Segment& segment, int64_t panel, int64_t steps, const Quantized* x,
+template <Format F, int M, int P>
+TENON_INLINE void multiply_rows(const Segment& segment, int64_t panel, int64_t steps, const Quantized<P>* x,
                                 int64_t row, int64_t rows, const Output& out) {
     for (; rows - row >= M; row += M) multiply<F, M>(segment, panel, steps, x, row, out);
     if constexpr (M > 1) multiply_rows<F, (M > 4 ? M - 4 : M - 1)>(segment, panel, steps, x, row, rows, out);
 }
 
 // Rows [from, to) of quantised x times units [begin, end) of w.
-void sweep(const PackedView& w, const Units& units, int64_t begin, int64_t end, const QuantizedRows& x,
+template <int P>
+void sweep(const PackedView& w, const Units& units, int64_t begin, int64_t end, const QuantizedRows<P>& x,
            int64_t from, int64_t to, const Output& out) {
     units.visit(begin, end, [&](const Segment& segment, int64_t first, int64_t panels) {
         with_format(segment.format, [&](auto format) {
             constexpr Format F = format.value;
             if constexpr (is_grouped(F))
                 for (int64_t panel = first; panel < first + panels; ++panel)
-                    multiply_rows<F>(segment, panel, w.steps, x.of(F), from, to, out);
+                    multiply_rows<F, kBlockRows<P>>(segment, panel, w.steps, x.of(F), from, to, out);
         });
     });
 }
 
+template <int P>
 void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
     const PackedView& w = *args.w;
     const Units units(w, 1);
     pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
-        const QuantizedRows x(w, rows, pool.scratch(thread, size_t(QuantizedRows::bytes(w, rows))));
+        const QuantizedRows<P> x(w, rows, pool.scratch(thread, size_t(QuantizedRows<P>::bytes(w, rows))));
         quantize_rows(args, 0, 0, rows, x);
         sweep(w, units, begin, end, x, 0, rows, Output(args, 0));
     });
 }
 
+template <int P>
 void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) {
     const PackedView& w = *args.w;
-    const QuantizedRows x(w, rows, pool.shared_scratch(size_t(QuantizedRows::bytes(w, rows))));
+    const QuantizedRows<P> x(w, rows, pool.shared_scratch(size_t(QuantizedRows<P>::bytes(w, rows))));
     pool.parallel_for(rows,
                       [&](int64_t begin, int64_t end, int) { quantize_rows(args, first, begin, end, x); });
     const Units units(w, 1);
@@ -247,17 +284,20 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
     });
 }
 
+template <int P>
 void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t rows = args.rows.at(dims);
-    if (rows <= kFewRows) return few_rows(args, rows, pool);
-    const int64_t fit = kSweptBytes / (args.w->steps * int64_t(sizeof(Quantized))) / kBlockRows * kBlockRows;
+    if (rows <= kFewRows) return few_rows<P>(args, rows, pool);
+    constexpr int64_t block = kBlockRows<P>;
+    const int64_t fit = kSweptBytes / (args.w->steps * int64_t(sizeof(Quantized<P>))) / block * block;
     const int64_t swept = fit < kMinSweptRows ? kMinSweptRows : fit;
     for (int64_t first = 0; first < rows; first += swept)
-        many_rows(args, first, min64(swept, rows - first), pool);
+        many_rows<P>(args, first, min64(swept, rows - first), pool);
 }
 
 }  // namespace
 
-extern const LinearKernels linear_int8_kernels{linear};
+extern const LinearKernels linear_int8_kernels{linear<1>};
+extern const LinearKernels linear_int16_kernels{linear<2>};
 
 }  // namespace tenon::TENON_ISA
