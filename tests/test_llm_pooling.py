@@ -157,11 +157,18 @@ def test_modules_of_sentence_transformers_decide(config, pooling, bert):
     assert LLM(str(directory))._pooling_frontend.spec.normalize
 
 
-def test_modules_that_are_not_supported(bert):
+@pytest.mark.parametrize("kind", ["Dense", "LSTM"])
+def test_modules_that_are_not_supported(kind, bert):
     directory = bert[1]
-    modules(directory, "LSTM")
-    with pytest.raises(UnsupportedModel, match="LSTM"):
+    modules(directory, "Pooling", kind)
+    write(directory, "1_Pooling/config.json", {})
+    write(directory, f"2_{kind}/config.json", {"in_features": 64, "out_features": 32})
+    with pytest.raises(UnsupportedModel, match=f"module {kind} is not supported"):
         LLM(str(directory))
+
+
+def test_poolings_that_are_not_supported(bert):
+    directory = bert[1]
     modules(directory, "Pooling")
     write(directory, "1_Pooling/config.json", {"pooling_mode_max_tokens": True})
     with pytest.raises(UnsupportedModel, match="max"):

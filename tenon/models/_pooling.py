@@ -100,8 +100,6 @@ def _embedding(checkpoint: Checkpoint, width: int, pooling: str) -> PoolingSpec:
     for module in listed:
         if module.kind == "Pooling":
             pooling = _pooling_of(module_config(checkpoint, module))
-        elif module.kind == "Dense":
-            width = module_config(checkpoint, module).whole("out_features")
         elif module.kind != "Normalize":
             raise UnsupportedModel(f"{checkpoint.file.path}: the module {module.kind} is not supported")
     fields = checkpoint.fields
