@@ -53,7 +53,7 @@ class Call:
         self._streaming = False
         self._last_event: Any = None
         self._finished = False
-        self._leases: list[Lease] = []
+        self._leases: dict[str | None, Lease] = {}  # by the name that was asked for
         self._stopped: asyncio.Future[None] | None = None
 
     # --- in
@@ -88,9 +88,11 @@ class Call:
 
         None is the default model. Raises 404, 503 where it cannot be loaded now, EngineDead; and 400 for a
         model of the other kind: it must generate, with `vectors` give vectors; with None either will do.
+
+        Asked again, it is the same lease: another one might have to wait for this call to end.
         """
-        lease = await self.app.models.lease(name, background=self.background)
-        self._leases.append(lease)
+        if (lease := self._leases.get(name)) is None:
+            lease = self._leases[name] = await self.app.models.lease(name, background=self.background)
         pooling = lease.engine.pooling
         if pooling is not None and vectors is False:
             raise wrong_model(f"{lease.name} does not generate text; {pooling.purpose}")
@@ -108,7 +110,7 @@ class Call:
 
     def close(self) -> None:
         """The call has ended."""
-        for lease in self._leases:
+        for lease in self._leases.values():
             lease.close()
 
     # --- out
@@ -239,9 +241,8 @@ class Call:
         prompt = sum(len(g.prompt_token_ids) for g in self.generations)
         generated = sum(g.num_generated_tokens for g in self.generations)
         several = len(self.app.models.slots) > 1
-        models = (
-            f" model={','.join(lease.name for lease in self._leases)}" if self._leases and several else ""
-        )
+        names = ",".join(lease.name for lease in self._leases.values())
+        models = f" model={names}" if names and several else ""
         tokens = f" prompt_tokens={prompt} completion_tokens={generated}" if self.generations else ""
         milliseconds = 1000 * (time.monotonic() - self.arrival)
         line = f"{self._where()} {status}{models}{tokens} {milliseconds:.0f} ms {message}".rstrip()

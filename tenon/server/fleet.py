@@ -60,13 +60,12 @@ class Place:
 
     @property
     def stats(self) -> EngineStats:
-        """Gauges of the engine that is here, counters of all that were."""
-        now = self.engine.stats if self.engine is not None and self.engine.ready else EngineStats()
+        """Gauges of the engine that is here, counters of all that were; those of a dead one count too."""
+        now = self.engine.stats if self.engine is not None else EngineStats()
+        if self.engine is not None and not self.engine.ready:
+            now = _without_gauges(now)
         return EngineStats(
-            **{
-                name: getattr(now, name) + (0 if name in _GAUGES else getattr(self._gone, name))
-                for name in EngineStats.__struct_fields__
-            }
+            **{name: getattr(now, name) + getattr(self._gone, name) for name in EngineStats.__struct_fields__}
         )
 
     async def lease(self, name: str, *, background: bool = False) -> Lease:
@@ -77,9 +76,12 @@ class Place:
         self.max_model_len = engine.max_model_len
 
     def leave(self) -> None:
-        stats = self.stats
-        self._gone = msgspec.structs.replace(stats, **dict.fromkeys(_GAUGES, 0))
+        self._gone = _without_gauges(self.stats)
         self.engine = None
+
+
+def _without_gauges(stats: EngineStats) -> EngineStats:
+    return msgspec.structs.replace(stats, **dict.fromkeys(_GAUGES, 0))
 
 
 class Fleet:
@@ -108,9 +110,11 @@ class Fleet:
         self._make = make
         self._wait_seconds = wait_seconds
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._loads: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._stopped = False
 
     # --- what whoever runs the server uses; as an engine has it
 
@@ -147,14 +151,15 @@ class Fleet:
             self._end(ticket)
 
     async def stop(self) -> None:
-        """End every engine, also those that are being loaded."""
+        """End every engine, also those that are being loaded; those that are being stopped are waited for."""
+        self._stopped = True
         if self._watch is not None:
             self._watch.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tasks:
+        for task in self._loads:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._loads, *self._stops, return_exceptions=True)
         engines = [place.engine for place in self.places if place.engine is not None]
         await asyncio.gather(*(engine.stop() for engine in engines))
 
@@ -207,9 +212,14 @@ class Fleet:
 
     def _pump(self) -> None:
         """Begin what the policy says, and tell those whose wait is over."""
+        if self._stopped:
+            return
         for step in self.policy.steps(self.clock()):
             place = self._by_name[step.model]
-            self._run(self._load(place) if isinstance(step, Load) else self._unload(place, step))
+            if isinstance(step, Load):
+                self._run(self._load(place), self._loads)
+            else:
+                self._run(self._unload(place, step), self._stops)
         for ticket in self.policy.settled:
             if (waiter := self._waiters.get(ticket)) is not None and not waiter.done():
                 waiter.set_result(None)
@@ -220,10 +230,10 @@ class Fleet:
         if (at := self.policy.wake_at(self.clock())) is not None:
             self._timer = asyncio.get_running_loop().call_later(at - self.clock() + 0.001, self._pump)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _load(self, place: Place) -> None:
         began = self.clock()
@@ -280,7 +290,7 @@ class Fleet:
         log.error("the engine of %s has died; it is started again when it is asked for", place.name)
         place.leave()
         self.policy.failed(place.name, "its engine process has died", self.clock())
-        self._run(engine.stop())
+        self._run(engine.stop(), self._stops)
         self._pump()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -248,6 +249,33 @@ async def test_counters_outlive_engines(garage):
         assert 'tenon:prompt_tokens_total{model_name="a"} 4.0' in (await client.get("/metrics")).text
 
 
+async def test_counters_of_an_engine_that_died_count(garage):
+    async with served(garage, "a", "b") as (client, fleet):
+        assert (await ask(client, "b")).status_code == 200
+        engine = garage.last("b")
+        engine.stats = EngineStats(num_steps=10, num_requests_running=3)
+        engine.errored, engine.ready = True, False
+        texts = [(await client.get("/metrics")).text]
+        while fleet.places[1].engine is not None:
+            await asyncio.sleep(0.01)
+        texts.append((await client.get("/metrics")).text)
+        for text in texts:
+            assert 'tenon:engine_steps_total{model_name="b"} 10.0' in text
+            assert 'tenon:num_requests_running{model_name="b"} 0.0' in text
+
+
+async def test_a_call_asks_for_its_model_once(garage):
+    """A second lease would wait for a model that is to become idle, and it does when the call ends."""
+    body = {"input": "hi", "model": "a", "truncation": "auto", "max_output_tokens": 4}
+    async with served(garage, "a", "b") as (client, fleet):
+        asked, ask_policy = [], fleet.policy.ask
+        fleet.policy.ask = lambda name, *rest, **fields: (
+            asked.append(name) or ask_policy(name, *rest, **fields)
+        )
+        assert (await client.post("/v1/responses", json=body)).status_code == 200
+        assert asked == ["a"]
+
+
 async def test_the_log_names_the_model(garage, caplog):
     caplog.set_level("INFO", "tenon.server")
     async with served(garage, "a", "b", max_models=1) as (client, _):
@@ -266,6 +294,29 @@ async def test_stopping_ends_a_load(garage):
     with pytest.raises((httpx.HTTPError, asyncio.CancelledError)):
         (await waiting).raise_for_status()
     assert sorted(garage.log) == ["+a", "-a", "-b"]
+
+
+async def test_stopping_waits_for_an_engine_that_is_being_stopped(garage):
+    async with served(garage, "a", "b", max_models=1) as (client, fleet):
+        stopping, go_on = asyncio.Event(), asyncio.Event()
+        engine = garage.last("a")
+        stop = engine.stop
+
+        async def slowly() -> None:
+            stopping.set()
+            await go_on.wait()
+            await stop()
+
+        engine.stop = slowly
+        waiting = asyncio.ensure_future(ask(client, "b"))
+        await stopping.wait()
+        ended = asyncio.ensure_future(fleet.stop())
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await ended
+        assert garage.log == ["+a", "-a"]  # and nothing is begun for the request that waits
+    with contextlib.suppress(httpx.HTTPError):
+        await waiting
 
 
 # --- from arguments to a fleet
