@@ -29,7 +29,8 @@ class Guides:
 
     def drop(self, request_id: str) -> None:
         """Forget a request; nothing if it does not wait here."""
-        self._waiting.pop(request_id, None)
+        if (waiting := self._waiting.pop(request_id, None)) is not None:
+            self.compiler.drop(waiting[1])
 
     def take(self) -> Iterator[tuple[Request, Exception | None]]:
         """The requests that wait no longer, each with its guide, or with what is wrong with its grammar."""

@@ -6,6 +6,7 @@ its place. The backends bound what such a thread can still do (see their files).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -98,6 +99,11 @@ class Compiler:
             self._queue.append(ticket)
             self._start()
         return ticket
+
+    def drop(self, ticket: Ticket) -> None:
+        """Nobody waits for it any longer: it is not even begun, so that it costs the others no time."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._queue.remove(ticket)
 
     def wait(self, seconds: float) -> None:
         """Until a ticket is done, or so long."""

@@ -91,6 +91,24 @@ def test_a_compilation_that_hangs_fails_alone():
     assert all(ticket.program is None for ticket in hanging)
 
 
+def test_what_nobody_waits_for_is_not_compiled():
+    compiled, release = [], threading.Event()
+
+    def compile(outputs, vocabulary):
+        compiled.append(outputs.grammar)
+        release.wait(60)
+        return Fake()
+
+    compiler = Compiler(make, compile=compile)
+    first, dropped, last = [compiler.submit(asked(text)) for text in ("first", "dropped", "last")]
+    compiler.drop(dropped)
+    release.set()
+    until_done(compiler, first, last)
+    compiler.drop(first)  # nothing
+    assert compiled == ["first", "last"]
+    assert not dropped.done
+
+
 def test_the_cache_is_bounded_by_bytes():
     cache = Cache(10)
     for name, size in [("a", 4), ("b", 4)]:
