@@ -64,6 +64,7 @@ class App:
         self.responses = Store(settings.max_responses, settings.max_response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
+        list(openapi.operations(self))  # raises TypeError for a route that is not described
         self._router = Router(self.routes, redirect_slashes=False, default=NotFound(self))
 
     def _routes(self) -> list[Route]:

@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from tenon.server.app import build_app
 from tenon.server.contract import answers, contract_of
 from tenon.server.openapi import describe, operations
+from tenon.server.probes import get_version
 from tenon.server.settings import ServerSettings
 from tests.conftest import new_seed
 from tests.server.fake_engine import FakeEngine
@@ -179,3 +180,9 @@ def test_a_handler_must_say_what_it_answers():
     with pytest.raises(TypeError, match="silent does not say what it answers"):
         contract_of(silent)
     assert contract_of(answers(dict[str, str])(silent)).body == dict[str, str]
+
+
+def test_an_app_with_a_route_that_is_not_described_cannot_be_made(monkeypatch):
+    monkeypatch.delattr(get_version, "contract")
+    with pytest.raises(TypeError, match="get_version does not say what it answers"):
+        build_app(FakeEngine())
