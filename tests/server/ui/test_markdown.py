@@ -306,19 +306,19 @@ MEAN = [
 
 
 def test_mean_texts_take_no_time(page):
-    seconds = page.evaluate(
-        """async (pieces) => {
-            const { markdown } = await import("/ui/markdown/stream.js");
-            const run = (text) => {
-                const begun = performance.now();
-                markdown(document.createElement("div"), text);
-                return performance.now() - begun;
-            };
-            return pieces.map((piece) => [piece, run(piece.repeat(2000 / piece.length)),
-                run(piece.repeat(60000 / piece.length))]);
-        }""",
-        MEAN,
-    )
-    # 30 times the text: linear is 30 times the time, quadratic 900 times. Short runs are mostly overhead.
-    slow = [(piece, small, large) for piece, small, large in seconds if large > 200 * max(small, 1.0)]
-    assert not slow
+    """Ten times the text, about ten times the steps: how often each block of the scripts has run."""
+    browser = page.context.new_cdp_session(page)
+    browser.send("Profiler.enable")
+    browser.send("Profiler.startPreciseCoverage", {"callCount": True, "detailed": True})
+
+    def steps(text: str) -> int:
+        browser.send("Profiler.takePreciseCoverage")  # counting begins anew
+        page.evaluate(WHOLE, text)
+        scripts = browser.send("Profiler.takePreciseCoverage")["result"]
+        functions = [f for script in scripts if "/ui/" in script["url"] for f in script["functions"]]
+        return sum(block["count"] for function in functions for block in function["ranges"])
+
+    page.evaluate(WHOLE, "")  # the scripts are loaded
+    for piece in MEAN:
+        few, many = steps(piece * (6000 // len(piece))), steps(piece * (60000 // len(piece)))
+        assert 0 < many < 20 * few, piece  # quadratic is 100 times as many
