@@ -145,7 +145,17 @@ def read_string(src: Source) -> Generator[None, None, str]:
     """Read a short string's value. Raises Malformed."""
     parts: list[str] = []
     yield from json_string(src, parts.append, MAX_NAME)
-    return json.loads("".join(parts))
+    return _decoded("".join(parts))
+
+
+def _decoded(quoted: str) -> str:
+    """What a JSON string says. Raises Malformed for half a surrogate pair: no text has that."""
+    text: str = json.loads(quoted)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Malformed from None
+    return text
 
 
 class _Seen(msgspec.Struct):
@@ -227,7 +237,7 @@ def _arguments(src: Source, emit: Emit) -> Decode:
 
 def _object_text(quoted: str) -> str:
     try:
-        text = json.loads(quoted)
+        text = _decoded(quoted)
         if isinstance(json.loads(text), dict):
             return text
     except (ValueError, RecursionError):

@@ -13,15 +13,24 @@ def complete(text: str) -> dict[str, Any]:
     """The object that `text` spells; of one that was cut off, the members that are complete, at every depth.
 
     A number is taken for complete where it ends, as clients take it that follow a stream. {} if there is no
-    object.
+    object. Halves of surrogate pairs, which no text has, become U+FFFD.
     """
     for candidate in _candidates(text):
         try:
             value = json.loads(candidate)
         except ValueError:
             continue
-        return value if isinstance(value, dict) else {}
+        except RecursionError:  # deeper than anybody reads
+            return {}
+        return _whole(value) if isinstance(value, dict) else {}
     return {}
+
+
+def _whole(value: dict[str, Any]) -> dict[str, Any]:
+    """With U+FFFD for each half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    out: dict[str, Any] = json.loads(text.decode("utf-16", "replace"))
+    return out
 
 
 def _candidates(text: str) -> Iterator[str]:

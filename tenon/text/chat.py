@@ -151,7 +151,7 @@ def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 name = f"{where}[{index}].function.arguments"
                 raise InvalidRequest(f"{name} is not JSON: {error}", name) from error
         result.append({**call, "function": {**function, "arguments": arguments}})

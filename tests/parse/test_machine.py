@@ -112,6 +112,23 @@ def test_deep_values_end_the_call_and_nothing_else():
         assert len(parsed.content) + len(parsed.tool_calls[0].arguments) > len(text) / 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'<tool_call>{"name": "f\ud800", "arguments": {}}</tool_call>',
+        r'<tool_call>{"name": "f", "arguments": "{\"a\": \"\ud800\"}"}</tool_call>',
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(text):
+    """Whatever becomes of it can be sent."""
+    parsed = parse(formats.load("hermes"), text, TOOLS)
+    for said in (
+        parsed.content,
+        *(value for call in parsed.tool_calls for value in (call.name, call.arguments)),
+    ):
+        said.encode()
+
+
 def test_a_long_failed_attempt_is_content_without_another_look():
     call = '<tool_call>{"name": "f"}</tool_call>'
     for spaces in (10, RESCAN):

@@ -95,6 +95,39 @@ def spoiled(rng: random.Random, good: dict) -> dict:
     return body
 
 
+@pytest.mark.parametrize(
+    "arguments", [*(opener * n for n in (900, 9000) for opener in ("[", '{"a":')), "9" * 9000]
+)
+async def test_arguments_that_are_hard_to_read(arguments):
+    function = {"name": "f", "arguments": arguments}
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    user = {"role": "user", "content": "a"}
+    client = client_of(scripted("a"))
+    for path, body in [
+        ("/v1/chat/completions", {"messages": [user, call]}),
+        ("/v1/responses", {"input": [user, {"type": "function_call", "call_id": "c", **function}]}),
+    ]:
+        response = await client.post(path, body)
+        assert response.status_code == 400
+        assert "arguments is not JSON" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("arguments", ['{"a":' * 900 + "1" + "}" * 900, '{"a": "\\ud800"}'])
+async def test_arguments_that_are_hard_to_write(arguments):
+    """The template writes them as JSON again."""
+    template = (
+        "{% for m in messages %}{{ m.content }}"
+        "{% for c in m.tool_calls or () %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+    )
+    function = {"name": "f", "arguments": arguments}
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    client = client_of(scripted("a", template))
+    response = await client.post(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}, call]}
+    )
+    assert response.status_code in (200, 400), response.text
+
+
 @pytest.mark.parametrize("path", GOOD)
 async def test_no_request_is_a_fault(path, seed):
     rng = random.Random(seed)

@@ -6,6 +6,7 @@ import json
 import random
 
 import jiter  # what the `openai` and `anthropic` clients read cut-off arguments with
+import msgspec
 import pytest
 
 from tenon.server.partial_json import complete
@@ -26,6 +27,19 @@ from tenon.server.partial_json import complete
 )  # fmt: skip
 def test_examples(text, value):
     assert complete(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'{"a": "\ud83d\ude42"}', {"a": "🙂"}),
+        (r'{"a": "x\ud83dy", "\ude42": "\ud83d', {"a": "x\ufffdy"}),
+        ('{"a": ' + "[" * 10_000, {}),
+    ],
+)
+def test_what_cannot_be_sent_on(text, value):
+    assert complete(text) == value
+    msgspec.json.encode(complete(text))
 
 
 SIGNS = 'ab"\\{}[]:,é🙂 '

@@ -83,7 +83,7 @@ def _plain(part: Any) -> Any:
 def _check_arguments(arguments: str, where: str) -> None:
     try:
         json.loads(arguments or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_request(f"{where} is not JSON: {error}", where) from None
 
 
