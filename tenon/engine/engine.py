@@ -128,6 +128,10 @@ class Engine:
     def _add(self, message: AddRequest) -> None:
         try:
             self._check(message)
+            if message.request_id in self.guides:
+                raise InvalidRequest(
+                    f"a request with the id {message.request_id!r} is in flight already", "request_id"
+                )
             request = Request(message, next(self._seq), self.scheduler.max_model_len, self._eos_ids)
             self._admit(request)
             if message.params.guided:
@@ -142,8 +146,6 @@ class Engine:
 
     def _add_to_guides(self, request: Request) -> None:
         self.scheduler.check(request)
-        if request.id in self.guides:
-            raise InvalidRequest(f"a request with the id {request.id!r} is in flight already", "request_id")
         self.guides.add(request)
         self._add_guided()  # its grammar may be known
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from tenon.core.request import Request
 from tenon.grammar.compiler import Compiler, Ticket
 from tenon.grammar.guide import Guide
 from tenon.grammar.thinking import Tracker
+
+log = logging.getLogger(__name__)
 
 
 class Guides:
@@ -38,9 +41,15 @@ class Guides:
         for request_id, (request, ticket) in list(self._waiting.items()):
             if ticket.done:
                 del self._waiting[request_id]
-                if ticket.error is None:
-                    request.guide = self._guide(request, ticket)
-                yield request, ticket.error
+                yield request, ticket.error or self._give_guide(request, ticket)
+
+    def _give_guide(self, request: Request, ticket: Ticket) -> Exception | None:
+        try:
+            request.guide = self._guide(request, ticket)
+        except Exception as error:
+            log.exception("request %s could not be given its grammar", request.id)
+            return error
+        return None
 
     def _guide(self, request: Request, ticket: Ticket) -> Guide:
         params, vocabulary = request.params, self.compiler.vocabulary

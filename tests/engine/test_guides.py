@@ -5,6 +5,7 @@ import random
 import threading
 
 import jsonschema
+import msgspec
 import pytest
 
 from tenon.core.sampling import SamplingParams
@@ -147,9 +148,11 @@ def test_a_request_waits_for_its_grammar_and_nobody_else_does():
         simulation.step()
     assert subject.has_work
     simulation.abort(gone)
-    subject.handle(simulation.adds[waiting])  # its id is taken
-    (again,) = subject.step().outputs
-    assert "in flight" in again.error
+    again = simulation.adds[waiting]  # its id is taken
+    for add in (again, msgspec.structs.replace(again, params=params(max_tokens=5, seed=1))):
+        subject.handle(add)
+        (refused,) = subject.step().outputs
+        assert "in flight" in refused.error
     release.set()
     while subject.has_work:
         simulation.step()
@@ -176,6 +179,19 @@ def test_a_fault_of_the_compiler_is_not_the_request_s():
     subject.guides.compiler._compile = broken
     (answer,) = run(subject, [([1], params(structured_outputs=structured(choice=["ab"])), {})])
     assert answer.error == "internal error: OSError"
+
+
+def test_a_grammar_that_cannot_be_followed(monkeypatch):
+    """It compiled, but its matcher cannot be made: the others go on."""
+
+    def broken(program):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(llguidance.LlgProgram, "matcher", broken)
+    own = params(structured_outputs=structured(choice=["ab"]))
+    one, other = run(engine(), [([1], own, {}), ([2], params(max_tokens=5), {})])
+    assert one.error == "internal error: RuntimeError"
+    assert len(other.tokens) == 5
 
 
 def test_a_grammar_that_fails_on_its_way(monkeypatch):
