@@ -11,12 +11,12 @@ from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
 from tenon.server.files import NO_STORE, check_expiry, find
 from tenon.server.line import ENDPOINTS
+from tenon.server.metadata import check_metadata
 from tenon.server.schema.batches import Batch, BatchList, BatchQuery, BatchRequest, RequestCounts
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 LONGEST_WINDOW = 30 * 86400
-MAX_METADATA = 16
 
 
 @answers(Batch, statuses=NO_STORE)
@@ -25,7 +25,7 @@ async def create(call: Call, request: BatchRequest) -> None:
     if request.endpoint not in ENDPOINTS:
         raise bad_request(f"endpoint must be one of {', '.join(ENDPOINTS)}", "endpoint")
     window = _window(request.completion_window)
-    _check_metadata(request.metadata or {})
+    check_metadata(request.metadata)
     if (expiry := request.output_expires_after) is not None:
         check_expiry(expiry.anchor, expiry.seconds, "output_expires_after")
     file, _ = await find(call, request.input_file_id)
@@ -98,10 +98,3 @@ def _window(text: str) -> int:
             "completion_window must be like 24h, 90m or 7d, and at most 30d", "completion_window"
         )
     return seconds
-
-
-def _check_metadata(metadata: dict[str, str]) -> None:
-    if len(metadata) > MAX_METADATA:
-        raise bad_request(f"metadata has at most {MAX_METADATA} entries", "metadata")
-    if any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
-        raise bad_request("keys of metadata have at most 64 characters, values 512", "metadata")

@@ -6,6 +6,7 @@ from typing import Any
 
 from tenon.core.sampling import MAX_LOGPROBS
 from tenon.server.errors import ApiError, bad_request, not_supported
+from tenon.server.metadata import check_metadata
 from tenon.server.responses.items import messages_of
 from tenon.server.schema.responses import (
     LOGPROBS,
@@ -26,7 +27,6 @@ _NAMES = {
     "template_variables": "chat_template_kwargs",
     ".function.": ".",
 }
-MAX_METADATA = 16
 
 
 def turn_of(request: ResponsesRequest, items: list[dict[str, Any]]) -> Turn:
@@ -73,11 +73,7 @@ def _check(request: ResponsesRequest) -> None:
         # "auto" leaves it to the server, which shows the reasoning itself instead.
         if reasoning and getattr(reasoning, name) not in (None, "auto"):
             raise not_supported(f"reasoning.{name}")
-    metadata = request.metadata or {}
-    if len(metadata) > MAX_METADATA or any(len(k) > 64 or len(v) > 512 for k, v in metadata.items()):
-        raise bad_request(
-            f"metadata holds at most {MAX_METADATA} pairs, of 64 and 512 characters at most", "metadata"
-        )
+    check_metadata(request.metadata)
 
 
 def _tools(request: ResponsesRequest) -> tuple[list[dict[str, Any]], str | tuple[str]]:
