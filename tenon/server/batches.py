@@ -75,7 +75,7 @@ async def cancel(call: Call) -> None:
     """Cancel a batch; what has been answered is kept."""
     batch = await _find(call)
     store = await call.app.archive.store()
-    batch = await call.app.archive.executor.cancel(store, batch.id)
+    batch = await call.app.archive.executor.cancel(store, call.caller, batch.id)
     if batch.status not in ("cancelling", "cancelled"):
         raise ApiError(409, f"this batch is {batch.status} and cannot be cancelled", code="batch_not_running")
     await call.send_json(batch)

@@ -73,8 +73,8 @@ class Executor:
 
         await asyncio.shield(work())
 
-    async def cancel(self, store: Store, batch_id: str) -> Batch:
-        """End a batch, if it can still be ended: its status says so."""
+    async def cancel(self, store: Store, owner: str, batch_id: str) -> Batch:
+        """End a batch, also one that stands still, if it can still be ended: its status says so."""
 
         def alter(now: Batch) -> None:
             if now.status in ("validating", "in_progress"):
@@ -82,9 +82,12 @@ class Executor:
 
         async def work() -> Batch:
             batch = await store.batches.change(batch_id, alter)
-            if batch.status == "cancelling" and (running := self._running.get(batch_id)) is not None:
-                running.stop = running.stop or "cancelling"
-                running.ended.set()
+            if batch.status == "cancelling":
+                if (running := self._running.get(batch_id)) is None:
+                    self._begin(store, owner, batch)
+                else:
+                    running.stop = running.stop or "cancelling"
+                    running.ended.set()
             return batch
 
         return await asyncio.shield(work())

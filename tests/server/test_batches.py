@@ -273,6 +273,21 @@ async def test_cancelling_at_once(api):
     assert (await ended(api, batch)).status == "cancelled"
 
 
+async def test_cancelling_what_stands_still(api, monkeypatch, caplog):
+    """A batch that a fault of the server has stopped is not stuck until the next start."""
+
+    async def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("tenon.server.store.batches.Batches.record", broken)
+    batch = await submit(api, chat("a"))
+    while "stands still" not in caplog.text:
+        await asyncio.sleep(0.01)
+    assert (await api.batches.retrieve(batch.id)).status == "in_progress"
+    await api.batches.cancel(batch.id)
+    assert (await ended(api, batch)).status == "cancelled"
+
+
 async def test_a_window_that_ends(api, engine, monkeypatch):
     engine.delay = 0.004
     monkeypatch.setattr("tenon.server.batches._SECONDS", {"m": 1})
