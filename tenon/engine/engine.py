@@ -29,6 +29,7 @@ from tenon.engine.runner import Runner
 from tenon.engine.scheduler import Scheduler
 from tenon.engine.table import Table
 from tenon.errors import InvalidRequest
+from tenon.grammar.matcher import GrammarError
 from tenon.sample.sampler import Sampled
 
 log = logging.getLogger(__name__)
@@ -160,9 +161,7 @@ class Engine:
                 self._pending.append(error_of(request.id, f"internal error: {type(error).__name__}"))
 
     def _refuse(self, request_id: str, error: InvalidRequest) -> None:
-        self._pending.append(
-            error_of(request_id, str(error), "InvalidRequest", param=error.param, code=error.code)
-        )
+        self._pending.append(_refused(request_id, error))
 
     def _admit(self, request: Request) -> None:
         self.runner.sampler.admit(request)
@@ -194,8 +193,10 @@ class Engine:
                 if finish_reason is None:
                     continue
             else:
-                kind = "InvalidRequest" if i in sampled.refused else None
-                outputs.append(error_of(request.id, error, kind))
+                if i in sampled.refused:
+                    outputs.append(_refused(request.id, GrammarError(error)))
+                else:
+                    outputs.append(error_of(request.id, error))
             self._end(request)
 
     def _end(self, request: Request) -> None:
@@ -211,3 +212,7 @@ class Engine:
             return []
         self._end(culprit)
         return [error_of(culprit.id, f"internal error: {type(error).__name__}")]
+
+
+def _refused(request_id: str, error: InvalidRequest) -> EngineOutput:
+    return error_of(request_id, str(error), "InvalidRequest", param=error.param, code=error.code)

@@ -37,7 +37,7 @@ _ANYTHING: dict[str, Any] = {"type": "object"}
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function that may be called. `parameters` None: any object will do."""
+    """A function that may be called. `parameters` None: it takes none."""
 
     name: str
     parameters: Mapping[str, Any] | None
@@ -275,8 +275,6 @@ class _Calls:
     def _members(self, tool: Tool, head: str, member: Any, tail: str) -> str:
         """Parameters between tags, on lines of their own if the model likes, in the order of the schema."""
         line = self.lark.line()
-        if tool.parameters is None:
-            raise Inexpressible(f"{tool.name} says nothing of its parameters")
         parameters = Parameters(self.lark, tool.name, _schema(tool))
         parts = [head]
         for key, _, needed in parameters:
@@ -299,8 +297,6 @@ class _Calls:
 
     def _python_call(self, tool: Tool) -> str:
         lark = self.lark
-        if tool.parameters is None:
-            raise Inexpressible(f"{tool.name} says nothing of its parameters")
         parameters = Parameters(lark, tool.name, _schema(tool))
         members = []
         for key, schema, needed in parameters:
@@ -355,9 +351,7 @@ class _Harmony:
 
 def _schema(tool: Tool) -> dict[str, Any]:
     """The schema of all arguments, which are an object."""
-    if tool.parameters is None:
-        return _ANYTHING
-    schema = {"type": "object", "properties": {}, **tool.parameters}
+    schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
     if schema["type"] != "object":
         raise Inexpressible(f"the parameters of {tool.name} are no object")
     return closed(schema)

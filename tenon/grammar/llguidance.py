@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tenon.core.structured import StructuredOutputs
+from tenon.errors import InvalidRequest
 from tenon.grammar.matcher import GrammarError
 from tenon.grammar.schema import SPACES, without_options
 from tenon.grammar.vocabulary import Vocabulary
@@ -86,6 +87,18 @@ def grammar_text(outputs: StructuredOutputs) -> str:
     return text
 
 
+def schema_fault(schema: dict[str, Any]) -> str | None:
+    """Why a JSON schema cannot be enforced, whatever the model; None if it can."""
+    import llguidance
+
+    try:
+        text = grammar_text(StructuredOutputs(json=schema))
+    except InvalidRequest as error:
+        return str(error)
+    limits = llguidance.LLParserLimits(**_LIMITS)
+    return _reason(llguidance.LLMatcher.validate_grammar(text, limits=limits)) or None
+
+
 class LlgProgram:
     """`prototype` is never advanced: matchers are copies of it."""
 
@@ -145,8 +158,12 @@ def _tokenizer(vocabulary: Vocabulary) -> Any:
 
 def _check(matcher: Any) -> None:
     if matcher.is_error():
-        reason = matcher.get_error().replace("<non-verbose/>", "").strip()
-        raise GrammarError(_NO_OUTPUT if reason.startswith("NoExtension") else reason[:1000] or "it failed")
+        raise GrammarError(_reason(matcher.get_error()) or "it failed")
+
+
+def _reason(error: str) -> str:
+    reason = error.replace("<non-verbose/>", "").strip()
+    return _NO_OUTPUT if reason.startswith("NoExtension") else reason[:1000]
 
 
 def _or_error(make: Any) -> str:

@@ -6,6 +6,8 @@ cannot be enforced is refused, here or by the engine: an answer that may break t
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from tenon.core.structured import StructuredOutputs, check_schema
 from tenon.errors import InvalidRequest
 from tenon.grammar.answer import in_format
 from tenon.grammar.calls import Tool, Wanted
+from tenon.grammar.llguidance import schema_fault
 from tenon.grammar.values import Inexpressible
 from tenon.server.dialect import Dialect
 from tenon.server.engine import Tokenizer
@@ -22,13 +25,24 @@ from tenon.server.turn import Turn
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """Fields of SamplingParams, and the field of the request that the grammar among them was made of."""
+    """Fields of SamplingParams, the field of the request that the grammar among them was made of, and the
+    schemas that went into it, by where they stand in the request."""
 
     params: dict[str, Any]
     made_of: str
+    schemas: Mapping[str, dict[str, Any]]
+
+    async def blamed(self, error: InvalidRequest) -> InvalidRequest:
+        """An error of the engine. What it says of a grammar made of tools is said of the schema at fault, and
+        without the grammar, which the client has never seen."""
+        if error.code != "invalid_grammar" or self.made_of != "tools":
+            return error
+        if "JSON schema" in str(error) and (found := await _faulty(self.schemas)) is not None:
+            return found
+        return InvalidRequest(str(error).partition("\n")[0], error.param, error.code)
 
 
-def constrain(
+async def constrain(
     turn: Turn,
     dialect: Dialect,
     tokenizer: Tokenizer,
@@ -42,8 +56,10 @@ def constrain(
     outputs = text_constraint(turn.response_format, turn.structured_outputs)
     made_of = "structured_outputs" if turn.response_format is None else "response_format"
     calls = _wanted(turn, dialect, tools, outputs)
+    schemas = {}
     if calls is not None:
         made_of = "tools"
+        schemas = _schemas(turn, calls)
     try:
         outputs, thinking = in_format(
             table,
@@ -55,6 +71,8 @@ def constrain(
             prefill=prefill,
         )
     except Inexpressible as error:
+        if (found := await _faulty(schemas)) is not None:
+            raise found from None
         raise ApiError(
             400,
             f"{made_of} cannot be enforced in this model's output format, {dialect.name}: {error}",
@@ -73,7 +91,30 @@ def constrain(
         "thinking": thinking,
         "thinking_token_budget": turn.thinking_budget,
     }
-    return Constraint(params, made_of)
+    return Constraint(params, made_of, schemas)
+
+
+async def _faulty(schemas: Mapping[str, dict[str, Any]]) -> InvalidRequest | None:
+    """The first schema that cannot be enforced in any format. Looking takes time: only once something failed."""
+    for where, schema in schemas.items():
+        if reason := await asyncio.to_thread(schema_fault, schema):
+            return InvalidRequest(f"{where}: llguidance: {reason}", where, "invalid_grammar")
+    return None
+
+
+def _schemas(turn: Turn, calls: Wanted) -> dict[str, dict[str, Any]]:
+    """The schemas of a grammar of calls, by where they stand in the request."""
+    wanted = {tool.name: tool.parameters for tool in calls.tools}
+    schemas = {
+        f"tools[{index}].function.parameters": dict(parameters)
+        for index, tool in enumerate(turn.tools)
+        if (parameters := wanted.get(tool["function"]["name"]))
+    }
+    if calls.content is not None and isinstance(calls.content.json, dict):
+        schemas["structured_outputs" if turn.response_format is None else "response_format"] = (
+            calls.content.json
+        )
+    return schemas
 
 
 def _wanted(
@@ -92,8 +133,10 @@ def _wanted(
     strict = any(function.get("strict") for function in functions)
     if not functions or not (forced or strict or outputs or not turn.parallel_tool_calls):
         return None
-    for index, function in enumerate(functions):
-        check_schema(function.get("parameters"), f"tools[{index}].function.parameters")
+    names = {function["name"] for function in functions}
+    for index, tool in enumerate(tools or ()):
+        if tool["function"]["name"] in names:
+            _check_parameters(tool["function"].get("parameters"), f"tools[{index}].function.parameters")
     return Wanted(
         tools=[Tool(function["name"], function.get("parameters")) for function in functions],
         forced=forced,
@@ -101,6 +144,12 @@ def _wanted(
         content=None if forced else outputs,
         templates=dialect.templates,
     )
+
+
+def _check_parameters(parameters: dict[str, Any] | None, where: str) -> None:
+    check_schema(parameters, where)
+    if parameters and (kind := parameters.get("type", "object")) != "object":
+        raise InvalidRequest(f"{where} must be a schema of type 'object', not {kind!r}", where)
 
 
 def text_constraint(response_format: Any, structured_outputs: Any) -> StructuredOutputs | None:

@@ -21,7 +21,7 @@ from tenon.parse.events import CallStart, Event
 from tenon.parse.machine import Parser
 from tenon.server.answer import generation
 from tenon.server.call import Call
-from tenon.server.constraint import constrain
+from tenon.server.constraint import Constraint, constrain
 from tenon.server.dialect import TEMPLATE_VARIABLES, Dialect
 from tenon.server.engine import Engine
 from tenon.server.prompt import chat_prompt, room
@@ -79,7 +79,7 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
     """The answer to a turn, not yet started. Raises ApiError or InvalidRequest."""
     prepared = await prepare(call, turn)
     with turn.naming():
-        constraint = constrain(
+        constraint = await constrain(
             turn,
             prepared.dialect,
             prepared.engine.tokenizer,
@@ -105,7 +105,7 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             turn.cache_salt,
         )
         run.grammar_from = constraint.made_of
-        return Conversation(turn, prepared, run, prefill(turn))
+        return Conversation(turn, prepared, run, constraint, prefill(turn))
 
 
 def _max_tokens(turn: Turn, prepared: Prepared) -> int:
@@ -136,6 +136,7 @@ class Conversation:
     turn: Turn
     prepared: Prepared
     run: Generation
+    constraint: Constraint
     prefill: str
     _choices: dict[int, _Choice] = field(default_factory=dict)
 
@@ -146,9 +147,12 @@ class Conversation:
     async def said(self) -> AsyncGenerator[Said, None]:
         """What the model says, as it comes. Closing this generator early ends the answer."""
         with self.turn.naming():
-            async with aclosing(self.run.deltas()) as deltas:
-                async for delta in deltas:
-                    yield self._read(delta)
+            try:
+                async with aclosing(self.run.deltas()) as deltas:
+                    async for delta in deltas:
+                        yield self._read(delta)
+            except InvalidRequest as error:
+                raise await self.constraint.blamed(error) from None
 
     def _read(self, delta: Delta) -> Said:
         choice = self._choices.get(delta.index)

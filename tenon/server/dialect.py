@@ -65,6 +65,7 @@ class Dialect(msgspec.Struct, frozen=True):
             raise bad_request(f"tools holds {len(turn.tools)} tools; at most {MAX_TOOLS}", "tools")
         for index, tool in enumerate(turn.tools):
             _check_tool(tool, f"tools[{index}]")
+        _check_names(turn.tools)
         if not turn.tools or turn.tool_choice == "none":
             return None
         if not (self.table.calls or self.table.channels):
@@ -119,6 +120,16 @@ class Dialect(msgspec.Struct, frozen=True):
 
 def _texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     return [text for token in tokens if (text := tokenizer.token_text(token))]
+
+
+def _check_names(tools: Sequence[Mapping[str, Any]]) -> None:
+    """Nobody could tell whose a call of a shared name is. Raises ApiError."""
+    seen: dict[str, int] = {}
+    for index, tool in enumerate(tools):
+        name = tool["function"]["name"]
+        if (first := seen.setdefault(name, index)) != index:
+            where = f"tools[{index}].function.name"
+            raise bad_request(f"{where} {name!r} is the name of tools[{first}] already", where)
 
 
 def _check_tool(tool: Any, where: str) -> None:

@@ -115,6 +115,29 @@ def test_a_grammar_that_is_wrong_ends_its_own_request():
     assert sum(len(o.new_token_ids) for o in outputs) == 120
 
 
+def test_a_grammar_that_becomes_too_large_on_its_way(monkeypatch):
+    """Some grammars show only with an output what they cost."""
+    calls = []
+    really_fill = llguidance.LlgMatcher.fill_mask
+
+    def fill(self, mask_W):
+        calls.append(mask_W)
+        if len(calls) == 5:
+            raise GrammarError("lexer error: too many expressions constructed")
+        really_fill(self, mask_W)
+
+    monkeypatch.setattr(llguidance.LlgMatcher, "fill_mask", fill)
+    simulation = Simulation(engine())
+    simulation.add([1, 2], params(structured_outputs=structured(regex="[ab]*"), min_tokens=50))
+    outputs = []
+    while simulation.engine.has_work:
+        outputs += simulation.engine.step().outputs
+    last = outputs[-1]
+    assert "too many expressions" in last.error
+    assert (last.error_kind, last.error_param) == ("InvalidRequest", "structured_outputs")
+    assert last.error_code == "invalid_grammar"
+
+
 def test_a_grammar_outranks_min_tokens():
     own = params(structured_outputs=structured(choice=["ab"]), min_tokens=50)
     (answer,) = run(engine(), [([1], own, {})])

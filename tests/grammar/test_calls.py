@@ -225,7 +225,6 @@ def test_names_and_values_with_anything_in_them(seed):
 @pytest.mark.parametrize(
     ("name", "parameters", "reason"),
     [
-        ("qwen3_coder", None, "says nothing"),
         ("qwen3_coder", {"type": "array"}, "no object"),
         ("qwen3_coder", {"properties": {"a": {"$ref": "#/properties/b"}}}, "refer"),
         ("qwen3_coder", {"properties": {"a>": {"type": "string"}}}, "name of a parameter"),
@@ -236,7 +235,6 @@ def test_names_and_values_with_anything_in_them(seed):
         ("qwen3_coder", {"properties": {"a": {"type": "string", "enum": ["</parameter>"]}}}, "no value"),
         ("glm45", {"patternProperties": {"a": {}}}, "patternProperties"),
         ("llama3_pythonic", {"properties": {"a-b": {"type": "string"}}}, "argument"),
-        ("llama3_pythonic", None, "says nothing"),
         ("gemma4", {"properties": {"a": {}}}, "no type"),
         ("gemma4", {"properties": {"a": True}}, "anything"),
         ("gemma4", {"properties": {"a b": {"type": "string"}}}, "key"),
@@ -250,6 +248,23 @@ def test_what_a_format_cannot_promise(name, parameters, reason):
     wanted = Wanted([Tool("f", parameters)], forced=True)
     with pytest.raises(Inexpressible, match=reason):
         call_grammar(table, wanted, special)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tool_without_parameters_gets_none(name, seed):
+    rng = random.Random(seed)
+    table, vocabulary, special = setting(name, True)
+    wanted = Wanted([Tool("f", None)], forced=True, parallel=False)
+    grammar = call_grammar(table, wanted, special)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    finished = 0
+    for _ in range(8):
+        text, complete = write(grammar, vocabulary, rng)
+        if complete:
+            (call,) = parse(table, text, tools, prompt_of(table)).tool_calls
+            assert json.loads(call.arguments) == {}
+        finished += complete
+    assert finished
 
 
 def test_a_tool_s_name_that_cannot_be_read_back():

@@ -175,6 +175,56 @@ async def test_what_a_format_cannot_promise_is_a_400():
     assert (status, error["param"]) == (400, "tools[0].function.parameters")
 
 
+def tool(name="f", **parameters):
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_schema_that_cannot_be_enforced_is_named_and_the_grammar_is_not_shown(stream):
+    """The engine knows the grammar of all tools only."""
+    bad = tool(type="object", properties={"a": {"type": "array", "uniqueItems": True}})
+    engine = scripted(CALL)
+    text = 'llguidance: at 2(5): failed to compile JSON schema: Unimplemented\n   1 | start: "<tool_call>"'
+    engine.refuse = InvalidRequest(text, "structured_outputs", "invalid_grammar")
+    fields = body(tools=[CLOCK, bad], tool_choice={"type": "function", "function": {"name": "f"}})
+    status, error = await client_of(engine).error(CHAT, fields | {"stream": stream})
+    where = "tools[1].function.parameters"
+    assert (status, error["param"], error["code"]) == (400, where, "invalid_grammar")
+    assert error["message"] == f'{where}: llguidance: Unimplemented keys: ["uniqueItems"]'
+    # Where no schema is at fault, the grammar is not shown either.
+    status, error = await client_of(engine).error(CHAT, body(tools=[CLOCK], tool_choice="required"))
+    assert (status, error["param"], error["code"]) == (400, "tools", "invalid_grammar")
+    assert "start:" not in error["message"]
+
+
+@pytest.mark.parametrize("output_format", ["hermes", "glm45"])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (tool(type="objekt"), "'objekt'"),
+        (tool(type="array"), "'array'"),
+        (tool(properties={"a": {"type": "array", "items": {"type": "strnig"}}}), "strnig"),
+    ],
+)
+async def test_a_schema_that_is_wrong_is_not_blamed_on_the_format(output_format, bad, words):
+    engine = scripted(CALL)
+    text = "llguidance: failed to compile JSON schema: Invalid type"
+    engine.refuse = InvalidRequest(text, "structured_outputs", "invalid_grammar")
+    client = client_of(engine, output_format=output_format)
+    status, error = await client.error(CHAT, body(tools=[CLOCK, bad], tool_choice="required"))
+    assert (status, error["param"]) == (400, "tools[1].function.parameters")
+    assert words in error["message"]
+    assert output_format not in error["message"]
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+async def test_two_tools_of_one_name(choice):
+    fields = body(tools=[tool("a"), tool("b"), tool("a")], tool_choice=choice)
+    status, error = await client_of(scripted(CALL)).error(CHAT, fields)
+    assert (status, error["param"], error["code"]) == (400, "tools[2].function.name", "invalid_value")
+    assert "tools[0]" in error["message"]
+
+
 async def test_harmony_is_constrained_from_its_first_token():
     engine = scripted("Hi.", TEMPLATE + HARMONY)
     params = await sent(engine, messages=HI, response_format=FORMAT)
