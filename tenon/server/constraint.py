@@ -95,7 +95,7 @@ async def constrain(
 
 
 async def _faulty(schemas: Mapping[str, dict[str, Any]]) -> InvalidRequest | None:
-    """The first schema that cannot be enforced in any format. Looking takes time: only once something failed."""
+    """The first schema that cannot be enforced in any format. Looking takes time, so only after a failure."""
     for where, schema in schemas.items():
         if reason := await asyncio.to_thread(schema_fault, schema):
             return InvalidRequest(f"{where}: llguidance: {reason}", where, "invalid_grammar")
