@@ -232,8 +232,11 @@ def read_models(path: Path, shared: EngineArgs) -> list[EngineArgs]:
         if not isinstance(table, dict) or "model" not in table:
             raise ConfigError(f"{path}: write a table [{name}] with a line `model = ...`")
         given = {"served_model_name": [name], **table}
-        make_args(**given)  # names what is no argument
-        models.append(dataclasses.replace(shared, **given))
+        try:
+            make_args(**given).resolve()  # what is wrong here is told of here
+            models.append(dataclasses.replace(shared, **given))
+        except ConfigError as error:
+            raise ConfigError(f"{path}, [{name}]: {error}") from None
     if not models:
         raise ConfigError(f"{path} has no model: write a table for each, like [chat]")
     return models

@@ -85,7 +85,8 @@ def test_every_argument_has_help():
         ("", "has no model"),
         ("a = 1", r"write a table \[a\]"),
         ("[a]\ndtype = 'auto'", r"write a table \[a\]"),
-        ("[a]\nmodel = 'm'\nnope = 1", "nope is not an engine argument"),
+        ("[a]\nmodel = 'm'\nnope = 1", r"models.toml, \[a\]: nope is not an engine argument"),
+        ("[b]\nmodel = 'm'\n[a]\nmodel = 'm'\nblock_size = 33", r"models.toml, \[a\]: block_size must be"),
         (None, "cannot read"),
     ],
 )

@@ -85,6 +85,9 @@ async def _generate(args: EngineArgs, text: str, raw: bool, params: SamplingPara
     from tenon.cli.prompt import chat_ids, chat_text
 
     async with started(args) as engine:
+        if engine.pooling is not None:
+            purpose = f"{engine.pooling.purpose} of `tenon serve`"
+            raise ConfigError(f"{engine.model_name} does not generate text; {purpose}")
         messages = [{"role": "user", "content": text}]
         prompt = text if raw else chat_ids(engine, messages)
         shown = 0

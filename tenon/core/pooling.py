@@ -74,7 +74,9 @@ class PoolingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Raises InvalidRequest for what a model of this kind does not do."""
         wanted = "classify" if self.task == "classify" else "embed"
         if wanted != spec.task:
-            raise InvalidRequest(f"this model does not {_DOING[wanted]}; {spec.purpose}", "model")
+            raise InvalidRequest(
+                f"this model does not {_DOING[wanted]}; {spec.purpose}", "model", "model_not_for_this"
+            )
         if self.dimensions is None:
             return
         if not spec.matryoshka:

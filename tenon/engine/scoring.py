@@ -38,7 +38,9 @@ class Scoring:
                 names[0],
             )
         if spec.task == "classify" and not spec.scores_pairs:
-            raise InvalidRequest(f"this model does not score pairs of texts; {spec.purpose}", "model")
+            raise InvalidRequest(
+                f"this model does not score pairs of texts; {spec.purpose}", "model", "model_not_for_this"
+            )
         self._cross = spec.scores_pairs
         count = lengths[1]
         pairs = list(zip(sides[0] * (count // lengths[0]), sides[1], strict=True))

@@ -48,6 +48,7 @@ from tenon.server.schema.pooling import (
 from tenon.server.schema.responses import ResponsesRequest
 from tenon.server.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from tenon.server.settings import ServerSettings
+from tenon.server.wire import OPENAI
 
 
 class App:
@@ -65,7 +66,7 @@ class App:
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
         list(openapi.operations(self))  # raises TypeError for a route that is not described
-        self._router = Router(self.routes, redirect_slashes=False, default=NotFound(self))
+        self._router = Router(self.routes, redirect_slashes=False, default=self._not_found)
 
     def _routes(self) -> list[Route]:
         return [
@@ -89,6 +90,10 @@ class App:
             Route("/", Endpoint(self, get=page.index, public=True)),
             Route("/ui/{name:path}", Endpoint(self, get=page.file, public=True)),
         ]
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = ANTHROPIC if scope["path"].startswith("/v1/messages/") else OPENAI
+        await NotFound(self, wire)(scope, receive, send)
 
     def _batches(self) -> list[Route]:
         upload = Form(files.create, max_bytes=self.settings.max_file_bytes + files.FORM_BYTES)

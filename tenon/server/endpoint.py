@@ -93,8 +93,8 @@ async def not_found(call: Call) -> None:
 class NotFound(Endpoint):
     """Any path that is not a route; any method."""
 
-    def __init__(self, app: App) -> None:
-        super().__init__(app, get=not_found)
+    def __init__(self, app: App, wire: Wire) -> None:
+        super().__init__(app, get=not_found, wire=wire)
 
     async def _serve(self, call: Call) -> None:
         call.caller = authenticate(call.headers, self.app.settings)

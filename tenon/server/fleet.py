@@ -313,7 +313,7 @@ def make_fleet(configs: list[EngineConfig], settings: ResidencySettings) -> Flee
         config.served_model_name[0]: weight + (config.kv_cache_memory or 0)
         for config, weight in zip(configs, weights, strict=True)
     }
-    return Fleet(
+    fleet = Fleet(
         configs,
         AsyncEngine,
         costs=costs,
@@ -321,6 +321,8 @@ def make_fleet(configs: list[EngineConfig], settings: ResidencySettings) -> Flee
         max_bytes=budget,
         wait_seconds=settings.wait_seconds,
     )
+    fleet.policy.check()
+    return fleet
 
 
 def _weight_bytes(config: EngineConfig) -> int:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tenon.errors import ConfigError
+
 PATIENCE = 5.0
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
@@ -82,6 +84,16 @@ class Residency:
         self.max_bytes = max_bytes
         self.settled: list[Ticket] = []
 
+    def check(self) -> None:
+        """Raises ConfigError if no model can ever be loaded."""
+        if self.max_bytes is not None and all(map(self._never_fits, self.models.values())):
+            needs = ", ".join(f"{model.name} {_mib(model.cost)}" for model in self.models.values())
+            raise ConfigError(
+                f"the models may have {_mib(self.max_bytes)} of memory together (--max-resident-memory), and "
+                f"none fits: with weights and KV cache they need {needs}; allow more, or give a smaller "
+                "--kv-cache-memory"
+            )
+
     # --- what happens
 
     def ask(self, name: str, now: float, *, background: bool = False) -> Ticket:
@@ -93,7 +105,12 @@ class Residency:
         elif model.state == UNLOADED and model.failures and now < model.retry_at:
             self._refuse(ticket, model.reason, model.retry_at - now)
         elif self._never_fits(model):
-            self._refuse(ticket, "it needs more memory than all models may have", LONGEST_BACKOFF)
+            assert self.max_bytes is not None
+            reason = (
+                f"it needs {_mib(model.cost)} of memory, weights and KV cache, and all models together may "
+                f"have {_mib(self.max_bytes)}"
+            )
+            self._refuse(ticket, reason, LONGEST_BACKOFF)
         else:
             model.waiting.append(ticket)
         return ticket
@@ -250,3 +267,7 @@ class Residency:
     def _refuse(self, ticket: Ticket, reason: str, retry_after: float) -> None:
         ticket.refusal, ticket.retry_after = reason, retry_after
         self.settled.append(ticket)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"

@@ -79,6 +79,11 @@ def test_a_mistake_gets_one_line(arguments, words, capsys):
     assert words in err
 
 
+def test_a_model_of_vectors_answers_no_prompt(minilm, capsys):
+    assert cli.run(["generate", str(minilm), "x"]) == 2
+    assert "does not generate text; it gives embeddings" in capsys.readouterr().err
+
+
 def test_an_option_unlike_all_others_suggests_none(capsys):
     assert cli.run(["serve", "--bogus"]) == 2
     assert capsys.readouterr().err == "error: tenon serve has no option --bogus (see tenon serve --help)\n"

@@ -149,7 +149,7 @@ async def test_a_model_that_generates_says_so(path, body):
 )
 async def test_a_model_for_embeddings_says_so(path, body, client):
     status, error = await client.error(path, body)
-    assert (status, error["param"]) == (400, "model")
+    assert (status, error["param"], error["code"]) == (400, "model", "model_not_for_this")
     assert "gives embeddings: use /v1/embeddings" in error["message"]
 
 
@@ -164,10 +164,10 @@ async def test_classify():
     await client.post("/classify", {"input": "x", "activation": False})
     assert engine.asked[-1][1].activation is False
     status, error = await client.error(EMBEDDINGS, {"input": "x"})
-    assert (status, error["param"]) == (400, "model")
+    assert (status, error["param"], error["code"]) == (400, "model", "model_not_for_this")
     assert "3 labels: use /classify" in error["message"]
     status, error = await client.error("/score", {"text_1": "x", "text_2": "y"})
-    assert (status, error["param"]) == (400, "model")
+    assert (status, error["param"], error["code"]) == (400, "model", "model_not_for_this")
 
 
 async def test_one_label_is_classified_too():

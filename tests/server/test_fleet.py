@@ -340,6 +340,14 @@ def test_memory_is_divided(monkeypatch):
     }
 
 
+def test_memory_that_no_model_fits_in_is_refused_at_start():
+    args = [EngineArgs(model=name, load_format="oracle") for name in "ab"]
+    args[1].kv_cache_memory = "300MiB"
+    with pytest.raises(ConfigError, match=r"have 100 MiB .* a 256 MiB, b 300 MiB"):
+        make_fleet([a.resolve() for a in args], ResidencySettings(max_bytes=100 << 20))
+    make_fleet([a.resolve() for a in args], ResidencySettings(max_bytes=260 << 20))  # a fits
+
+
 def test_names_are_unique():
     args = [EngineArgs(model="m", load_format="oracle").resolve() for _ in range(2)]
     with pytest.raises(ConfigError, match="two models are named m"):

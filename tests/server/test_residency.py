@@ -245,8 +245,10 @@ def test_a_death_voids_open_tickets_and_is_forgiven_to_a_long_life():
 
 
 def test_what_can_never_fit_is_refused_at_once():
-    world = World({"a": 1, "huge": 100}, max_bytes=10)
-    assert "more memory" in world.ask("huge").refusal
+    world = World({"a": 1 << 20, "huge": 100 << 20}, max_bytes=10 << 20)
+    refusal = world.ask("huge").refusal
+    assert "100 MiB" in refusal
+    assert "10 MiB" in refusal
     assert world.log == []
 
 

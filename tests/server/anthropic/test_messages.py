@@ -252,6 +252,12 @@ async def test_errors_have_anthropics_shape(engine):
         response = await client.post(PATH, body(**fields), **headers)
         assert (response.status_code, response.json()["error"]["type"]) == (status, kind)
     assert (await client.http.get(PATH, headers={"x-api-key": "key"})).json()["type"] == "error"
+    for method in ("GET", "POST"):  # a part of the API that is not here
+        url = f"{PATH}/batches"
+        assert (await client.http.request(method, url)).json()["error"]["type"] == "authentication_error"
+        response = await client.http.request(method, url, headers={"x-api-key": "key"})
+        assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found_error")
+        assert url in response.json()["error"]["message"]
     engine.ready = False
     response = await client.post(PATH, body(), x_api_key="key")
     assert (response.status_code, response.json()["error"]["type"]) == (503, "overloaded_error")
