@@ -139,8 +139,8 @@ def page(name: str, options: str, measured: list[tuple[Row, Figures]]) -> str:
         f"{first['engine']['activations']}.",
         "",
         f"Roofs of the first row: read bandwidth {roof['bandwidth_gb_per_s']:.1f} GB/s over the weights' "
-        f"size and {roof['dram_gb_per_s']:.1f} GB/s from DRAM; products in float {roof['peak_tflop_per_s']:.3f} "
-        f"TFLOP/s, of bytes {roof['int8_peak_top_per_s']:.3f} TOP/s.",
+        f"size and {roof['dram_gb_per_s']:.1f} GB/s from DRAM; products in float "
+        f"{roof['peak_tflop_per_s']:.3f} TFLOP/s, of bytes {roof['int8_peak_top_per_s']:.3f} TOP/s.",
         "",
         "| work | measured | against | command: `tenon bench` |",
         "|---|---|---|---|",

@@ -11,8 +11,8 @@ using PeakLoop = double (*)(int64_t iterations);
 
 struct ProbeKernels {
     PeakLoop f32;
-    PeakLoop bf16;  // null where the instruction set has none
-    PeakLoop int8;  // VNNI
+    PeakLoop bf16;                                      // null where the instruction set has none
+    PeakLoop int8;                                      // VNNI
     uint64_t (*read)(const void* data, int64_t bytes);  // loads every byte; a multiple of 512
 };
 

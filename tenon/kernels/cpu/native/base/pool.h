@@ -1,8 +1,9 @@
 // The thread pool: one per process, pinned, idle at no cost.
 //
-// A parallel region splits a range of tasks into one contiguous part per thread; the caller works too, and does
-// the parts of workers that have not started when it is done with its own: other processes may hold their cores.
-// Workers spin for a moment after a region, so that the next one starts within a microsecond, and then sleep.
+// A parallel region splits a range of tasks into one contiguous part per thread; the caller works too, and
+// does the parts of workers that have not started when it is done with its own: other processes may hold
+// their cores. Workers spin for a moment after a region, so that the next one starts within a microsecond,
+// and then sleep.
 #pragma once
 
 #include <cstddef>
