@@ -16,7 +16,6 @@ from tenon.core.structured import StructuredOutputs, check_schema
 from tenon.errors import InvalidRequest
 from tenon.grammar.answer import in_format
 from tenon.grammar.calls import Tool, Wanted
-from tenon.grammar.llguidance import schema_fault
 from tenon.grammar.values import Inexpressible
 from tenon.server.dialect import Dialect
 from tenon.server.engine import Tokenizer
@@ -96,6 +95,8 @@ async def constrain(
 
 async def _faulty(schemas: Mapping[str, dict[str, Any]]) -> InvalidRequest | None:
     """The first schema that cannot be enforced in any format. Looking takes time, so only after a failure."""
+    from tenon.grammar.llguidance import schema_fault  # brings numpy, which the server starts without
+
     for where, schema in schemas.items():
         if reason := await asyncio.to_thread(schema_fault, schema):
             return InvalidRequest(f"{where}: llguidance: {reason}", where, "invalid_grammar")

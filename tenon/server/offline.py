@@ -187,7 +187,10 @@ async def run_file(
                     if pending.number not in sink.done:
                         await slots.acquire()
                         group.create_task(work(pending))
-        except* EngineDead as dead:
+        except ExceptionGroup as failures:
+            dead, others = failures.split(EngineDead)
+            if dead is None or others is not None:
+                raise
             raise dead.exceptions[0] from None
     sink.finish()
     failed = sum(sink.done.values())
