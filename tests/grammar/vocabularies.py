@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 
 import numpy as np
@@ -34,7 +35,9 @@ def ids_of(mask_W: np.ndarray, vocabulary: Vocabulary) -> list[int]:
 
 
 def text_of(tokens: list[int], vocabulary: Vocabulary) -> str:
-    return b"".join(vocabulary.tokens[t] for t in tokens if t != EOS).decode()
+    """The text of an output; one that was cut off may have lost the end of its last character."""
+    out = b"".join(vocabulary.tokens[t] for t in tokens if t != EOS)
+    return codecs.getincrementaldecoder("utf-8")().decode(out, final=bool(tokens) and tokens[-1] == EOS)
 
 
 def write(matcher: Matcher, vocabulary: Vocabulary, rng: random.Random, most: int = 600) -> list[int]:
