@@ -144,7 +144,7 @@ def test_bfloat16_weights_are_as_defined(dtype, rng):
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
 def test_truncation_is_unbiased_and_keeps_what_bfloat16_can_hold(dtype, rng):
-    raw = raw_tensor(dtype, 64, 512, rng)
+    raw = raw_tensor(dtype, 512, 512, rng)
     exact, got = raw.dequantize(), bf16_weights(raw)
     np.testing.assert_array_less(np.abs(got - exact), np.abs(exact) * 2.0**-7 + 1e-30)
     held = exact == upper16(exact)
