@@ -25,6 +25,7 @@ chat: $(VENV)/.tenon ## talk to a model in the terminal (MODEL=...)
 
 test: $(VENV)/.tenon $(VENV)/.test ## run the tests (ARGS='-k engine')
 	@$(BIN)/tenon pull smollm2
+	@$(BIN)/tenon pull minilm
 	@scripts/browser.sh || true
 	$(BIN)/python -m pytest -q $(ARGS)
 
@@ -42,6 +43,7 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 
 coverage: $(VENV)/.tenon $(VENV)/.test ## line coverage of every file of tenon/; fails when one is under 80 %
 	@$(BIN)/tenon pull smollm2
+	@$(BIN)/tenon pull minilm
 	@scripts/browser.sh || true
 	rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest -q $(ARGS); status=$$?; \

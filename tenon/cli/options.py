@@ -18,6 +18,13 @@ from tenon.config import EngineArgs, parse_bytes, read_models
 from tenon.errors import ConfigError
 
 PANEL = "Engine"
+output_format_option = click.option(
+    "--output-format",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="How the model writes reasoning and tool calls; auto: by its chat template.",
+)
 _FIELDS = {field.name: field for field in dataclasses.fields(EngineArgs)}
 
 

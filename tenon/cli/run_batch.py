@@ -12,7 +12,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from tenon.cli.options import engine_options
+from tenon.cli.options import engine_options, output_format_option
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 
@@ -30,13 +30,7 @@ from tenon.errors import ConfigError
     metavar="N",
     help="Most lines that run at a time.",
 )
-@click.option(
-    "--output-format",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="How the model writes reasoning and tool calls; auto: by its chat template.",
-)
+@output_format_option
 @engine_options()
 def command(engine: EngineArgs, source: str, out: str, concurrency: int, output_format: str) -> int:
     """Answer a file of requests, in the format of OpenAI's batch API, without a server.

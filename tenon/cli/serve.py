@@ -9,7 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from tenon import env
-from tenon.cli.options import Size, engine_options
+from tenon.cli.options import Size, engine_options, output_format_option
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 
@@ -36,13 +36,7 @@ from tenon.errors import ConfigError
     metavar="X",
     help="How long requests in flight may go on after a stop signal.",
 )
-@click.option(
-    "--output-format",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="How the model writes reasoning and tool calls; auto: by its chat template.",
-)
+@output_format_option
 @click.option("--reasoning-content", is_flag=True, help="Send reasoning as `reasoning_content` too.")
 @click.option(
     "--template-variable",
