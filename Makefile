@@ -8,14 +8,16 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 MODEL  ?=
 ARGS   ?=
 TORCH_INDEX ?=
+# How long `make soak` lasts.
+SECONDS ?= 1800
 
 NATIVE := $(wildcard CMakeLists.txt) $(shell find tenon/kernels -name '*.cpp' -o -name '*.h' -o -name '*.txt' -o -name '*.cmake')
 
-.PHONY: help serve chat test check format coverage native docs clean distclean
+.PHONY: help serve chat test test-long soak check format coverage native docs clean distclean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 serve: $(VENV)/.tenon ## serve a model on 127.0.0.1:8000 (MODEL=..., ARGS='--port 9000')
 	@$(if $(MODEL),,$(BIN)/tenon pull smollm2 &&) exec $(BIN)/tenon serve $(MODEL) $(ARGS)
@@ -28,6 +30,13 @@ test: $(VENV)/.tenon $(VENV)/.test ## run the tests (ARGS='-k engine')
 	@$(BIN)/tenon pull minilm
 	@scripts/browser.sh || true
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-long: $(VENV)/.tenon $(VENV)/.test ## the long tests, about an hour: machines, simulations, faults (ARGS='-k prefix')
+	@$(BIN)/tenon pull smollm2
+	$(BIN)/python -m pytest -q -m long tests/long $(ARGS)
+
+soak: $(VENV)/.tenon $(VENV)/.test ## a server under mixed load, disconnects and kills for SECONDS, then what is left behind
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 check: $(VENV)/.tenon $(VENV)/.test $(VENV)/.dev ## format, lint, types and architecture, in under a minute
 	$(BIN)/ruff format --check .

@@ -44,6 +44,11 @@ def api_key() -> str | None:
     return os.environ.get("TENON_API_KEY") or None
 
 
+def failpoints() -> str:
+    """TENON_FAILPOINTS: faults that tests have happen (tenon/util/failpoint.py). Never set in service."""
+    return os.environ.get("TENON_FAILPOINTS", "")
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """The whole environment, with changes, for a process that tenon starts."""
     return {**os.environ, **changes}

@@ -13,6 +13,7 @@ from tenon.cache.prefix import Entry, PrefixCache
 from tenon.core.request import Request
 from tenon.core.spec import KVGroup
 from tenon.errors import UnsupportedModel
+from tenon.util.failpoint import failpoint
 
 
 class FullAttention:
@@ -53,6 +54,7 @@ class FullAttention:
         False, and no change, unless `reserve` blocks stay free for those that run already.
         """
         assert not request.blocks
+        failpoint("alloc", request)
         pool = self.pool
         new = self.blocks_for(len(request.tokens)) - len(found)
         idle = sum(pool.is_idle(entry.block) for entry in found)
@@ -77,6 +79,7 @@ class FullAttention:
         missing = self.blocks_for(num_tokens) - len(request.blocks)
         if missing <= 0:
             return True
+        failpoint("alloc", request)
         blocks = self.pool.allocate(missing)
         if blocks is None:
             return False

@@ -31,6 +31,7 @@ from tenon.engine.table import Table
 from tenon.errors import InvalidRequest
 from tenon.grammar.matcher import GrammarError
 from tenon.sample.sampler import Sampled
+from tenon.util.failpoint import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class Engine:
 
     def _add(self, message: AddRequest) -> None:
         try:
+            failpoint("admit", message.request_id)
             self._check(message)
             if message.request_id in self.guides:
                 raise InvalidRequest(
@@ -187,6 +189,7 @@ class Engine:
         for i, request in enumerate(requests):
             error = sampled.errors.get(i)
             if error is None:
+                failpoint("emit", request)
                 self.scheduler.emit(request, sampled.tokens[i])
                 finish_reason, stop_reason = end_of(request)
                 outputs.append(output_of(request, sampled.logprobs[i], finish_reason, stop_reason))
@@ -200,6 +203,7 @@ class Engine:
             self._end(request)
 
     def _end(self, request: Request) -> None:
+        failpoint("free", request)
         self.table.leave(request)
         self.scheduler.finish(request)
 

@@ -20,6 +20,7 @@ from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput, TokenLo
 from tenon.core.prompt import check_length
 from tenon.core.sampling import MAX_SEED, SamplingParams
 from tenon.errors import InvalidRequest, RequestFailed, TenonError
+from tenon.util.failpoint import failpoint
 from tenon.util.view import FirstOf
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Choice:
             ends = i == last and output.finish_reason == "stop"  # an EOS or stop token: no part of the text
             if self._detokenizer is None or (ends and not self._shows_stop):
                 continue
+            failpoint("detok", output.request_id)
             self.text += self._detokenizer.push([token])
             if self._detokenizer.stopped:
                 self.finish_reason, self.stop_reason = "stop", self._detokenizer.stop_reason
@@ -154,6 +156,7 @@ class Frontend:
         cache_salt: str = "",
     ) -> tuple[Generation, list[AddRequest]]:
         """Check a request and fan it out. Raises InvalidRequest."""
+        failpoint("submit", request_id)
         text, ids = self._encode(prompt)
         self._check(ids, params)
         check_priority(priority, self.config)

@@ -14,6 +14,7 @@ from tenon.core.batch import Batch
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
 from tenon.engine.table import Table
+from tenon.util.failpoint import failpoint
 
 EXAMPLE_COUNTS = [4, 3, 3, 2, 1]
 EXAMPLE_LOGIT_ROWS = 3
@@ -81,6 +82,7 @@ class Preparer:
         prompt_rows: list[PromptRows] = []
         typed = False
         for request, count in zip(step.requests, step.num_tokens, strict=True):
+            failpoint("prepare", request)
             start = request.num_computed
             end = start + count
             if request.prompt_logprobs is not None and request.wants_prompt_logprobs:

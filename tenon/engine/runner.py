@@ -14,6 +14,7 @@ from tenon.engine.passes import Passes
 from tenon.engine.prepare import Prepared, PromptRows
 from tenon.grammar.masks import Masker
 from tenon.sample.sampler import Sampled, Sampler, token_logprobs
+from tenon.util.failpoint import failpoint
 
 
 class Runner:
@@ -32,6 +33,7 @@ class Runner:
         """One token for each of `prepared.sampled`, in order; prompt logprobs go to their requests."""
         masking = self._masker.begin(prepared.sampled)
         try:
+            failpoint("execute", prepared.requests)
             self.passes.forward(prepared.batch)
             for rows in prepared.prompt_rows:
                 self._prompt_logprobs(rows)
@@ -41,6 +43,7 @@ class Runner:
         for begin in range(0, len(prepared.sampled), self._slice_rows):
             requests = prepared.sampled[begin : begin + self._slice_rows]
             rows_S = prepared.batch.logit_rows_S[begin : begin + self._slice_rows]
+            failpoint("sample", requests)
             part_masks = masks and masks.slice(begin, begin + len(requests))
             part = self.sampler.sample(requests, self.passes.logits(rows_S), part_masks)
             result.tokens += part.tokens

@@ -27,6 +27,7 @@ from tenon.core.schedule import Budget, Schedule
 from tenon.engine.pace import Pace
 from tenon.engine.policy import POLICIES, Queue
 from tenon.errors import InvalidRequest
+from tenon.util.failpoint import failpoint
 
 
 class Scheduler:
@@ -201,6 +202,7 @@ class Scheduler:
         return True
 
     def _take(self, step: Schedule, request: Request, num_tokens: int) -> None:
+        failpoint("schedule", request)
         step.add(request, num_tokens)
         filled = request.num_computed + num_tokens
         if filled >= (len(request.chain) + 1) * self.cache.block_size:

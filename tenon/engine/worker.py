@@ -28,6 +28,7 @@ from tenon.engine.engine import Engine
 from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
 from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
+from tenon.util.failpoint import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Inbox:
         while self._requests.poll(0):
             frame = self._requests.recv()
             try:
+                failpoint("decode", frame)
                 messages += self._decode(frame)
             except UNREADABLE:
                 messages += self._one_by_one(frame)
@@ -130,6 +132,7 @@ class Inbox:
             return
         for part in parts:
             try:
+                failpoint("decode", bytes(part))
                 yield msgspec.msgpack.decode(part, type=ToEngine)
             except UNREADABLE as error:
                 log.error("a message of %d bytes cannot be read: %s", len(bytes(part)), error)

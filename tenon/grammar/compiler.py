@@ -17,6 +17,7 @@ from tenon.core.structured import StructuredOutputs
 from tenon.grammar import select
 from tenon.grammar.matcher import GrammarError, Program
 from tenon.grammar.vocabulary import Vocabulary
+from tenon.util.failpoint import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Compiler:
 
     def _work(self, ticket: Ticket) -> tuple[Program | None, Exception | None]:
         try:
+            failpoint("grammar", ticket.key)
             if self.vocabulary is None:
                 self.vocabulary = self._load()
             if ticket.outputs is not None:

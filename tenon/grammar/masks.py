@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tenon.core.request import Request
+from tenon.util.failpoint import failpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Masker:
     def _fill(self, guided: list[tuple[int, Request]]) -> Masks:
         rows: list[int] = []
         for i, request in guided:
+            failpoint("mask", request)
             request.guide.follow(request.tokens)
             if request.guide.fill(self._mask_MW[len(rows)]):
                 rows.append(i)

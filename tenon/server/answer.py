@@ -66,6 +66,7 @@ def generation(
     """The run of one prompt, not yet started. `salt`: the request's. Raises InvalidRequest or ApiError."""
     check_vocab(params, engine.tokenizer.vocab_size)
     assert params.max_tokens is not None
+    request_id = f"{request_id}:{call.request_id}"  # the engine's log lines name the HTTP request
     caller = "" if call.app.settings.share_prefix_cache else call.caller
     run = Generation(
         engine=engine,

@@ -16,6 +16,7 @@ import msgspec
 from tenon.server.call import Call
 from tenon.server.errors import ApiError, bad_request
 from tenon.server.schema.decode import decode
+from tenon.util.failpoint import failpoint
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData
@@ -49,6 +50,7 @@ class Json:
         _check_type(call, _JSON, "application/json")
         limit = call.app.settings.max_body_bytes
         body = b"".join([part async for part in call.body(limit)])
+        failpoint("parse", body)
         await call.supervise(self.handler(call, decode(body, self.schema)))
 
 

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down, wrong_model
 from tenon.server.schema.decode import convert
 from tenon.server.wire import Wire
+from tenon.util.failpoint import failpoint
 
 if TYPE_CHECKING:
     from tenon.server.app import App
@@ -116,6 +117,7 @@ class Call:
     # --- out
 
     async def send_json(self, body: Any, status: int = 200) -> None:
+        failpoint("serialise", self.request_id)
         await self.send_bytes(msgspec.json.encode(body), "application/json", status)
 
     async def send_bytes(
@@ -145,6 +147,7 @@ class Call:
             if not self.status:
                 await self._start_events()
             self._last_event = event
+            failpoint("serialise", self.request_id)
             await self._body(self.wire.event(event), more=True)
         if not self.status:
             await self._start_events()
@@ -183,6 +186,7 @@ class Call:
         await self._emit({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _emit(self, message: Message) -> None:
+        failpoint("send", self.request_id)
         try:
             await self._send(message)
         except OSError:

@@ -28,6 +28,7 @@ from tenon.server.prompt import chat_prompt, room
 from tenon.server.schema.sampling import sampling_params
 from tenon.server.stream import Delta, Generation
 from tenon.server.turn import Turn
+from tenon.util.failpoint import failpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Conversation:
             choice = self._choices[delta.index] = _Choice(self._parser())
         if choice.ended:  # tokens behind the one that ended it: they have no text
             return Said(delta, [], None)
+        failpoint("parse-out", self.run.request_id)
         events = choice.parser.push(delta.text)
         choice.ended = delta.finish_reason is not None
         if delta.finish_reason:

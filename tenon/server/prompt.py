@@ -14,6 +14,7 @@ from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
 from tenon.server.schema.completion import CompletionRequest
 from tenon.server.turn import Turn
+from tenon.util.failpoint import failpoint
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ async def chat_prompt(
         raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
 
     def work() -> tuple[list[int], str]:
+        failpoint("template", messages)
         text = render(
             messages,
             None,  # the tokenizer's own
@@ -142,6 +144,7 @@ def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:
 
 def encode(engine: Engine, text: str, add_special_tokens: bool, field: str) -> list[int]:
     """Token ids. Raises InvalidRequest naming the API's field."""
+    failpoint("tokenise", text)
     try:
         return engine.tokenizer.encode(text, add_special_tokens)
     except InvalidRequest as error:
