@@ -23,6 +23,7 @@ class AddRequest(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     priority: int = 0  # lower runs first, under the priority policy
     background: bool = False  # runs after every request that is not, under any policy
     cache_salt: str = ""
+    share: str = ""  # who sent it, for fairness: requests with the same one share what one gets
     arrival_time: float | None = None  # time.monotonic() of the front end
     pooling: PoolingParams | None = None  # a vector is wanted, not tokens; `params` say nothing then
     token_types: list[int] = []  # of an encoder's tokens, if they are not all of type 0
@@ -54,7 +55,10 @@ class TokenLogprob(msgspec.Struct, array_like=True):
 
 
 class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one step produced for one request: the delta since the last output."""
+    """What one step produced for one request: the delta since the last output.
+
+    The first one may hold no token: it says that the engine has taken the request up.
+    """
 
     request_id: str
     new_token_ids: list[int] = []
@@ -63,7 +67,7 @@ class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     finish_reason: str | None = None
     stop_reason: int | None = None
     num_cached_tokens: int = 0
-    queued_seconds: float = 0.0  # from arrival until it first ran; with the first token
+    queued_seconds: float = 0.0  # from arrival until it first ran; with the first output
     vectors: Vectors | None = None  # of a request for pooling
     error: str | None = None  # with finish_reason "error"
     error_kind: str | None = None  # class name of a `tenon.errors` type; None: an internal error

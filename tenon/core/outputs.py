@@ -47,6 +47,7 @@ class RequestOutput(msgspec.Struct, kw_only=True):
     finished: bool = False
     num_cached_tokens: int = 0
     queued_seconds: float = 0.0  # from arrival until the engine took it up
+    num_started: int = 0  # choices that the engine has taken up
     seed: int | None = None  # the seed in force, drawn at admission when the request gave none
 
 

@@ -29,6 +29,7 @@ class Request:
         "blocks",
         "cache_salt",
         "chain",
+        "charged",
         "choice",
         "edits",
         "eos_ids",
@@ -46,6 +47,7 @@ class Request:
         "queued_seconds",
         "row",
         "seq",
+        "share",
         "state",
         "stop_ids",
         "suspect",
@@ -62,6 +64,7 @@ class Request:
         self.priority = add.priority
         self.background = add.background
         self.cache_salt = add.cache_salt
+        self.share = add.share
         self.arrival_time = add.arrival_time  # None once it has run
         self.queued_seconds = 0.0  # known once it has run
         self.seq = seq  # order of arrival in this engine, unique
@@ -74,6 +77,7 @@ class Request:
         wanted = room if add.params.max_tokens is None else min(add.params.max_tokens, room)
         self.max_total = self.num_prompt + wanted  # never holds more tokens than this
         self.num_computed = 0  # tokens whose K/V is in the blocks
+        self.charged = 0  # tokens that its share has been charged for
         self.num_cached = -1  # of these, found in the prefix cache at first admission; -1 before it
         self.blocks: list[int] = []  # in order of position
         # The prefix cache's: the key of each full block of `tokens`, made on demand, and its entries for the

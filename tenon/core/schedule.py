@@ -35,6 +35,7 @@ class Schedule:
     num_tokens: list[int] = field(default_factory=list)
     total_tokens: int = 0
     entered: list[Request] = field(default_factory=list)  # began to run with this step
+    begun: list[Request] = field(default_factory=list)  # of these, for the first time
     grown: list[Request] = field(default_factory=list)  # got blocks in this step, those that entered aside
     preempted: list[Request] = field(default_factory=list)  # lost their blocks
     fresh_blocks: list[int] = field(default_factory=list)  # entered the prefix cache, filled by this step

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tenon.config import EngineConfig
@@ -112,6 +112,7 @@ class AsyncEngine:
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
     ) -> RequestStream:
         """Start a request. `prompt` is text, a list of token ids, or `{"prompt_token_ids": [...]}`.
 
@@ -128,6 +129,7 @@ class AsyncEngine:
             priority=priority,
             background=background,
             cache_salt=cache_salt,
+            share=share,
         )
         stream = RequestStream(self, generation)
         self._client.send(adds)
@@ -147,10 +149,13 @@ class AsyncEngine:
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
         name: str = "input",
+        on_start: Callable[[], None] | None = None,
     ) -> list[PoolingRequestOutput]:
         """The vectors of all inputs, in order. Raises InvalidRequest (`name` is the field of the inputs),
-        EngineDead or RequestFailed; whoever cancels this aborts all of them."""
+        EngineDead or RequestFailed; whoever cancels this aborts all of them. `on_start` is called when the
+        engine takes one up, and may be called again."""
         frontend = self._running()
         if not isinstance(frontend, PoolingFrontend):
             raise InvalidRequest(
@@ -171,9 +176,12 @@ class AsyncEngine:
                     priority=priority,
                     background=background,
                     cache_salt=cache_salt,
+                    share=share,
                     name=f"{name}[{index}]" if len(inputs) > 1 else name,
                 )
                 pooling.on_change = changed.set
+                if on_start is not None:
+                    pooling.on_start = on_start
                 poolings.append(pooling)
                 adds += messages
             self._client.send(adds)

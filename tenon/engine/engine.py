@@ -22,7 +22,7 @@ from tenon.core.messages import (
 )
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
-from tenon.engine.finish import end_of, error_of, output_of
+from tenon.engine.finish import end_of, error_of, output_of, started
 from tenon.engine.guides import Guides
 from tenon.engine.prepare import Preparer
 from tenon.engine.runner import Runner
@@ -101,6 +101,7 @@ class Engine:
         else:
             if schedule:
                 self.scheduler.advance(schedule, seconds)
+                outputs += started(schedule, prepared.sampled)
                 self._finish(prepared.sampled, sampled, outputs)
         self.num_steps += 1
         return Outputs(outputs=outputs)

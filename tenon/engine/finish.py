@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenon.core.messages import EngineOutput, TokenLogprob
 from tenon.core.request import Request
+from tenon.core.schedule import Schedule
 
 
 def end_of(request: Request) -> tuple[str | None, int | None]:
@@ -21,6 +22,20 @@ def end_of(request: Request) -> tuple[str | None, int | None]:
     if len(request.tokens) >= request.max_total:
         return "length", None
     return None, None
+
+
+def started(step: Schedule, sampled: list[Request]) -> list[EngineOutput]:
+    """The messages about requests that have begun to run and have no token to tell it with."""
+    tell = set(map(id, step.begun)).difference(map(id, sampled)) if step.begun else ()
+    return [
+        EngineOutput(
+            request_id=request.id,
+            num_cached_tokens=max(request.num_cached, 0),
+            queued_seconds=request.queued_seconds,
+        )
+        for request in step.begun
+        if id(request) in tell
+    ]
 
 
 def output_of(

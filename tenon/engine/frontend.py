@@ -43,6 +43,7 @@ class Choice:
         self.logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         self.cumulative_logprob = 0.0
         self.text = ""
+        self.started = False  # the engine has taken it up
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self._final: CompletionOutput | None = None  # once finished, for all who ask
@@ -109,6 +110,7 @@ class Generation:
         self.seed = seed
         self.choices = choices
         self.num_unfinished = len(choices)
+        self.num_started = 0
         self.num_cached_tokens = 0
         self.queued_seconds = 0.0
         self.error: TenonError | None = None
@@ -129,6 +131,7 @@ class Generation:
             finished=self.finished,
             num_cached_tokens=self.num_cached_tokens,
             queued_seconds=self.queued_seconds,
+            num_started=self.num_started,
             seed=self.seed,
         )
 
@@ -154,6 +157,7 @@ class Frontend:
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
     ) -> tuple[Generation, list[AddRequest]]:
         """Check a request and fan it out. Raises InvalidRequest."""
         failpoint("submit", request_id)
@@ -186,6 +190,7 @@ class Frontend:
                     priority=priority,
                     background=background,
                     cache_salt=cache_salt,
+                    share=share,
                     arrival_time=time.monotonic(),
                 )
             )
@@ -234,6 +239,9 @@ class Frontend:
         if output.error is not None:
             self._fail(generation, typed_error(output), aborts, skip=output.request_id)
             return
+        if not choice.started:
+            choice.started = True
+            generation.num_started += 1
         generation.num_cached_tokens = max(generation.num_cached_tokens, output.num_cached_tokens)
         generation.queued_seconds = max(generation.queued_seconds, output.queued_seconds)
         if output.prompt_logprobs is not None:

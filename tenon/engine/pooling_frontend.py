@@ -42,6 +42,7 @@ class Pooling:
         self.output: PoolingRequestOutput | None = None
         self.error: TenonError | None = None
         self.on_change: Callable[[], None] = _nothing
+        self.on_start: Callable[[], None] = _nothing  # the engine has taken it up
 
     @property
     def finished(self) -> bool:
@@ -76,6 +77,7 @@ class PoolingFrontend:
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
         name: str = "prompt",
     ) -> tuple[Pooling, list[AddRequest]]:
         """Check one input. `name` is its field, for messages. Raises InvalidRequest."""
@@ -93,6 +95,7 @@ class PoolingFrontend:
             priority=priority,
             background=background,
             cache_salt=cache_salt,
+            share=share,
             arrival_time=time.monotonic(),
             pooling=params,
             token_types=given.token_types if self.spec.num_token_types > 1 else [],
@@ -102,7 +105,11 @@ class PoolingFrontend:
     def apply(self, outputs: Outputs) -> list[str]:
         """Take one step's outputs. Returns the requests to abort: none."""
         for output in outputs.outputs:
-            if (pooling := self.generations.pop(output.request_id, None)) is not None:
+            if (pooling := self.generations.get(output.request_id)) is None:
+                continue
+            pooling.on_start()
+            if output.finish_reason is not None:
+                del self.generations[output.request_id]
                 self._apply_one(pooling, output)
         return []
 

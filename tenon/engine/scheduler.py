@@ -2,7 +2,8 @@
 
 There are no phases. A request wants `len(tokens) - num_computed` tokens: one when it decodes, many when its
 prompt is new or when it was preempted; it gets as many as the budget allows. Requests that run come first,
-in order of rank, each with at least one token; then waiting ones are admitted while there is room.
+in order of rank, each with at least one token; then waiting ones are admitted while there is room, in the
+order of `FairQueue`.
 
 Blocks: a request is admitted with blocks for all of its known tokens, and one block for each request that
 runs stays free, so that it does not drive others out at once. When blocks run out all the same, the last in
@@ -25,7 +26,7 @@ from tenon.cache.groups import CacheGroup
 from tenon.core.request import Request, State
 from tenon.core.schedule import Budget, Schedule
 from tenon.engine.pace import Pace
-from tenon.engine.policy import POLICIES, Queue
+from tenon.engine.policy import POLICIES, FairQueue, Queue
 from tenon.errors import InvalidRequest
 from tenon.util.failpoint import failpoint
 
@@ -51,7 +52,7 @@ class Scheduler:
         self.max_model_len = max_model_len
         self.whole_sequences = whole_sequences
         self.running = Queue(POLICIES[policy])
-        self.waiting = Queue(POLICIES[policy])
+        self.waiting = FairQueue(POLICIES[policy])
         self.num_preemptions = 0
         self.pace: Pace | None = None  # bounds prompts' share of a step by time; None: by tokens alone
         self._requests: dict[str, Request] = {}
@@ -103,6 +104,8 @@ class Scheduler:
             self.waiting.remove(request)
         self._clear(request)
         request.state = State.FINISHED
+        if not self._requests:
+            self.waiting.forget()
 
     def schedule(self) -> Schedule:
         """Choose the next step. Blocks are allocated; `num_computed` advances when the step has run."""
@@ -180,7 +183,7 @@ class Scheduler:
     def _admit(self, step: Schedule, tokens: Budget) -> None:
         """Waiting requests, strictly in order: a big one in front is not overtaken until it starves."""
         while self.waiting and tokens.left and len(self.running) < self.max_num_seqs:
-            request = self.waiting[0]
+            request = self.waiting.first
             if self.whole_sequences and len(request.tokens) > tokens.left:
                 break
             if not self._start(request, step, reserve=len(self.running)):
@@ -195,6 +198,7 @@ class Scheduler:
         if request.arrival_time is not None:
             request.queued_seconds = time.monotonic() - request.arrival_time
             request.arrival_time = None  # waiting after a preemption is not counted
+            step.begun.append(request)
         self.waiting.remove(request)
         self.running.add(request)
         request.state = State.RUNNING
@@ -205,6 +209,7 @@ class Scheduler:
         failpoint("schedule", request)
         step.add(request, num_tokens)
         filled = request.num_computed + num_tokens
+        self.waiting.charge(request, filled)
         if filled >= (len(request.chain) + 1) * self.cache.block_size:
             step.fresh_blocks += self.cache.commit(request, filled)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from tenon.core.messages import EngineStats
@@ -80,9 +80,14 @@ class Engine(Protocol):
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
         name: str = "input",
+        on_start: Callable[[], None] | None = None,
     ) -> list[PoolingRequestOutput]:
-        """The vectors of all inputs. Raises InvalidRequest or EngineDead; cancelling it aborts them."""
+        """The vectors of all inputs. Raises InvalidRequest or EngineDead; cancelling it aborts them.
+
+        `on_start` is called when the engine takes one up, and may be called again.
+        """
         ...
 
     def generate(
@@ -94,6 +99,7 @@ class Engine(Protocol):
         priority: int = 0,
         background: bool = False,
         cache_salt: str = "",
+        share: str = "",
     ) -> OutputStream:
         """Start a request. Raises InvalidRequest for what can never run, EngineDead without an engine."""
         ...

@@ -79,12 +79,13 @@ class FakeEngine:
         return sum(not (r.aborted or r.finished) for r in self.requests)
 
     def generate(
-        self, prompt, params, request_id=None, *, priority=0, background=False, cache_salt=""
+        self, prompt, params, request_id=None, *, priority=0, background=False, cache_salt="", share=""
     ) -> FakeStream:
         if self.errored:
             raise EngineDead("the engine is gone")
         stream = FakeStream(self, prompt, params, request_id or "?")
         stream.priority, stream.background, stream.cache_salt = priority, background, cache_salt
+        stream.share = share
         self.requests.append(stream)
         return stream
 

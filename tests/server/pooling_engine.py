@@ -40,12 +40,24 @@ class PoolingEngine(FakeEngine):
         self.asked: list = []
 
     async def pool(
-        self, inputs, params, request_id=None, *, priority=0, background=False, cache_salt="", name="input"
+        self,
+        inputs,
+        params,
+        request_id=None,
+        *,
+        priority=0,
+        background=False,
+        cache_salt="",
+        share="",
+        name="input",
+        on_start=None,
     ):
         self.asked.append((inputs, params, priority, cache_salt))
         for given in inputs:
             check_input_length(len(given.token_ids), self.max_model_len, name)
         try:
+            if on_start is not None:
+                on_start()
             await asyncio.sleep(self.delay)
         except asyncio.CancelledError:
             self.cancelled = True
