@@ -26,7 +26,11 @@ from tenon.errors import ConfigError
 )
 @click.option("--share-prefix-cache", is_flag=True, help="One prefix cache for all keys.")
 @click.option(
-    "--max-body-bytes", type=int, default=8 << 20, show_default=True, metavar="N", help="Longest body."
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a limit of what clients may send, like body_bytes=16MiB; may be given again.",
 )
 @click.option(
     "--drain-seconds",
@@ -57,10 +61,6 @@ from tenon.errors import ConfigError
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where files and batches are kept (default: `data` below TENON_HOME).",
-)
-@click.option("--max-file-bytes", type=Size(), default="200MiB", show_default=True, help="Longest file.")
-@click.option(
-    "--max-stored-bytes", type=Size(), default="16GiB", show_default=True, help="All files together."
 )
 @click.option(
     "--batch-concurrency",
@@ -97,15 +97,13 @@ def command(
     port: int,
     api_keys: tuple[str, ...],
     share_prefix_cache: bool,
-    max_body_bytes: int,
+    limits: tuple[str, ...],
     drain_seconds: float,
     output_format: str,
     reasoning_content: bool,
     template_variables: tuple[str, ...],
     log_level: str | None,
     data_dir: Path | None,
-    max_file_bytes: int,
-    max_stored_bytes: int,
     batch_concurrency: int,
     max_loaded_models: int | None,
     max_resident_memory: int | None,
@@ -118,6 +116,7 @@ def command(
     loaded at once, each other one when a request names it.
     """
     from tenon.cli.models import ensure_here
+    from tenon.server.limits import Limits
     from tenon.server.run import serve
     from tenon.server.settings import ResidencySettings, ServerSettings
     from tenon.util.terminal import loading
@@ -136,14 +135,12 @@ def command(
     settings = ServerSettings.with_keys(
         api_keys or tuple(filter(None, [env.api_key()])),
         share_prefix_cache=share_prefix_cache,
-        max_body_bytes=max_body_bytes,
+        limits=Limits.parse(limits),
         drain_seconds=drain_seconds,
         output_format=output_format,
         reasoning_content=reasoning_content,
         template_variables=template_variables,
         data_dir=data_dir,
-        max_file_bytes=max_file_bytes,
-        max_stored_bytes=max_stored_bytes,
         batch_concurrency=batch_concurrency,
     )
     residency = ResidencySettings(max_loaded_models, max_resident_memory, load_wait_seconds)

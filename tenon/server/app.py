@@ -62,7 +62,7 @@ class App:
         self.stopping = False  # new requests get 503; those in flight go on
         self.archive = Archive(self)
         self.metrics.watch(served.stats, served.loaded)
-        self.responses = Store(settings.max_responses, settings.max_response_bytes)
+        self.responses = Store(settings.limits.responses, settings.limits.response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
         list(openapi.operations(self))  # raises TypeError for a route that is not described
@@ -96,7 +96,7 @@ class App:
         await NotFound(self, wire)(scope, receive, send)
 
     def _batches(self) -> list[Route]:
-        upload = Form(files.create, max_bytes=self.settings.max_file_bytes + files.FORM_BYTES)
+        upload = Form(files.create, max_bytes=self.settings.limits.file_bytes + files.FORM_BYTES)
         return [
             Route("/v1/files", Endpoint(self, get=files.list_files, post=upload)),
             Route("/v1/files/{id}", Endpoint(self, get=files.get_file, delete=files.delete_file)),

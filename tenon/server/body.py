@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
 _FORM = re.compile(r"multipart/form-data\s*(;|\Z)", re.IGNORECASE)
-MAX_FORM_FIELDS = 64
 
 # A handler that has got its input: what supervision runs.
 Work = Callable[[], Awaitable[None]]
@@ -48,10 +47,12 @@ class Json:
 
     async def __call__(self, call: Call) -> None:
         _check_type(call, _JSON, "application/json")
-        limit = call.app.settings.max_body_bytes
-        body = b"".join([part async for part in call.body(limit)])
+        limits = call.app.settings.limits
+        body = b"".join([part async for part in call.body(limits.body_bytes)])
         failpoint("parse", body)
-        await call.supervise(self.handler(call, decode(body, self.schema)))
+        request = decode(body, self.schema)
+        limits.check(request)
+        await call.supervise(self.handler(call, request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ class Form:
         from starlette.formparsers import MultiPartException, MultiPartParser
 
         _check_type(call, _FORM, "multipart/form-data")
-        parts = call.body(self.max_bytes or call.app.settings.max_body_bytes)
-        parser = MultiPartParser(call.headers, parts, max_files=self.max_files, max_fields=MAX_FORM_FIELDS)
+        limits = call.app.settings.limits
+        parts = call.body(self.max_bytes or limits.body_bytes)
+        parser = MultiPartParser(call.headers, parts, max_files=self.max_files, max_fields=limits.form_fields)
         try:
             form = await parser.parse()
         except MultiPartException as error:

@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from tenon.core.sampling import MAX_LOGPROBS
 from tenon.parse.events import CallDelta, CallStart, ContentDelta, Event, ReasoningDelta
 from tenon.server.answer import Head, new_id, reply, wire_prompt_logprobs
 from tenon.server.call import Call
@@ -292,8 +291,8 @@ async def fold(stream: AsyncGenerator[ChatChunk, None]) -> ChatCompletion:
 def _top_logprobs(request: ChatRequest) -> int | None:
     """SamplingParams.logprobs. Raises ApiError naming top_logprobs."""
     top = request.top_logprobs
-    if top is not None and not 0 <= top <= MAX_LOGPROBS:
-        raise bad_request(f"top_logprobs must be between 0 and {MAX_LOGPROBS}, not {top}", "top_logprobs")
+    if top is not None and top < 0:
+        raise bad_request(f"top_logprobs must be at least 0, not {top}", "top_logprobs")
     if top and not request.logprobs:
         raise bad_request("top_logprobs needs logprobs to be true", "top_logprobs")
     return (top or 0) if request.logprobs else None

@@ -12,9 +12,9 @@ from tenon.server.answer import Head, generation, new_id, reply, wire_prompt_log
 from tenon.server.call import Call
 from tenon.server.constraint import text_constraint
 from tenon.server.contract import answers
-from tenon.server.errors import bad_request, not_supported
+from tenon.server.errors import not_supported
 from tenon.server.logprobs import completion_logprobs
-from tenon.server.prompt import MAX_PROMPTS, completion_prompts, room
+from tenon.server.prompt import completion_prompts, room
 from tenon.server.schema.completion import (
     Completion,
     CompletionChoice,
@@ -46,9 +46,8 @@ async def create(call: Call, request: CompletionRequest) -> None:
         raise not_supported("best_of")
     model, engine = await call.model(request.model)
     head = Head.new(new_id("cmpl-"), model)
-    prompts = await completion_prompts(request, engine)
-    if len(prompts) * (request.n or 1) > MAX_PROMPTS:
-        raise bad_request(f"prompts times n must be at most {MAX_PROMPTS}", "n")
+    prompts, n = await completion_prompts(request, engine), request.n or 1
+    call.app.settings.limits.hold("sequences", len(prompts) * n, "prompt" if n == 1 else "n")
     shows_output = not (request.echo and request.max_tokens == 0)
     runs = []
     for position, (text, ids) in enumerate(prompts):

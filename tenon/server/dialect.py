@@ -14,7 +14,6 @@ from tenon.server.engine import Engine, Tokenizer
 from tenon.server.errors import ApiError, bad_request, not_supported
 from tenon.server.turn import Turn
 
-MAX_TOOLS = 1024
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 # Variables of chat templates that a request may set; the operator can allow more.
@@ -61,8 +60,6 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def tools(self, turn: Turn) -> list[dict[str, Any]] | None:
         """The tools that the model may call, None if it may call none. Raises ApiError."""
-        if len(turn.tools) > MAX_TOOLS:
-            raise bad_request(f"tools holds {len(turn.tools)} tools; at most {MAX_TOOLS}", "tools")
         for index, tool in enumerate(turn.tools):
             _check_tool(tool, f"tools[{index}]")
         _check_names(turn.tools)

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from tenon.server import line as lines
+from tenon.server.limits import Limits
 from tenon.server.schema.batches import Batch, BatchError, BatchErrors, LineError
 from tenon.server.store.batches import Pending
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tenon.server")
 
-MAX_LINES = 50_000
 MAX_ERRORS = 100  # told of a file
 _POLL_SECONDS = 0.02
 EXPIRED = LineError(
@@ -135,8 +135,8 @@ class Executor:
         if file is None:
             errors = [BatchError(code="file_not_found", message="the input file is gone")]
         else:
-            limit = self._app.settings.max_body_bytes
-            found, errors = await asyncio.to_thread(read, store.files.path(file), batch.endpoint, limit)
+            limits = self._app.settings.limits
+            found, errors = await asyncio.to_thread(read, store.files.path(file), batch.endpoint, limits)
 
         def alter(now: Batch) -> None:
             if now.status == "cancelling":
@@ -245,18 +245,18 @@ class Executor:
 
 
 def read(
-    path: Path, endpoint: str | None, max_body: int, *, bounded: bool = True
+    path: Path, endpoint: str | None, limits: Limits, *, bounded: bool = True
 ) -> tuple[list[Pending], list[BatchError]]:
     """In a thread: where the lines of an input file are, and what is wrong with them.
 
-    Gives up at `MAX_LINES` and `MAX_ERRORS`, if `bounded`.
+    Gives up at the limit of lines and at `MAX_ERRORS`, if `bounded`.
     """
-    most_lines, most_errors = (MAX_LINES, MAX_ERRORS) if bounded else (sys.maxsize, sys.maxsize)
+    most_lines, most_errors = (limits.batch_lines, MAX_ERRORS) if bounded else (sys.maxsize, sys.maxsize)
     found: list[Pending] = []
     errors: list[BatchError] = []
     seen: set[str] = set()
     with path.open("rb") as file:
-        for number, start, data in _lines(file, max_body + 4096):
+        for number, start, data in _lines(file, limits.body_bytes + 4096):
             if len(found) == most_lines:
                 errors.append(_error(number, "too_many_lines", f"a batch has at most {most_lines} lines"))
             if len(errors) >= most_errors or len(found) == most_lines:

@@ -34,15 +34,13 @@ async def create(call: Call, form: FormData) -> None:
         )
     if purpose != "batch":
         raise bad_request("purpose must be 'batch': files have no other use here", "purpose")
-    settings = call.app.settings
-    if (upload.size or 0) > settings.max_file_bytes:
-        raise _too_big(
-            f"the file is larger than the limit of {settings.max_file_bytes} bytes", "file_too_large"
-        )
+    limits = call.app.settings.limits
+    if (upload.size or 0) > limits.file_bytes:
+        raise _too_big(f"the file is larger than the limit of {limits.file_bytes} bytes", "file_too_large")
     store = await call.app.archive.store()
-    if await store.files.total_bytes() + (upload.size or 0) > settings.max_stored_bytes:
+    if await store.files.total_bytes() + (upload.size or 0) > limits.stored_bytes:
         raise _too_big(
-            f"the server keeps at most {settings.max_stored_bytes} bytes of files: delete some",
+            f"the server keeps at most {limits.stored_bytes} bytes of files: delete some",
             "storage_full",
         )
     name = _name(upload.filename or "upload")

@@ -155,8 +155,7 @@ async def run_file(
 
     `progress(total)` is a context whose value is called after each line. Raises ConfigError, EngineDead.
     """
-    max_body = app.settings.max_body_bytes
-    found, errors = await asyncio.to_thread(read, source, None, max_body, bounded=False)
+    found, errors = await asyncio.to_thread(read, source, None, app.settings.limits, bounded=False)
     resumed = len(sink.done)
     wrong = [error for error in errors if error.line is not None]
     if not found and not wrong:

@@ -19,8 +19,6 @@ from tenon.util.failpoint import failpoint
 T = TypeVar("T")
 
 INLINE_CHARS = 4096  # about a millisecond of tokenising
-MAX_MESSAGES = 4096
-MAX_PROMPTS = 1024
 
 # Tokenizing is native and leaves the GIL; two at a time leave the event loop and the engine their cores.
 _threads = ThreadPoolExecutor(2, thread_name_prefix="tenon-text")
@@ -52,8 +50,6 @@ async def chat_prompt(
     messages = turn.messages
     if not messages:
         raise bad_request("messages must not be empty", "messages")
-    if len(messages) > MAX_MESSAGES:
-        raise bad_request(f"messages holds {len(messages)} messages; at most {MAX_MESSAGES}", "messages")
 
     def work() -> tuple[list[int], str]:
         failpoint("template", messages)
@@ -114,8 +110,6 @@ def split_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
         raise bad_request("prompt must not mix text and token ids", "prompt")
     if kinds == {int}:
         return [prompt]
-    if len(prompt) > MAX_PROMPTS:
-        raise bad_request(f"prompt holds {len(prompt)} prompts; at most {MAX_PROMPTS}", "prompt")
     return prompt
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MiB = 1 << 20
+from tenon.server.limits import Limits
 
 
 def digest(key: str) -> bytes:
@@ -23,24 +23,19 @@ class ServerSettings:
     generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
     on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
-    `max_responses` and `max_response_bytes` bound what /v1/responses keeps.
-    `data_dir` keeps files and batches (None: below TENON_HOME); `max_file_bytes` bounds one file of a client,
-    `max_stored_bytes` all of them; `batch_concurrency`: so many lines of batches run at a time.
+    `limits` bound what clients may send and what is kept for them. `data_dir` keeps files and batches (None:
+    below TENON_HOME); `batch_concurrency`: so many lines of batches run at a time.
     """
 
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
-    max_body_bytes: int = 8 * MiB
+    limits: Limits = field(default_factory=Limits)
     default_sampling: dict[str, Any] = field(default_factory=dict)
     drain_seconds: float = 10.0
     share_prefix_cache: bool = False
     output_format: str = "auto"
     reasoning_content: bool = False
     template_variables: tuple[str, ...] = ()
-    max_responses: int = 1024
-    max_response_bytes: int = 64 * MiB
     data_dir: Path | None = None
-    max_file_bytes: int = 200 * MiB
-    max_stored_bytes: int = 16 * 1024 * MiB
     batch_concurrency: int = 8
 
     @classmethod

@@ -27,7 +27,6 @@ from tenon.server.schema.pooling import (
     VectorUsage,
 )
 
-MAX_INPUTS = 2048  # OpenAI's limit
 ENCODINGS = ("float", "base64")
 
 
@@ -59,8 +58,6 @@ class Run:
         """
         if not inputs:
             raise bad_request(f"{name} must not be empty", name)
-        if len(inputs) > MAX_INPUTS:
-            raise bad_request(f"{name} holds {len(inputs)} inputs; at most {MAX_INPUTS}", name)
         params.check(self.spec)
         request, engine = self.request, self.engine
         limit = token_limit(request.truncate_prompt_tokens, engine.max_model_len)

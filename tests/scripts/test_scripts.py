@@ -35,6 +35,11 @@ def test_the_sampling_reference_is_current():
     assert sampling_reference.PATH.read_text() == sampling_reference.reference(), "run `make docs`"
 
 
+def test_the_limits_reference_is_current():
+    limits_reference = script("limits_reference")
+    assert limits_reference.PATH.read_text() == limits_reference.reference(), "run `make docs`"
+
+
 def test_coverage_floor():
     def file(percent):
         return {"summary": {"percent_covered": percent}}

@@ -10,6 +10,7 @@ import pytest
 from tenon import errors
 from tenon.core.messages import EngineStats
 from tenon.server.app import build_app
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 from tests.server.conftest import Client
 from tests.server.fake_engine import FakeEngine
@@ -141,7 +142,7 @@ async def test_json_content_types(client, kind):
 
 
 async def test_body_limit(engine):
-    client = Client(build_app(engine, ServerSettings(max_body_bytes=1000)))
+    client = Client(build_app(engine, ServerSettings(limits=Limits(body_bytes=1000))))
     status, error = await client.error(CHAT, b" " * 1001)
     assert (status, error["code"]) == (413, "body_too_large")
     assert (await client.post(CHAT, json.dumps(BODY).encode().ljust(1000))).status_code == 200
@@ -149,7 +150,7 @@ async def test_body_limit(engine):
 
 async def test_body_limit_while_streaming(engine):
     """Without a Content-Length, reading ends as soon as the limit is passed."""
-    app = build_app(engine, ServerSettings(max_body_bytes=1000))
+    app = build_app(engine, ServerSettings(limits=Limits(body_bytes=1000)))
     reads = 0
 
     async def receive():

@@ -11,6 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine, echo_script
 from tests.server.serving import serving
@@ -151,17 +152,18 @@ async def test_an_empty_file_fails(api):
     assert (batch.status, batch.errors.data[0].code) == ("failed", "empty_file")
 
 
-async def test_too_many_lines_and_too_many_errors(api, monkeypatch):
-    monkeypatch.setattr("tenon.server.executor.MAX_LINES", 3)
-    batch = await ended(api, await submit(api, *(chat(str(i)) for i in range(4))))
-    assert (batch.status, batch.errors.data[0].code) == ("failed", "too_many_lines")
-    assert (await ended(api, await submit(api, *(chat(str(i)) for i in range(3))))).status == "completed"
-    batch = await ended(api, await submit(api, *["x"] * 1000))
-    assert len(batch.errors.data) == 100
+async def test_too_many_lines_and_too_many_errors(engine, tmp_path):
+    settings = ServerSettings(data_dir=tmp_path, limits=Limits(batch_lines=3))
+    async with serving(engine, settings) as (url, _), client(url) as api:
+        batch = await ended(api, await submit(api, *(chat(str(i)) for i in range(4))))
+        assert (batch.status, batch.errors.data[0].code) == ("failed", "too_many_lines")
+        assert (await ended(api, await submit(api, *(chat(str(i)) for i in range(3))))).status == "completed"
+        batch = await ended(api, await submit(api, *["x"] * 1000))
+        assert len(batch.errors.data) == 100
 
 
 async def test_a_line_too_long_for_a_request_is_no_line(engine, tmp_path):
-    settings = ServerSettings(data_dir=tmp_path, max_body_bytes=10_000)
+    settings = ServerSettings(data_dir=tmp_path, limits=Limits(body_bytes=10_000))
     async with serving(engine, settings) as (url, _), client(url) as api:
         batch = await ended(api, await submit(api, chat("a"), chat("b", "x" * 50_000), chat("c")))
         assert batch.status == "failed"

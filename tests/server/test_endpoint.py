@@ -10,6 +10,7 @@ from starlette.routing import Route, Router
 from tenon.server.app import build_app
 from tenon.server.body import Bare, Form
 from tenon.server.endpoint import Endpoint
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 
 
@@ -35,7 +36,7 @@ async def upload(call, form):
 
 @pytest.fixture
 async def http(engine):
-    app = build_app(engine, ServerSettings(max_body_bytes=4 << 20))
+    app = build_app(engine, ServerSettings(limits=Limits(body_bytes=4 << 20)))
     router = Router(
         [
             Route("/things/{id}", Endpoint(app, get=show, delete=remove)),

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from tenon.errors import ConfigError
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 from tenon.server.store.store import Store
 from tests.server.fake_engine import FakeEngine
@@ -23,7 +24,7 @@ LINE = b'{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": 
 def settings(tmp_path: Path) -> ServerSettings:
     keys = ["one", "two"]
     return ServerSettings.with_keys(
-        keys, data_dir=tmp_path / "data", max_file_bytes=100_000, max_stored_bytes=250_000
+        keys, data_dir=tmp_path / "data", limits=Limits(file_bytes=100_000, stored_bytes=250_000)
     )
 
 

@@ -84,7 +84,14 @@ TEXT_ONLY: dict[str, list] = {
     "suffix": ["x", 1],
 }
 
-CODES = {"invalid_value", "missing_field", "unknown_field", "not_supported", "context_length_exceeded"}
+CODES = {
+    "invalid_value",
+    "limit_exceeded",
+    "missing_field",
+    "unknown_field",
+    "not_supported",
+    "context_length_exceeded",
+}
 CASES = [
     pytest.param(path, field, value, id=f"{path.rsplit('/', 2)[-2]}-{field}-{json.dumps(value)[:30]}")
     for path, tables in ((CHAT, (SHARED, CHAT_ONLY)), (TEXT, (SHARED, TEXT_ONLY)))

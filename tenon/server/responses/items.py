@@ -23,7 +23,6 @@ from tenon.server.schema.responses import (
     OutputText,
 )
 
-MAX_ITEMS = 4096
 _PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 
 
@@ -31,8 +30,6 @@ def read_input(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The items of a request. Raises ApiError naming what is wrong."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    if len(given) > MAX_ITEMS:
-        raise bad_request(f"input holds {len(given)} items; at most {MAX_ITEMS}", "input")
     return [_item(item, f"input[{index}]") for index, item in enumerate(given)]
 
 

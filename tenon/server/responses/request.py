@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tenon.core.sampling import MAX_LOGPROBS
 from tenon.server.errors import ApiError, bad_request, not_supported
 from tenon.server.metadata import check_metadata
 from tenon.server.responses.items import messages_of
@@ -64,8 +63,8 @@ def _check(request: ResponsesRequest) -> None:
     """Raises ApiError for what has no place in a turn."""
     if request.background and request.store is False:
         raise bad_request("background needs store: the answer is fetched later", "background")
-    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MAX_LOGPROBS:
-        raise bad_request(f"top_logprobs must be between 0 and {MAX_LOGPROBS}", "top_logprobs")
+    if (request.top_logprobs or 0) < 0:
+        raise bad_request(f"top_logprobs must be at least 0, not {request.top_logprobs}", "top_logprobs")
     if not -(2**31) <= (request.priority or 0) < 2**31:
         raise bad_request("priority must fit in 32 bits", "priority")
     reasoning = request.reasoning

@@ -6,11 +6,9 @@ from typing import Any
 
 import msgspec
 
-from tenon.core.sampling import MAX_LOGIT_BIAS, SamplingParams
+from tenon.core.sampling import SamplingParams
 from tenon.errors import InvalidRequest
 from tenon.server.errors import bad_request, not_supported
-
-MAX_STOP_TOKENS = 1024
 
 # Fields that SamplingParams has under the same name.
 _PLAIN = (
@@ -112,10 +110,6 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def sampling(self) -> dict[str, Any]:
         """The fields of SamplingParams that the request gives. Raises InvalidRequest naming the field."""
-        # Lists are measured before they are walked: a body may hold millions of entries.
-        for name, most in (("logit_bias", MAX_LOGIT_BIAS), ("stop_token_ids", MAX_STOP_TOKENS)):
-            if len(getattr(self, name) or ()) > most:
-                raise InvalidRequest(f"{name} holds more than {most} entries", name)
         given = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
         if self.logit_bias is not None:
             given["logit_bias"] = _token_keys(self.logit_bias)

@@ -12,6 +12,7 @@ import pytest
 from tenon.parse import formats
 from tenon.server import line
 from tenon.server.app import build_app
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 from tests.server.conftest import Client
 from tests.server.test_output_format import CALL, client_of, scripted
@@ -338,14 +339,14 @@ async def test_each_key_has_its_own(engine):
 
 async def test_the_store_is_bounded(engine):
     engine.script = lambda prompt, choice: "x" * 100
-    app = build_app(engine, ServerSettings(max_responses=4))
+    app = build_app(engine, ServerSettings(limits=Limits(responses=4)))
     client = Client(app)
     ids = [(await client.post(PATH, body())).json()["id"] for _ in range(4)]
     await client.http.get(f"{PATH}/{ids[0]}")  # used: the second one is the oldest now
     await client.post(PATH, body())
     found = [(await client.http.get(f"{PATH}/{i}")).status_code for i in ids]
     assert found == [200, 404, 200, 200]
-    app = build_app(engine, ServerSettings(max_response_bytes=20_000))
+    app = build_app(engine, ServerSettings(limits=Limits(response_bytes=20_000)))
     client = Client(app)
     for _ in range(20):
         await client.post(PATH, body(input="y" * 1500))
@@ -451,7 +452,7 @@ async def test_background_ends_with_the_server(app, client, engine):
 
 async def test_too_many_in_the_background(engine):
     engine.delay, engine.script = 0.005, lambda prompt, choice: "x" * 1000
-    app = build_app(engine, ServerSettings(max_responses=2))
+    app = build_app(engine, ServerSettings(limits=Limits(responses=2)))
     client = Client(app)
     ids = [(await client.post(PATH, body(background=True))).json()["id"] for _ in range(2)]
     response = await client.post(PATH, body(background=True))

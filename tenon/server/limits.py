@@ -1,0 +1,148 @@
+"""What a client may send at most: every limit, with its default and what answers a request beyond it.
+
+`Limits.check` holds the fields of a decoded request to them, by their names and for every route at once.
+Limits of bytes and time on the wire are held where the bytes come in (`tenon.server.body`).
+`docs/reference/limits.md` is made from this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tenon.config import parse_bytes
+from tenon.core.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_N, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from tenon.errors import ConfigError
+from tenon.server.errors import ApiError
+
+KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+
+
+def _limit(default: float, unit: str, status: int, meaning: str, ceiling: int | None = None) -> Any:
+    """A field of `Limits`. `status` answers what is beyond it; it can be set up to `ceiling`."""
+    metadata = {"unit": unit, "status": status, "meaning": meaning, "ceiling": ceiling}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Each is set by `tenon serve --limit NAME=VALUE`."""
+
+    # --- bodies
+    body_bytes: int = _limit(8 * MiB, "bytes", 413, "a request's body, unless it is an uploaded file")
+    file_bytes: int = _limit(200 * MiB, "bytes", 413, "an uploaded file")
+    stored_bytes: int = _limit(16 * GiB, "bytes", 413, "all files that the server keeps, together")
+    form_fields: int = _limit(64, "fields", 400, "fields of a form")
+
+    # --- fields of requests
+    messages: int = _limit(4096, "entries", 400, "messages of a conversation, items of a response's input")
+    tools: int = _limit(128, "entries", 400, "tools of a request")
+    inputs: int = _limit(2048, "entries", 400, "prompts, inputs or documents of a request")
+    sequences: int = _limit(1024, "sequences", 400, "prompts times `n`")
+    n: int = _limit(128, "choices", 400, "choices of a prompt", MAX_N)
+    logprobs: int = _limit(20, "tokens", 400, "`logprobs`, `top_logprobs`, `prompt_logprobs`", MAX_LOGPROBS)
+    logit_bias: int = _limit(1024, "entries", 400, "entries of `logit_bias`", MAX_LOGIT_BIAS)
+    stop_strings: int = _limit(16, "entries", 400, "stop strings", MAX_STOP_STRINGS)
+    stop_chars: int = _limit(256, "characters", 400, "a stop string", MAX_STOP_CHARS)
+    stop_token_ids: int = _limit(1024, "entries", 400, "entries of `stop_token_ids`")
+
+    # --- what is kept for clients
+    responses: int = _limit(1024, "responses", 200, "responses that are kept; the oldest is forgotten")
+    response_bytes: int = _limit(64 * MiB, "bytes", 200, "kept responses together; the oldest is forgotten")
+    batch_lines: int = _limit(50_000, "lines", 200, "lines of a batch; one with more ends as failed")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            least, ceiling = (0 if field.metadata["status"] == 400 else 1), field.metadata["ceiling"]
+            value = getattr(self, field.name)
+            if value < least or (ceiling is not None and value > ceiling):
+                most = "" if ceiling is None else f" and at most {ceiling}"
+                raise ConfigError(f"limit {field.name} must be at least {least}{most}, not {value}")
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> Limits:
+        """Of texts like `n=4` and `body_bytes=16MiB`. Raises ConfigError."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        given: dict[str, Any] = {}
+        for text in settings:
+            name, separator, value = text.partition("=")
+            if not separator:
+                raise ConfigError(f"limit {text!r}: write NAME=VALUE")
+            if name not in fields:
+                raise ConfigError(f"there is no limit {name!r}; there are {', '.join(fields)}")
+            try:
+                given[name] = _READERS.get(fields[name].metadata["unit"], int)(value)
+            except ValueError:
+                unit = fields[name].metadata["unit"]
+                raise ConfigError(f"limit {name}: {value!r} is not a number of {unit}") from None
+        return cls(**given)
+
+    def check(self, request: msgspec.Struct) -> None:
+        """Raises ApiError naming the first field of a request that is beyond its limit."""
+        for name in request.__struct_fields__:
+            if name in _FIELDS and (value := getattr(request, name)) is not None:
+                for limit, measure in _FIELDS[name]:
+                    self.hold(limit, measure(value), name)
+
+    def hold(self, limit: str, value: float, param: str) -> None:
+        """Raises ApiError if `value`, which is of the field `param`, is beyond the limit of that name."""
+        most = getattr(self, limit)
+        if value > most:
+            metadata = _TABLE[limit].metadata
+            shown = f"{value:.0f}" if value < 1e15 else "so many"
+            raise ApiError(
+                metadata["status"],
+                f"{param}: {shown} {metadata['unit']} are over the limit of {most}",
+                param=param,
+                code="limit_exceeded",
+            )
+
+
+_TABLE = {field.name: field for field in dataclasses.fields(Limits)}
+_READERS: dict[str, Callable[[str], float]] = {"bytes": parse_bytes, "seconds": float}
+
+
+def _number(value: Any) -> float:
+    return 0 if isinstance(value, bool) else value
+
+
+def _longest(texts: str | list[str]) -> int:
+    return len(texts) if isinstance(texts, str) else max(map(len, texts), default=0)
+
+
+def _entries(value: Any) -> int:
+    return len(value) if isinstance(value, list | dict) else 1
+
+
+def _inputs(given: Any) -> int:
+    """How many of texts, or of lists of token ids, where one may stand without a list around it."""
+    return len(given) if isinstance(given, list) and given and not isinstance(given[0], int | dict) else 1
+
+
+def _items(given: Any) -> int:
+    """How many objects: a conversation may stand where texts do."""
+    return len(given) if isinstance(given, list) and given and isinstance(given[0], dict) else 1
+
+
+# The limits of a field, wherever a schema has one of that name, and how its value is measured.
+_FIELDS: dict[str, tuple[tuple[str, Callable[[Any], float]], ...]] = {
+    "messages": (("messages", _entries),),
+    "input": (("messages", _items), ("inputs", _inputs)),
+    "prompt": (("inputs", _inputs),),
+    "documents": (("inputs", _inputs),),
+    "text_1": (("inputs", _inputs),),
+    "text_2": (("inputs", _inputs),),
+    "tools": (("tools", _entries),),
+    "n": (("n", _number),),
+    "logprobs": (("logprobs", _number),),
+    "top_logprobs": (("logprobs", _number),),
+    "prompt_logprobs": (("logprobs", _number),),
+    "logit_bias": (("logit_bias", _entries),),
+    "stop": (("stop_strings", _entries), ("stop_chars", _longest)),
+    "stop_sequences": (("stop_strings", _entries), ("stop_chars", _longest)),
+    "stop_token_ids": (("stop_token_ids", _entries),),
+}
