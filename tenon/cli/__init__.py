@@ -19,6 +19,7 @@ COMMANDS = {
     "run-batch": ("run_batch", "Run a model"),
     "pull": ("pull", "Run a model"),
     "pack": ("pack", "Run a model"),
+    "keys": ("keys", "Run a model"),
     "bench": ("bench", "Measure and explain"),
     "explain": ("explain", "Measure and explain"),
     "collect-env": ("environment", "Measure and explain"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -12,6 +13,13 @@ from tenon import env
 from tenon.cli.options import Size, engine_options, output_format_option
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tenon.server.keys import Keys
+    from tenon.server.tls import Certificate
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("serve")
@@ -22,7 +30,40 @@ from tenon.errors import ConfigError
     "api_keys",
     multiple=True,
     metavar="TEXT",
-    help="Ask clients for this key (default: TENON_API_KEY); may be given again. Keys share no prefixes.",
+    help="Ask clients for this key (default: TENON_API_KEY); may be given again. Other users of this machine "
+    "can read command lines: --api-keys-file keeps keys out of them.",
+)
+@click.option(
+    "--api-keys-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask clients for one of the keys in this file (see `tenon keys`); its changes hold at once.",
+)
+@click.option("--public-metrics", is_flag=True, help="Let /metrics be read without a key.")
+@click.option(
+    "--insecure-no-auth", is_flag=True, help="Listen beyond this machine although no key is asked for."
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this name in the Host header too; on a loopback address only localhost is known. *: any.",
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin (https://app.example) use the server; may be given again. *: all.",
+)
+@click.option("--tls-cert", type=_FILE, metavar="FILE", help="Serve HTTPS with this certificate chain (PEM).")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="Its key, unless that is in the same file.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    metavar="FILE",
+    help="Ask clients for a certificate that one of these authorities (PEM) has signed.",
 )
 @click.option("--share-prefix-cache", is_flag=True, help="One prefix cache for all keys.")
 @click.option(
@@ -96,6 +137,14 @@ def command(
     host: str,
     port: int,
     api_keys: tuple[str, ...],
+    api_keys_file: Path | None,
+    public_metrics: bool,
+    insecure_no_auth: bool,
+    allowed_hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     share_prefix_cache: bool,
     limits: tuple[str, ...],
     drain_seconds: float,
@@ -117,6 +166,7 @@ def command(
     """
     from tenon.cli.models import ensure_here
     from tenon.server.limits import Limits
+    from tenon.server.origin import check_cors_origin
     from tenon.server.run import serve
     from tenon.server.settings import ResidencySettings, ServerSettings
     from tenon.util.terminal import loading
@@ -132,8 +182,13 @@ def command(
     for engine in engines:
         if engine.load_format == "auto":
             ensure_here(engine.model, engine.revision)
-    settings = ServerSettings.with_keys(
-        api_keys or tuple(filter(None, [env.api_key()])),
+    settings = ServerSettings(
+        keys=_keys(api_keys, api_keys_file),
+        insecure=insecure_no_auth,
+        public_metrics=public_metrics,
+        allowed_hosts=allowed_hosts,
+        cors_origins=tuple(map(check_cors_origin, cors_origins)),
+        tls=_certificate(tls_cert, tls_key, tls_client_ca),
         share_prefix_cache=share_prefix_cache,
         limits=Limits.parse(limits),
         drain_seconds=drain_seconds,
@@ -154,3 +209,22 @@ def command(
         return serve(
             engines, host, port, settings, announce=announce, on_loading=on_loading, residency=residency
         )
+
+
+def _keys(given: tuple[str, ...], path: Path | None) -> Keys:
+    from tenon.server.keys import Keys, hashed
+
+    named = [hashed(f"option-{number}", key) for number, key in enumerate(given, 1)]
+    if not named and (key := env.api_key()):
+        named = [hashed("TENON_API_KEY", key)]
+    return Keys(named, path)
+
+
+def _certificate(chain: Path | None, key: Path | None, client_ca: Path | None) -> Certificate | None:
+    if chain is None:
+        if key is not None or client_ca is not None:
+            raise ConfigError("--tls-key and --tls-client-ca need --tls-cert")
+        return None
+    from tenon.server.tls import Certificate
+
+    return Certificate(chain, key, client_ca)

@@ -31,6 +31,7 @@ from tenon.server.engine import Engine
 from tenon.server.fleet import Fleet
 from tenon.server.metrics import Metrics
 from tenon.server.models import Fixed, Models
+from tenon.server.origin import with_cors
 from tenon.server.responses import api as responses
 from tenon.server.responses.store import Store
 from tenon.server.responses.wire import RESPONSES
@@ -66,7 +67,8 @@ class App:
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
         list(openapi.operations(self))  # raises TypeError for a route that is not described
-        self._router = Router(self.routes, redirect_slashes=False, default=self._not_found)
+        router = Router(self.routes, redirect_slashes=False, default=self._not_found)
+        self._answer = with_cors(router, settings.cors_origins)
 
     def _routes(self) -> list[Route]:
         return [
@@ -81,7 +83,7 @@ class App:
             *self._batches(),
             Route("/v1/models", Endpoint(self, get=models.list_models)),
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
-            Route("/metrics", Endpoint(self, get=probes.metrics)),
+            Route("/metrics", Endpoint(self, get=probes.metrics, public=self.settings.public_metrics)),
             Route("/health", Endpoint(self, get=probes.health, public=True)),
             Route("/live", Endpoint(self, get=probes.live, public=True)),
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
@@ -142,7 +144,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
             return
         assert scope["type"] == "http"
-        await self._router(scope, receive, send)
+        await self._answer(scope, receive, send)
 
     def dialect(self, engine: Engine) -> Dialect:
         """The output format of an engine that is ready."""

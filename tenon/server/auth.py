@@ -1,32 +1,29 @@
-"""API keys. Every route asks for one unless it is tagged public (`endpoint.Endpoint.public`)."""
+"""Who calls. Every route asks for a key unless it is tagged public (`endpoint.Endpoint.public`)."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 
 from tenon.server.errors import ApiError, bad_request
-from tenon.server.settings import ServerSettings, digest
+from tenon.server.keys import NOBODY, Key, Keys
 
 _SALT = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
 
-def authenticate(headers: Mapping[str, str], settings: ServerSettings) -> str:
-    """What tells this caller from others ("" when keys are not in use). Raises 401.
+def authenticate(headers: Mapping[str, str], keys: Keys) -> Key:
+    """The key of this caller (NOBODY when keys are not in use). Raises 401.
 
-    The key comes as OpenAI's or as Anthropic's clients send it. All keys are compared, each in constant time
-    over digests, so that timing tells nothing.
+    The key comes as OpenAI's or as Anthropic's clients send it.
     """
-    if not settings.api_keys:
-        return ""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if not keys.required:
+        return NOBODY
+    scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        key = "" if scheme else headers.get("x-api-key", "")
-    given = digest(key.strip())
-    matches = [hmac.compare_digest(given, known) for known in settings.api_keys]
-    if not key.strip() or not any(matches):
+        given = "" if scheme else headers.get("x-api-key", "")
+    found = keys.find(given.strip())
+    if not given.strip() or found is None:
         raise ApiError(
             401,
             "missing or wrong API key: send it as `Authorization: Bearer KEY` or `X-Api-Key: KEY`",
@@ -34,7 +31,7 @@ def authenticate(headers: Mapping[str, str], settings: ServerSettings) -> str:
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
-    return given.hex()
+    return found
 
 
 def cache_salt(caller: str, requested: str | None) -> str:

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down, wrong_model
+from tenon.server.keys import NOBODY
 from tenon.server.schema.decode import convert
 from tenon.server.wire import Wire
 from tenon.util.failpoint import failpoint
@@ -34,7 +35,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
 
 class Call:
-    """State of one request. `caller` tells API keys apart, set once the key has been checked ("" without)."""
+    """State of one request. `key` is who calls, set once it has been checked (NOBODY without keys)."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, app: App, wire: Wire) -> None:
         self.scope = scope
@@ -44,7 +45,7 @@ class Call:
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
         self.arrival = time.monotonic()
-        self.caller = ""
+        self.key = NOBODY
         self.background = False  # yields to requests that somebody waits for
         self.body_size = 0  # bytes of the request's body read so far
         self.status = 0  # of the answer; 0 until it starts
@@ -56,6 +57,11 @@ class Call:
         self._finished = False
         self._leases: dict[str | None, Lease] = {}  # by the name that was asked for
         self._stopped: asyncio.Future[None] | None = None
+
+    @property
+    def caller(self) -> str:
+        """What tells callers apart: what they store and cache is theirs alone."""
+        return self.key.id
 
     # --- in
 
@@ -225,7 +231,7 @@ class Call:
             raise AssertionError("a detached call answers nobody")
 
         call = Call(self.scope, nobody_leaves, nothing, self.app, self.wire)
-        call.request_id, call.caller, call.body_size = self.request_id, self.caller, self.body_size
+        call.request_id, call.key, call.body_size = self.request_id, self.key, self.body_size
         call._finished = True
         return call
 
@@ -253,7 +259,8 @@ class Call:
         log.log(level, "%s", _one_line(line))
 
     def _where(self) -> str:
-        return f"{self.scope['method']} {self.scope['path'][:200]} id={self.request_id}"
+        who = f" key={self.key.name}" if self.key.name else ""
+        return f"{self.scope['method']} {self.scope['path'][:200]} id={self.request_id}{who}"
 
     def _log(self, error: BaseException, api_error: ApiError) -> None:
         if api_error.code == "internal_error":

@@ -1,4 +1,4 @@
-"""A route. Whatever is done for every request is done here: API key, method, body, supervision, errors.
+"""A route. Whatever is done for every request is done here: Host, API key, method, body, supervision, errors.
 
 So no handler can forget one of them: a route without `public=True` asks for a key, unknown paths included.
 """
@@ -17,6 +17,8 @@ from tenon.server.auth import authenticate
 from tenon.server.body import Bare, Form, Json
 from tenon.server.call import Call
 from tenon.server.errors import ApiError, Disconnected, shutting_down
+from tenon.server.keys import Key
+from tenon.server.origin import check_host, check_origin
 from tenon.server.wire import OPENAI, Wire
 
 if TYPE_CHECKING:
@@ -69,10 +71,7 @@ class Endpoint:
             call.close()
 
     async def _serve(self, call: Call) -> None:
-        if (inside := call.scope.get(INSIDE)) is not None:
-            call.caller, call.background = inside.caller, True
-        elif not self.public:
-            call.caller = authenticate(call.headers, self.app.settings)
+        self._admit(call)
         method = call.scope["method"]
         if method not in self.methods:
             raise ApiError(
@@ -84,6 +83,28 @@ class Endpoint:
         if method == "POST" and self.app.stopping:
             raise shutting_down()
         await self.methods[method](call)
+
+    def _admit(self, call: Call) -> None:
+        """Who may come in at all. Before anything else is said, and the same for every path and method."""
+        settings = self.app.settings
+        if (inside := call.scope.get(INSIDE)) is not None:
+            call.key, call.background = settings.keys.with_id(inside.caller), True
+            return
+        check_host(call.headers, settings.allowed_hosts)
+        if not self.public:
+            call.key = self._identify(call)
+        if not settings.keys.required:  # else no page can act for its reader: browsers add no key
+            check_origin(call.scope["method"], call.headers, settings.cors_origins)
+
+    def _identify(self, call: Call) -> Key:
+        try:
+            key = authenticate(call.headers, self.app.settings.keys)
+        except ApiError:
+            self.app.metrics.key_refused()
+            raise
+        if key.name:
+            self.app.metrics.key_used(key.name)
+        return key
 
 
 async def not_found(call: Call) -> None:
@@ -97,5 +118,5 @@ class NotFound(Endpoint):
         super().__init__(app, get=not_found, wire=wire)
 
     async def _serve(self, call: Call) -> None:
-        call.caller = authenticate(call.headers, self.app.settings)
+        self._admit(call)
         await not_found(call)

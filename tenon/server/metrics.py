@@ -88,7 +88,17 @@ class Metrics:
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self._success = self._counter("request_success", "Requests ended.", "finished_reason")
+        self._by_key = Counter("tenon:key_requests", "Requests by API key.", ["key"], registry=self.registry)
+        self._refused = Counter(
+            "tenon:key_refusals", "Requests without a key, or with a wrong one.", registry=self.registry
+        )
         self._models: dict[str, ModelMetrics] = {}
+
+    def key_used(self, name: str) -> None:
+        self._by_key.labels(name).inc()
+
+    def key_refused(self) -> None:
+        self._refused.inc()
 
     def watch(
         self, stats: Callable[[], dict[str, EngineStats]], loaded: Callable[[], dict[str, bool]]

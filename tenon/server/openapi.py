@@ -29,6 +29,8 @@ _REFERENCES = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 UNAUTHORIZED = "missing or wrong API key"
+FOREIGN = "a page of another origin made the request (only without API keys)"
+MISDIRECTED = "the Host header names another server (only where the server listens on a loopback address)"
 INVALID = "something in the request is invalid or not supported; `param` names it where it can"
 MISSING = "there is no such thing, or no such model"
 TOO_LARGE = "the body is larger than the server's limit"
@@ -75,7 +77,9 @@ class Operation:
     @property
     def refusals(self) -> dict[int, str]:
         """Every status but 200 and what it means here."""
-        found = {500: FAILED, **self.contract.statuses}
+        found = {421: MISDIRECTED, 500: FAILED, **self.contract.statuses}
+        if self.method != "GET":
+            found[403] = FOREIGN
         if not self.endpoint.public:
             found[401] = UNAUTHORIZED
         if self.contract.query is not None:

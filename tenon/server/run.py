@@ -15,11 +15,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
+from tenon.server.origin import settings_at
+from tenon.server.reload import reloading
 from tenon.server.settings import ResidencySettings, ServerSettings
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tenon.engine.async_engine import AsyncEngine
     from tenon.server.app import App
     from tenon.server.fleet import Fleet
+    from tenon.server.tls import Certificate
 
 log = logging.getLogger("tenon.server")
 
@@ -57,6 +60,7 @@ def serve(
     several = engine_args if isinstance(engine_args, list) else [engine_args]
     configs = [args.resolve() for args in several]
     with listen(host, port) as sock:
+        settings = settings_at(sock.getsockname()[0], settings or ServerSettings())
         from tenon.engine.async_engine import AsyncEngine
         from tenon.engine.process import ProcessClient
 
@@ -68,7 +72,12 @@ def serve(
 
             engine = make_fleet(configs, residency or ResidencySettings())
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(run(engine, sock, settings or ServerSettings(), announce))
+            return runner.run(_reloading(run(engine, sock, settings, announce), settings))
+
+
+async def _reloading(work: Coroutine[Any, Any, int], settings: ServerSettings) -> int:
+    async with reloading(settings.watched):
+        return await work
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -112,7 +121,7 @@ async def run(
         # Imports in a thread, so that the engine process is started and told its configuration meanwhile.
         build_app = (await asyncio.to_thread(importlib.import_module, "tenon.server.app")).build_app
         app = build_app(engine, settings, engine.served_model_names)
-        server = http_server(app)
+        server = http_server(app, settings.tls)
         http = asyncio.ensure_future(server.serve(sockets=[sock]))
         stopped = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait({loading, stopped, http}, return_when=asyncio.FIRST_COMPLETED)
@@ -155,7 +164,7 @@ async def drain(app: App, signals: _Signals, seconds: float) -> None:
         await asyncio.sleep(0.005)
 
 
-def http_server(app: Any) -> Server:
+def http_server(app: Any, tls: Certificate | None = None) -> Server:
     """uvicorn, without its signal handlers and logs, and with bounded heads (h11)."""
     import uvicorn
 
@@ -180,6 +189,9 @@ def http_server(app: Any) -> Server:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=1,  # requests have been drained by then
     )
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
     return HttpServer(config)
 
 
@@ -193,13 +205,14 @@ def greeting(
     """One line: what is served, where, and a command to try."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if settings.keys.required else ""
+    scheme = "http" if settings.tls is None else "https"
     path, body = _TRIES[pooling.task if pooling else "generate"]
     subject = "the server" if model in on_demand else model
     others = f" ({', '.join(on_demand)}: when asked for)" if on_demand else ""
     return (
         f"{subject} is ready after {process_age():.2f} s{others}. "
-        f"Try: curl http://{host}:{port}{path}"
+        f"Try: curl {scheme}://{host}:{port}{path}"
         f"{key} -H 'Content-Type: application/json' -d '{body}'"
     )
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tenon.server.keys import Keys
 from tenon.server.limits import Limits
+from tenon.server.reload import Watched
 
-
-def digest(key: str) -> bytes:
-    """SHA-256 of an API key; the server keeps only this, so the key can never be printed."""
-    return hashlib.sha256(key.encode()).digest()
+if TYPE_CHECKING:
+    from tenon.server.tls import Certificate
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`api_keys` holds digests; empty means that no key is asked for.
+    """`keys` are hashes of the API keys; without any, only `insecure` lets a server listen beyond this
+    machine. `public_metrics` lets anybody scrape /metrics. `allowed_hosts` are the names that the server
+    answers to (empty: all) and `cors_origins` the pages of elsewhere that may use it.
 
     `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
     generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
@@ -27,8 +28,13 @@ class ServerSettings:
     below TENON_HOME); `batch_concurrency`: so many lines of batches run at a time.
     """
 
-    api_keys: tuple[bytes, ...] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
+    keys: Keys = field(default_factory=Keys, repr=False)
+    insecure: bool = False
+    public_metrics: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    tls: Certificate | None = field(default=None, repr=False)
     default_sampling: dict[str, Any] = field(default_factory=dict)
     drain_seconds: float = 10.0
     share_prefix_cache: bool = False
@@ -38,9 +44,15 @@ class ServerSettings:
     data_dir: Path | None = None
     batch_concurrency: int = 8
 
+    @property
+    def watched(self) -> list[Watched]:
+        """The files that are read again when they change."""
+        found = (self.keys.watched, self.tls.watched if self.tls else None)
+        return [each for each in found if each is not None]
+
     @classmethod
     def with_keys(cls, keys: list[str] | tuple[str, ...], **rest: Any) -> ServerSettings:
-        return cls(api_keys=tuple(digest(key) for key in keys), **rest)
+        return cls(keys=Keys.of(*keys), **rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ async def serving(
     """URL and app of a running server."""
     app = build_app(engine, settings, engine.served_model_names)
     sock = listen("127.0.0.1", 0)
-    server = http_server(app)
+    tls = app.settings.tls
+    server = http_server(app, tls)
     task = asyncio.ensure_future(server.serve(sockets=[sock]))
     try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}", app
+        yield f"http{'s' if tls else ''}://127.0.0.1:{sock.getsockname()[1]}", app
     finally:
         await app.archive.stop()
         app.stop_live()
