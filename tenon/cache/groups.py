@@ -28,11 +28,20 @@ class FullAttention:
         secret: bytes,
         context: Sequence[str] = (),
     ) -> None:
-        self.pool = BlockPool(num_blocks)
         self.block_size = block_size
-        self.prefix = PrefixCache(self.pool, block_size, secret, context) if prefix_caching else None
+        self._num_blocks = num_blocks
+        self._prefix_caching = prefix_caching
+        self._secret, self._context = secret, context
+        self.rebuild()
         self.num_queried = 0  # tokens looked up in the prefix cache
         self.num_hit = 0  # tokens found
+
+    def rebuild(self) -> None:
+        """All blocks are free and without content, whatever was before: no request may hold any."""
+        self.pool = BlockPool(self._num_blocks)
+        self.prefix = None
+        if self._prefix_caching:
+            self.prefix = PrefixCache(self.pool, self.block_size, self._secret, self._context)
 
     @property
     def capacity(self) -> int:
@@ -141,6 +150,9 @@ class NoCache:
         self.block_size = block_size
         self.capacity = 2**31 - 1
         self.num_queried = self.num_hit = 0
+
+    def rebuild(self) -> None:
+        pass
 
     def match(self, request: Request) -> list[Entry]:
         return []

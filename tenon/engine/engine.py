@@ -1,7 +1,8 @@
 """The engine: messages in, one step at a time, outputs out. Knows no sockets and no text.
 
 A request can do no harm to others: what goes wrong while it is handled ends it with an error. A step that
-fails as a whole is taken apart by the scheduler (`Scheduler.blame`) until the culprit is found.
+fails as a whole is taken apart by the scheduler (`Scheduler.blame`) until the culprit is found; one that runs
+out of memory is made smaller first (`Scheduler.squeeze`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tenon.core.messages import (
     Ready,
     ResetPrefixCache,
     ToEngine,
+    TokenLogprob,
 )
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
@@ -77,16 +79,20 @@ class Engine:
         elif isinstance(message, ResetPrefixCache):
             self.scheduler.cache.reset()
 
-    def refuse(self, request_id: str, reason: str) -> None:
-        """Answer a request that is not taken, with the next step's outputs."""
-        self._pending.append(error_of(request_id, reason, "InvalidRequest"))
+    def refuse(self, request_id: str, reason: str, kind: str | None = "InvalidRequest") -> None:
+        """Answer a request that is not taken, with the next outputs. `kind` None: it is not to blame."""
+        self._pending.append(error_of(request_id, reason, kind))
 
     def step(self) -> Outputs:
         """Compute one step; its outputs, and answers that were pending."""
         if len(self.guides):
             self._add_guided()
         outputs, self._pending = self._pending, []
-        schedule = self.scheduler.schedule()
+        try:
+            schedule = self.scheduler.schedule()
+        except Exception as error:
+            outputs += self._start_over(error)
+            return Outputs(outputs=outputs)
         if not schedule and len(self.guides) and not outputs:
             self.guides.compiler.wait(COMPILE_POLL_SECONDS)
         try:
@@ -95,12 +101,11 @@ class Engine:
                 begin = time.perf_counter()
                 prepared = self.preparer.prepare(schedule)
                 sampled = self.runner.run(prepared)
-                seconds = time.perf_counter() - begin
+                self.scheduler.advance(schedule, time.perf_counter() - begin)
         except Exception as error:
             outputs += self._contain(schedule, error)
         else:
             if schedule:
-                self.scheduler.advance(schedule, seconds)
                 outputs += started(schedule, prepared.sampled)
                 self._finish(prepared.sampled, sampled, outputs)
         self.num_steps += 1
@@ -146,7 +151,7 @@ class Engine:
             self._refuse(message.request_id, error)
         except Exception as error:
             log.exception("request %s could not be added", message.request_id)
-            self._pending.append(error_of(message.request_id, f"internal error: {type(error).__name__}"))
+            self._pending.append(_internal_error(message.request_id, error))
 
     def _add_to_guides(self, request: Request) -> None:
         self.scheduler.check(request)
@@ -161,7 +166,7 @@ class Engine:
             elif isinstance(error, InvalidRequest):
                 self._refuse(request.id, error)
             else:
-                self._pending.append(error_of(request.id, f"internal error: {type(error).__name__}"))
+                self._pending.append(_internal_error(request.id, error))
 
     def _refuse(self, request_id: str, error: InvalidRequest) -> None:
         self._pending.append(_refused(request_id, error))
@@ -190,33 +195,66 @@ class Engine:
         for i, request in enumerate(requests):
             error = sampled.errors.get(i)
             if error is None:
-                failpoint("emit", request)
-                self.scheduler.emit(request, sampled.tokens[i])
-                finish_reason, stop_reason = end_of(request)
-                outputs.append(output_of(request, sampled.logprobs[i], finish_reason, stop_reason))
-                if finish_reason is None:
-                    continue
+                output = self._emit(request, sampled.tokens[i], sampled.logprobs[i])
+            elif i in sampled.refused:
+                output = _refused(request.id, GrammarError(error))
             else:
-                if i in sampled.refused:
-                    outputs.append(_refused(request.id, GrammarError(error)))
-                else:
-                    outputs.append(error_of(request.id, error))
-            self._end(request)
+                output = error_of(request.id, error)
+            outputs.append(output)
+            if output.finish_reason is not None:
+                self._end(request)
+
+    def _emit(self, request: Request, token: int, logprob: TokenLogprob | None) -> EngineOutput:
+        try:
+            failpoint("emit", request)
+            self.scheduler.emit(request, token)
+            return output_of(request, logprob, *end_of(request))
+        except Exception as error:
+            log.exception("request %s could not be given its token", request.id)
+            return _internal_error(request.id, error)
 
     def _end(self, request: Request) -> None:
-        failpoint("free", request)
-        self.table.leave(request)
-        self.scheduler.finish(request)
+        try:
+            failpoint("free", request)
+            self.table.leave(request)
+            self.scheduler.finish(request)
+        except Exception:
+            log.exception("request %s could not be ended; all others begin anew", request.id)
+            self.scheduler.rebuild(gone=request)
+            self.table.clear()
 
     def _contain(self, schedule: Schedule, error: Exception) -> list[EngineOutput]:
         log.error("a step of %d requests failed", len(schedule.requests), exc_info=error)
-        culprit = self.scheduler.blame(schedule)
+        squeezed = isinstance(error, MemoryError) and self._squeeze(schedule)
+        culprit = None if squeezed else self.scheduler.blame(schedule)
         for request in schedule.preempted:
             self.table.leave(request)
         if culprit is None:
             return []
         self._end(culprit)
-        return [error_of(culprit.id, f"internal error: {type(error).__name__}")]
+        return [_internal_error(culprit.id, error)]
+
+    def _squeeze(self, schedule: Schedule) -> bool:
+        """Free what is only kept for speed, and make steps smaller. False if they cannot be."""
+        self.guides.compiler.forget()
+        return self.scheduler.squeeze(schedule)
+
+    def _start_over(self, error: Exception) -> list[EngineOutput]:
+        """No step could be made. Whoever is to blame for it twice is ended."""
+        if self.scheduler.at is None:
+            raise error  # no request's: the engine's own
+        log.error("scheduling failed; all requests begin anew", exc_info=error)
+        culprit = self.scheduler.rebuild()
+        self.table.clear()
+        if culprit is None:
+            return []
+        self._end(culprit)
+        return [_internal_error(culprit.id, error)]
+
+
+def _internal_error(request_id: str, error: Exception) -> EngineOutput:
+    """Its type alone: what it says may be about others."""
+    return error_of(request_id, f"internal error: {type(error).__name__}")
 
 
 def _refused(request_id: str, error: InvalidRequest) -> EngineOutput:

@@ -11,7 +11,9 @@ rank loses its own and waits. The first in rank is therefore never preempted, an
 that could not fit alone, it always gets on: progress is certain.
 
 Containment: when a step fails, `blame` makes its requests suspects. Suspects are computed one at a time until
-they have emitted a token; one that makes a step fail alone is ended by the engine, the others go on.
+they have emitted a token; one that makes a step fail alone is ended by the engine, the others go on. When
+memory runs out in a step, `squeeze` makes steps smaller before anybody is blamed. When scheduling itself
+fails, in the midst of changing queues and blocks, `rebuild` makes all that anew from the requests' tokens.
 
 An encoder's sequences (`whole_sequences`) are computed in one step each, and hold nothing between steps: a
 request that does not fit into what is left of the step waits for the next.
@@ -29,6 +31,9 @@ from tenon.engine.pace import Pace
 from tenon.engine.policy import POLICIES, FairQueue, Queue
 from tenon.errors import InvalidRequest
 from tenon.util.failpoint import failpoint
+
+LEAST_TOKENS = 16  # a step that runs out of memory with so few does not get on with fewer
+CALM_STEPS = 16  # steps within a lowered ceiling before it is doubled
 
 
 class Scheduler:
@@ -51,12 +56,16 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self.max_model_len = max_model_len
         self.whole_sequences = whole_sequences
-        self.running = Queue(POLICIES[policy])
-        self.waiting = FairQueue(POLICIES[policy])
+        self._rank = POLICIES[policy]
+        self.running = Queue(self._rank)
+        self.waiting = FairQueue(self._rank)
         self.num_preemptions = 0
         self.pace: Pace | None = None  # bounds prompts' share of a step by time; None: by tokens alone
         self._requests: dict[str, Request] = {}
         self._num_suspects = 0
+        self.at: Request | None = None  # whose part of the step `schedule` is deciding
+        self._ceiling = max_num_batched_tokens  # of tokens in a step; lower after memory ran out
+        self._calm = 0  # steps since then
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -110,6 +119,7 @@ class Scheduler:
     def schedule(self) -> Schedule:
         """Choose the next step. Blocks are allocated; `num_computed` advances when the step has run."""
         step = Schedule()
+        self.at = None
         if self._num_suspects:
             self._isolate(step)
             return step
@@ -124,6 +134,8 @@ class Scheduler:
         if self.pace is not None and seconds is not None:
             decoding = step.num_tokens.count(1)
             self.pace.observe(step.total_tokens - decoding, decoding, seconds)
+        if self._ceiling < self.max_num_batched_tokens:
+            self._relax()
         for request, num_tokens in zip(step.requests, step.num_tokens, strict=True):
             request.num_computed += num_tokens
 
@@ -139,24 +151,62 @@ class Scheduler:
             return step.requests[0]
         for request in step.requests:
             self._preempt(request, step)
-            if not request.suspect:
-                request.suspect = True
-                self._num_suspects += 1
+            self._suspect(request)
+        return None
+
+    def squeeze(self, step: Schedule) -> bool:
+        """Memory ran out in this step: those after it are at most half as large, for a while. False if that
+        has been tried, or cannot help: then somebody is to blame."""
+        again = self._ceiling < self.max_num_batched_tokens and self._calm == 0
+        alone = len(step.requests) == 1
+        smallest = step.total_tokens <= LEAST_TOKENS or (alone and self.whole_sequences)
+        if smallest or (again and not alone):
+            return False
+        self._ceiling, self._calm = step.total_tokens // 2, 0
+        self.cache.forget(step.fresh_blocks)
+        for request in step.requests:
+            self._preempt(request, step)
+        return True
+
+    def rebuild(self, gone: Request | None = None) -> Request | None:
+        """`schedule` or `finish` raised, and may have left anything half done: queues, blocks and the prefix
+        cache begin anew, every request waits. `gone` is the request that was being ended.
+
+        Returns the culprit, which is still here: the request `at`, if the same has happened to it before.
+        """
+        at, self.at = self.at, None
+        if gone is not None:
+            self._requests.pop(gone.id, None)
+            gone.state, gone.row, at = State.FINISHED, -1, None
+        self.cache.rebuild()
+        self.running, self.waiting = Queue(self._rank), FairQueue(self._rank)
+        for request in self:
+            request.state, request.row = State.WAITING, -1
+            request.blocks, request.chain, request.num_computed = [], [], 0
+            self.waiting.add(request)
+        self._num_suspects = sum(request.suspect for request in self)
+        if at is None or at.suspect:
+            return at
+        self._suspect(at)
         return None
 
     def _budget(self) -> Budget:
-        if self.pace is None or self.whole_sequences:
-            return Budget(self.max_num_batched_tokens)
+        if self.whole_sequences:
+            first = len(self.waiting.first.tokens) if self.waiting else 0
+            return Budget(max(self._ceiling, first))
+        ceiling = max(self._ceiling, len(self.running))
+        if self.pace is None:
+            return Budget(ceiling)
         decoding = sum(len(request.tokens) - request.num_computed == 1 for request in self.running)
         tokens = len(self.running) + self.pace.prompt_tokens(decoding)
-        return Budget(min(tokens, self.max_num_batched_tokens))
+        return Budget(min(tokens, ceiling))
 
     def _continue(self, step: Schedule, tokens: Budget) -> None:
         """Running requests, in order. Victims of preemption are at the end, not yet in the step."""
         running, index = self.running, 0
         block_size = self.cache.block_size
         while index < len(running):
-            request = running[index]
+            request = self.at = running[index]
             computed = request.num_computed
             num_tokens = len(request.tokens) - computed
             if num_tokens > 1:
@@ -183,7 +233,7 @@ class Scheduler:
     def _admit(self, step: Schedule, tokens: Budget) -> None:
         """Waiting requests, strictly in order: a big one in front is not overtaken until it starves."""
         while self.waiting and tokens.left and len(self.running) < self.max_num_seqs:
-            request = self.waiting.first
+            request = self.at = self.waiting.first
             if self.whole_sequences and len(request.tokens) > tokens.left:
                 break
             if not self._start(request, step, reserve=len(self.running)):
@@ -218,10 +268,12 @@ class Scheduler:
         suspect = next((r for r in self.running if r.suspect), None)
         if suspect is None:
             suspect = next(r for r in self.waiting if r.suspect)
+            self.at = suspect
             while not (len(self.running) < self.max_num_seqs and self._start(suspect, step, reserve=0)):
                 self._preempt(self.running[-1], step)
+        self.at = suspect
         left = len(suspect.tokens) - suspect.num_computed
-        num_tokens = min(left, self.max_num_batched_tokens)
+        num_tokens = left if self.whole_sequences else min(left, self._ceiling)
         self._take(step, suspect, num_tokens)
 
     def _preempt(self, request: Request, step: Schedule) -> None:
@@ -231,6 +283,17 @@ class Scheduler:
         self.waiting.add(request)
         step.preempted.append(request)
         self.num_preemptions += 1
+
+    def _relax(self) -> None:
+        """A step has run within the lowered ceiling: after some more, it is raised again."""
+        self._calm += 1
+        if self._calm % CALM_STEPS == 0:
+            self._ceiling = min(2 * self._ceiling, self.max_num_batched_tokens)
+
+    def _suspect(self, request: Request) -> None:
+        if not request.suspect:
+            request.suspect = True
+            self._num_suspects += 1
 
     def _clear(self, request: Request) -> None:
         if request.suspect:

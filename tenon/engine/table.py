@@ -25,7 +25,8 @@ class Table:
         self.seed_R = np.zeros(rows, np.uint64)
         self.choice_R = np.zeros(rows, np.int32)
         self._num_blocks = [0] * rows  # blocks of each row that are written in the table
-        self._free = list(range(rows - 1, -1, -1))
+        self._free: list[int] = []
+        self.clear()
 
     @property
     def num_rows(self) -> int:
@@ -47,6 +48,11 @@ class Table:
             self._free.append(request.row)
             request.row = -1
             self.version += 1
+
+    def clear(self) -> None:
+        """Free all rows; the requests have forgotten theirs."""
+        self._free = list(range(len(self._num_blocks) - 1, -1, -1))
+        self.version += 1
 
     def _enter(self, request: Request) -> None:
         assert request.row < 0, f"{request} has a row"

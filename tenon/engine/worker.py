@@ -107,7 +107,7 @@ class _Named(msgspec.Struct):
 class Inbox:
     """Messages that have arrived. `refuse(request_id, reason)` is told of a request that cannot be read."""
 
-    def __init__(self, requests: zmq.Socket[bytes], refuse: Callable[[str, str], None]) -> None:
+    def __init__(self, requests: zmq.Socket[bytes], refuse: Callable[..., None]) -> None:
         self._requests = requests
         self._refuse = refuse
         self._decode = msgspec.msgpack.Decoder(list[ToEngine]).decode
@@ -120,7 +120,7 @@ class Inbox:
             try:
                 failpoint("decode", frame)
                 messages += self._decode(frame)
-            except UNREADABLE:
+            except Exception:
                 messages += self._one_by_one(frame)
         return messages
 
@@ -138,6 +138,10 @@ class Inbox:
                 log.error("a message of %d bytes cannot be read: %s", len(bytes(part)), error)
                 if name := _name(part):
                     self._refuse(name, f"the request cannot be read: {error}")
+            except Exception as error:
+                log.exception("reading a message of %d bytes failed", len(bytes(part)))
+                if name := _name(part):
+                    self._refuse(name, f"internal error: {type(error).__name__}", None)
 
 
 def _name(part: msgspec.Raw) -> str:

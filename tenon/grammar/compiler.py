@@ -40,6 +40,10 @@ class Cache:
             self._programs.move_to_end(key)
         return program
 
+    def clear(self) -> None:
+        self._programs.clear()
+        self.num_bytes = 0
+
     def put(self, key: Hashable, program: Program) -> None:
         if key in self._programs or program.num_bytes > self.max_bytes:
             return
@@ -105,6 +109,11 @@ class Compiler:
         """Nobody waits for it any longer: it is not even begun, so that it costs the others no time."""
         with self._changed, contextlib.suppress(ValueError):
             self._queue.remove(ticket)
+
+    def forget(self) -> None:
+        """Give up what is kept for later: memory has run out."""
+        with self._changed:
+            self.cache.clear()
 
     def wait(self, seconds: float) -> None:
         """Until a ticket is done, or so long."""

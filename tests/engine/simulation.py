@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import msgspec
@@ -136,14 +137,16 @@ class Answer:
 class Simulation:
     """Requests that are added to an engine, and their answers, checked against the right ones."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, names: str = "", *, faults: bool = False) -> None:
         self.engine = engine
+        self.names = names  # what the ids of requests begin with
+        self.faults = faults  # steps may fail: not every one gets on
         self.adds: dict[str, AddRequest] = {}
         self.answers: dict[str, Answer] = {}
         self.aborted: set[str] = set()
 
     def add(self, prompt: list[int], params: SamplingParams, **fields) -> str:
-        request_id = str(len(self.adds))
+        request_id = f"{self.names}{len(self.adds)}"
         add = AddRequest(request_id=request_id, prompt_token_ids=prompt, params=params, **fields)
         self.adds[request_id] = add
         self.answers[request_id] = Answer()
@@ -164,7 +167,7 @@ class Simulation:
         for output in outputs:
             assert output.request_id not in self.aborted, "an output of an aborted request"
             self.answers[output.request_id].take(output)
-        if self.engine.runner.model.fail is not None:
+        if self.faults or self.engine.runner.model.fail is not None:
             return
         # Liveness: the first in rank always gets on; work that exists is worked on.
         if first is not None and first in list(scheduler.running):
@@ -182,13 +185,23 @@ class Simulation:
                 self.engine.check_integrity()
         assert not self.engine.has_work, "the engine does not get done"
 
-    def check(self) -> None:
-        """Every answer is right, and nothing is left behind."""
+    def check(self, failed: Collection[str] = ()) -> None:
+        """Every answer is right but those that `failed`, and nothing is left behind."""
         self.engine.check_integrity()
         assert self.engine.stats().kv_blocks_used == 0
         assert self.engine.table.num_rows == 0
         for request_id, answer in self.answers.items():
-            self._check_one(self.adds[request_id], answer, request_id in self.aborted)
+            if request_id in failed:
+                self._check_failed(self.adds[request_id], answer)
+            else:
+                self._check_one(self.adds[request_id], answer, request_id in self.aborted)
+
+    def _check_failed(self, add: AddRequest, answer: Answer) -> None:
+        """What it was given before the error was right."""
+        assert answer.finish_reason == "error"
+        assert answer.error
+        tokens, _, _ = right_answer(add, self.engine)
+        assert answer.tokens == tokens[: len(answer.tokens)], add
 
     def _check_one(self, add: AddRequest, answer: Answer, aborted: bool) -> None:
         tokens, finish_reason, stop_reason = right_answer(add, self.engine)
