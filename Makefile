@@ -33,7 +33,7 @@ test: $(VENV)/.tenon $(VENV)/.test ## run the tests (ARGS='-k engine')
 
 test-long: $(VENV)/.tenon $(VENV)/.test ## the long tests, about an hour: machines, simulations, faults (ARGS='-k prefix')
 	@$(BIN)/tenon pull smollm2
-	$(BIN)/python -m pytest -q -m long tests/long $(ARGS)
+	$(BIN)/python -m pytest -q -m long $(ARGS)
 
 soak: $(VENV)/.tenon $(VENV)/.test ## a server under mixed load, disconnects and kills for SECONDS, then what is left behind
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)

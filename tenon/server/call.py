@@ -152,9 +152,9 @@ class Call:
         async for event in events:
             if not self.status:
                 await self._start_events()
-            self._last_event = event
             failpoint("serialise", self.request_id)
             await self._body(self.wire.event(event), more=True)
+            self._last_event = event  # now that it is out: an error after it goes by what the client has
         if not self.status:
             await self._start_events()
         await self._body(self.wire.done, more=False)

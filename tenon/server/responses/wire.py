@@ -18,7 +18,7 @@ class Responses(OpenAI):
     def broken(self, error: ApiError, request_id: str, last: Any) -> bytes:
         if isinstance(last, LAST):  # it has said so itself
             return b""
-        number = last.sequence_number + 1
+        number = 0 if last is None else last.sequence_number + 1
         return named_event(
             Error(sequence_number=number, code=error.code, message=error.message, param=error.param)
         )
