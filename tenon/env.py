@@ -44,6 +44,11 @@ def api_key() -> str | None:
     return os.environ.get("TENON_API_KEY") or None
 
 
+def forget_api_key() -> None:
+    """Processes that are started from now on do not get it."""
+    os.environ.pop("TENON_API_KEY", None)
+
+
 def failpoints() -> str:
     """TENON_FAILPOINTS: faults that tests have happen (tenon/util/failpoint.py). Never set in service."""
     return os.environ.get("TENON_FAILPOINTS", "")

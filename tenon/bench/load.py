@@ -20,6 +20,7 @@ import msgspec
 
 from tenon.bench.stats import summary
 from tenon.util.http import Connection, HttpError, Target, error_message, events
+from tenon.util.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Load:
     ignore_eos: bool = False
     temperature: float = 0.0
     chat: bool = False
-    api_key: str | None = None
+    api_key: Secret | None = None
     timeout_s: float = 600.0
     seed: int = 0
 

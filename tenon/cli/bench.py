@@ -8,9 +8,8 @@ from typing import Any
 
 import rich_click as click
 
-from tenon import env
 from tenon.cli import make_model
-from tenon.cli.options import engine_options
+from tenon.cli.options import SecretText, engine_options, key_or_environment
 from tenon.cli.suggest import SuggestingGroup
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
@@ -158,7 +157,7 @@ def embed(
 @command.command("serve")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The server.")
 @click.option("--model", metavar="TEXT", help="Model name to ask for (default: the first that it lists).")
-@click.option("--api-key", metavar="TEXT", help="Key of the server (default: TENON_API_KEY).")
+@click.option("--api-key", type=SecretText(), help="Key of the server (default: TENON_API_KEY).")
 @click.option("--chat", is_flag=True, help="Chat completions with prompts of words, instead of token ids.")
 @_whole("--input-len", 256, "Tokens of each prompt.")
 @_whole("--output-len", 128, "Most tokens generated for each prompt.")
@@ -211,7 +210,7 @@ async def _plan(**options: Any) -> tuple[Any, Any]:
     if rate is not None and not rate > 0:
         raise ConfigError(f"--request-rate must be above 0, not {rate:g}")
     target = Target.parse(options["url"])
-    key = options["api_key"] or env.api_key()
+    key = key_or_environment(options["api_key"])
     shape = PromptShape(options["input_len"], options["prefix_len"], options["num_prefixes"])
     count = options["num_prompts"] + options["num_warmups"]
     prompts: Any = (

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Protocol
 import rich_click as click
 from click import get_current_context
 
-from tenon import env
-from tenon.cli.options import engine_options, given_engine_options
+from tenon.cli.options import SecretText, engine_options, given_engine_options, key_or_environment
 from tenon.config import EngineArgs
 from tenon.core.sampling import SamplingParams
 from tenon.errors import ConfigError, EngineDead, InvalidRequest, TenonError
+from tenon.util.secret import Secret
 
 HELP = """\
   /reset  forget the conversation
@@ -83,7 +83,7 @@ class LocalModel:
 class RemoteModel:
     """A model on a server with an OpenAI-compatible API."""
 
-    def __init__(self, url: str, name: str, api_key: str | None, params: SamplingParams) -> None:
+    def __init__(self, url: str, name: str, api_key: Secret | None, params: SamplingParams) -> None:
         from tenon.util.http import Connection, Target
 
         self.name = name
@@ -247,7 +247,7 @@ class Conversation:
 
 @click.command("chat")
 @click.option("--url", help="Talk to this server instead of loading a model here.")
-@click.option("--api-key", metavar="TEXT", help="Key of that server (default: TENON_API_KEY).")
+@click.option("--api-key", type=SecretText(), help="Key of that server (default: TENON_API_KEY).")
 @click.option("--system", metavar="TEXT", help="System message.")
 @click.option(
     "--temperature", type=float, default=0.7, show_default=True, help="0 takes the likeliest token."
@@ -261,7 +261,7 @@ class Conversation:
 def command(
     engine: EngineArgs,
     url: str | None,
-    api_key: str | None,
+    api_key: Secret | None,
     system: str | None,
     temperature: float,
     top_p: float,
@@ -279,7 +279,7 @@ def command(
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            model = runner.run(_model(stack, engine, url, api_key or env.api_key(), params))
+            model = runner.run(_model(stack, engine, url, key_or_environment(api_key), params))
             if sys.stdin.isatty():
                 import readline  # noqa: F401  line editing and history for input()
 
@@ -290,7 +290,7 @@ def command(
 
 
 async def _model(
-    stack: AsyncExitStack, args: EngineArgs, url: str | None, api_key: str | None, params: SamplingParams
+    stack: AsyncExitStack, args: EngineArgs, url: str | None, api_key: Secret | None, params: SamplingParams
 ) -> Model:
     if url:
         from tenon.util.http import Target, first_model

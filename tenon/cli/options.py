@@ -14,8 +14,10 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
+from tenon import env
 from tenon.config import EngineArgs, parse_bytes, read_models
 from tenon.errors import ConfigError
+from tenon.util.secret import Secret, hide_in_command_line
 
 PANEL = "Engine"
 output_format_option = click.option(
@@ -132,6 +134,25 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Cal
         settings["type"] = kind
         settings["metavar"] = field.metadata.get("metavar") or {int: "N", float: "X"}.get(kind, "TEXT")
     return click.option(f"--{name}", field.name, **settings)
+
+
+class SecretText(click.ParamType):
+    """A key. It is overwritten where the machine's other users can see this process' command line."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Secret:
+        if isinstance(value, Secret):
+            return value
+        secret = Secret(value)
+        hide_in_command_line(secret)
+        return secret
+
+
+def key_or_environment(given: Secret | None) -> Secret | None:
+    """What --api-key says, or TENON_API_KEY."""
+    key = env.api_key()
+    return given or (Secret(key) if key else None)
 
 
 class Size(click.ParamType):

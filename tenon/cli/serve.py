@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from tenon import env
-from tenon.cli.options import Size, engine_options, output_format_option
+from tenon.cli.options import SecretText, Size, engine_options, output_format_option
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
 
 if TYPE_CHECKING:
     from tenon.server.keys import Keys
     from tenon.server.tls import Certificate
+    from tenon.util.secret import Secret
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -29,9 +30,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--api-key",
     "api_keys",
     multiple=True,
-    metavar="TEXT",
+    type=SecretText(),
     help="Ask clients for this key (default: TENON_API_KEY); may be given again. Other users of this machine "
-    "can read command lines: --api-keys-file keeps keys out of them.",
+    "may see a command line before the key in it is overwritten: better use --api-keys-file.",
 )
 @click.option(
     "--api-keys-file",
@@ -98,6 +99,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="What to log on standard error: debug, info, warning or error (default: TENON_LOG_LEVEL, or info).",
 )
 @click.option(
+    "--log-requests",
+    is_flag=True,
+    help="Log what is asked and answered, and the texts of errors; by default no log holds any of it.",
+)
+@click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -136,7 +142,7 @@ def command(
     engines: list[EngineArgs],
     host: str,
     port: int,
-    api_keys: tuple[str, ...],
+    api_keys: tuple[Secret, ...],
     api_keys_file: Path | None,
     public_metrics: bool,
     insecure_no_auth: bool,
@@ -152,6 +158,7 @@ def command(
     reasoning_content: bool,
     template_variables: tuple[str, ...],
     log_level: str | None,
+    log_requests: bool,
     data_dir: Path | None,
     batch_concurrency: int,
     max_loaded_models: int | None,
@@ -169,6 +176,7 @@ def command(
     from tenon.server.origin import check_cors_origin
     from tenon.server.run import serve
     from tenon.server.settings import ResidencySettings, ServerSettings
+    from tenon.util.log import configure
     from tenon.util.terminal import loading
 
     if output_format != "auto":
@@ -178,7 +186,7 @@ def command(
     level = (log_level or env.log_level()).upper()
     if level not in logging.getLevelNamesMapping():
         raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(level, "%(asctime)s %(levelname)s %(name)s: %(message)s", texts=log_requests)
     for engine in engines:
         if engine.load_format == "auto":
             ensure_here(engine.model, engine.revision)
@@ -186,6 +194,7 @@ def command(
         keys=_keys(api_keys, api_keys_file),
         insecure=insecure_no_auth,
         public_metrics=public_metrics,
+        log_requests=log_requests,
         allowed_hosts=allowed_hosts,
         cors_origins=tuple(map(check_cors_origin, cors_origins)),
         tls=_certificate(tls_cert, tls_key, tls_client_ca),
@@ -211,12 +220,13 @@ def command(
         )
 
 
-def _keys(given: tuple[str, ...], path: Path | None) -> Keys:
+def _keys(given: tuple[Secret, ...], path: Path | None) -> Keys:
     from tenon.server.keys import Keys, hashed
 
-    named = [hashed(f"option-{number}", key) for number, key in enumerate(given, 1)]
+    named = [hashed(f"option-{number}", key.reveal()) for number, key in enumerate(given, 1)]
     if not named and (key := env.api_key()):
         named = [hashed("TENON_API_KEY", key)]
+    env.forget_api_key()
     return Keys(named, path)
 
 

@@ -19,6 +19,7 @@ class Launch(msgspec.Struct):
     config: EngineConfig
     directory: str  # of the sockets; the child removes it too, should the parent not be able to
     log_level: int
+    log_texts: bool  # see tenon.util.log
 
     @property
     def requests_address(self) -> str:

@@ -29,6 +29,7 @@ from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
 from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
 from tenon.errors import EngineDead, TenonError
+from tenon.util.log import shows_texts
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class ProcessClient:
     async def start(self) -> Ready:
         directory = self._directory = tempfile.mkdtemp(prefix="tenon-")  # mode 0700
         self._remove_directory = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
-        launch = Launch(self.config, directory, log.getEffectiveLevel())
+        launch = Launch(self.config, directory, log.getEffectiveLevel(), shows_texts())
         reader = await self._spawn(launch)
         try:
             info = await self._await_ready(reader)

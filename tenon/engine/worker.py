@@ -29,6 +29,7 @@ from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
 from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
 from tenon.util.failpoint import failpoint
+from tenon.util.log import configure, describe, hide_texts
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def main(lifeline: socket.socket) -> int:
     """Exit code: 0 after an orderly end, 1 when start-up or the engine failed."""
     _die_with_parent()
     launch = msgspec.msgpack.decode(_read(lifeline), type=Launch)
-    logging.basicConfig(level=launch.log_level, format="%(levelname)s %(name)s: %(message)s")
+    configure(launch.log_level, "%(levelname)s %(name)s: %(message)s", texts=True)
     threading.Thread(target=_watch, args=(lifeline, launch.directory), daemon=True, name="lifeline").start()
     try:
         _run(launch, lifeline)
@@ -51,7 +52,7 @@ def main(lifeline: socket.socket) -> int:
         return 1
     except Exception as error:
         log.exception("the engine failed")
-        _tell(lifeline, Failed("EngineDead", f"the engine failed: {type(error).__name__}: {error}"))
+        _tell(lifeline, Failed("EngineDead", f"the engine failed: {describe(error)}"))
         return 1
     finally:
         shutil.rmtree(launch.directory, ignore_errors=True)
@@ -70,6 +71,8 @@ def _run(launch: Launch, lifeline: socket.socket) -> None:
             end.linger = 0
             end.set_hwm(0)
             end.bind(address)
+        if not launch.log_texts:
+            hide_texts()
         _tell(lifeline, engine.ready)
         serve(engine, requests, outputs)
 

@@ -49,6 +49,7 @@ class Json:
         _check_type(call, _JSON, "application/json")
         limits = call.app.settings.limits
         body = b"".join([part async for part in call.body(limits.body_bytes)])
+        call.log_text("asked", body)
         failpoint("parse", body)
         request = decode(body, self.schema)
         limits.check(request)

@@ -189,6 +189,7 @@ class Call:
 
     async def _body(self, body: bytes, *, more: bool) -> None:
         self._finished = not more
+        self.log_text("answered", body)
         await self._emit({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _emit(self, message: Message) -> None:
@@ -268,12 +269,29 @@ class Call:
         level = logging.WARNING if api_error.status >= 500 else logging.INFO
         if api_error.status == 503 and self.scope["method"] == "GET":
             level = logging.DEBUG  # a probe; it asks many times a second
-        self.log_end(api_error.status, api_error.message, level)
+        said = api_error.message if self.app.settings.log_requests else _in_short(api_error)
+        self.log_end(api_error.status, said, level)
+
+    def log_text(self, what: str, text: bytes) -> None:
+        """What was asked or answered, where the operator wants to see that."""
+        if self.app.settings.log_requests:
+            log.info("%s %s: %s", self.request_id, what, _printable(text.decode(errors="replace")))
+
+
+def _in_short(error: ApiError) -> str:
+    """Code and field of an error. Its message may repeat what was asked, and so may the name of a field that
+    there is not, and all of a path but its first name."""
+    field = re.split(r"[.\[]", error.param or "")[0] if error.code != "unknown_field" else ""
+    return " ".join(filter(None, (error.code, f"({field})" if field else "")))
 
 
 def _one_line(text: str) -> str:
     """Whatever a client put into it, it cannot pass for another line or move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text[:600])
+    return _printable(text[:600])
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ class ServerSettings:
     """`keys` are hashes of the API keys; without any, only `insecure` lets a server listen beyond this
     machine. `public_metrics` lets anybody scrape /metrics. `allowed_hosts` are the names that the server
     answers to (empty: all) and `cors_origins` the pages of elsewhere that may use it.
+    `log_requests`: the log holds what is asked and answered.
 
     `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
     generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
@@ -34,6 +35,7 @@ class ServerSettings:
     public_metrics: bool = False
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    log_requests: bool = False
     tls: Certificate | None = field(default=None, repr=False)
     default_sampling: dict[str, Any] = field(default_factory=dict)
     drain_seconds: float = 10.0

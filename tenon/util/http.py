@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tenon.errors import ConfigError
+from tenon.util.secret import Secret
 
 WANTS_KEY = "the server wants a key: --api-key or TENON_API_KEY"
 MAX_LINE = 1 << 20  # bytes of one server-sent event
@@ -68,9 +69,11 @@ class HttpError(Exception):
 class Connection:
     """One connection; requests on it run one after the other."""
 
-    def __init__(self, target: Target, api_key: str | None = None) -> None:
+    def __init__(self, target: Target, api_key: Secret | None = None) -> None:
         self._target = target
-        self._key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
+        if api_key and not api_key.reveal().isprintable():
+            raise ConfigError("the API key holds characters that no header can")
+        self._key = api_key
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -96,10 +99,14 @@ class Connection:
             if not finished:
                 self.close()
 
+    def _credentials(self) -> str:
+        return f"Authorization: Bearer {self._key.reveal()}\r\n" if self._key else ""
+
     async def _send(self, method: str, path: str, body: bytes) -> asyncio.StreamReader:
         target = self._target
         head = (
-            f"{method} {target.prefix}{path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\n{self._key}"
+            f"{method} {target.prefix}{path} HTTP/1.1\r\nHost: {target.host}:{target.port}\r\n"
+            f"{self._credentials()}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if self._writer is not None and (
@@ -176,7 +183,7 @@ async def events(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
                         yield data
 
 
-async def first_model(target: Target, api_key: str | None) -> str:
+async def first_model(target: Target, api_key: Secret | None) -> str:
     """Name of the model a server serves. Raises ConfigError when there is no server."""
     connection = Connection(target, api_key)
     where = f"{target.host}:{target.port}"

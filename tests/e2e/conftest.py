@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -47,6 +48,13 @@ class RealServer:
     process: subprocess.Popen[str]
     url: str
     greeting: str
+    errors: IO[str]
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     @property
     def api(self) -> str:
@@ -77,7 +85,7 @@ def start(*arguments: str) -> RealServer:
         raise RuntimeError(f"the server ended with {process.returncode}: {errors.read()[-4000:]}")
     url = re.search(r"https?://[\d.:]+", greeting)
     assert url, greeting
-    return RealServer(process, url[0], greeting)
+    return RealServer(process, url[0], greeting, errors)
 
 
 def stop(server: RealServer, number: int = signal.SIGTERM) -> int:

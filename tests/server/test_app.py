@@ -374,11 +374,51 @@ async def test_one_line_for_each_request(client, engine, caplog):
     assert "completion_tokens=4 " in one
     assert "completion_tokens=8 " in two
     assert "id=three 400 " in three
-    assert "temperature must be at least 0 and at most 100, not -1" in three
+    assert three.endswith(" invalid_value (temperature)")
     assert "id=four 404 " in four
     assert "\n" not in four
     assert secret not in caplog.text
     assert "the answer" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "hi"}], "pearl": 1},
+        {"messages": [{"role": "pearl", "content": "hi"}]},
+        {"messages": [{"role": "user", "content": "hi", "pearl": "x"}]},
+        {"messages": [{"role": "user", "content": "hi"}], "model": "pearl"},
+        {"messages": [{"role": "user", "content": "hi"}], "logit_bias": {"pearl": 1}},
+        {"messages": [{"role": "user", "content": "hi"}], "stop": [1, "pearl"]},
+        {"messages": [{"role": "user", "content": "hi"}], "metadata": {"pearl": 1}},
+        {"messages": [{"role": "user", "content": "hi"}], "cache_salt": "pearl diver"},
+        {"messages": [{"role": "user", "content": "hi"}], "reasoning_effort": "pearl"},
+        {"messages": [{"role": "user", "content": "hi"}], "chat_template_kwargs": {"pearl": 1}},
+        b'{"messages": "pearl',
+        b'{"pearl": \xff}',
+    ],
+)
+async def test_a_refusal_is_logged_without_what_was_asked(client, caplog, body):
+    caplog.set_level("DEBUG")
+    status, _ = await client.error(CHAT, body)
+    assert 400 <= status < 500
+    assert "pearl" not in caplog.text
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "tenon.server"]
+    assert f" {status} " in line
+
+
+async def test_log_requests(engine, caplog):
+    caplog.set_level("INFO", "tenon.server")
+    engine.script = lambda prompt, choice: "the answer\n"
+    client = Client(build_app(engine, ServerSettings(log_requests=True)))
+    await client.post(CHAT, {"messages": [{"role": "user", "content": "pearl diver"}]}, x_request_id="one")
+    await client.post(CHAT, BODY | {"stream": True}, x_request_id="two")
+    await client.post(CHAT, BODY | {"temperature": -1})
+    assert 'one asked: {"messages": [{"role": "user", "content": "pearl diver"}]}' in caplog.text
+    assert "the answer" in caplog.text
+    assert "two answered: data: " in caplog.text
+    assert "temperature must be at least 0" in caplog.text
+    assert not any("\n" in record.getMessage() for record in caplog.records)
 
 
 async def test_probes_use_the_codes_of_the_api(app, client, engine):

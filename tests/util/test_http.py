@@ -4,6 +4,7 @@ import pytest
 
 from tenon.errors import ConfigError
 from tenon.util.http import Connection, HttpError, Target, events, first_model
+from tenon.util.secret import Secret
 from tests.openai_server import FakeServer, running
 
 
@@ -113,7 +114,7 @@ def test_a_body_without_a_length_ends_with_the_connection():
 def test_first_model():
     with running(FakeServer(api_key="secret")) as server:
         target = Target.parse(server.url)
-        assert asyncio.run(first_model(target, "secret")) == "fake"
+        assert asyncio.run(first_model(target, Secret("secret"))) == "fake"
         with pytest.raises(ConfigError, match="wants a key"):
             asyncio.run(first_model(target, None))
     with pytest.raises(ConfigError, match="no server answers"):
