@@ -32,6 +32,20 @@ def _limit(default: float, unit: str, status: int, meaning: str, ceiling: int | 
 class Limits:
     """Each is set by `tenon serve --limit NAME=VALUE`."""
 
+    # --- connections and heads
+    connections: int = _limit(
+        16384, "connections", 503, "open at a time; an idle one makes room for a new one"
+    )
+    header_bytes: int = _limit(64 * KiB, "bytes", 431, "a request's head: its first line and its headers")
+    headers: int = _limit(100, "headers", 431, "of a request")
+    target_bytes: int = _limit(8 * KiB, "bytes", 414, "a request's path with its query")
+    header_seconds: float = _limit(10.0, "seconds", 408, "until a request's head is there")
+    keep_alive_seconds: float = _limit(30.0, "seconds", 200, "between requests; then it is closed")
+    body_seconds: float = _limit(30.0, "seconds", 408, "until 64 KiB more of a body are there, or its end")
+    send_seconds: float = _limit(
+        30.0, "seconds", 200, "without a client taking any of its answer; it is cut off"
+    )
+
     # --- bodies
     body_bytes: int = _limit(8 * MiB, "bytes", 413, "a request's body, unless it is an uploaded file")
     file_bytes: int = _limit(200 * MiB, "bytes", 413, "an uploaded file")
@@ -57,7 +71,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            least, ceiling = (0 if field.metadata["status"] == 400 else 1), field.metadata["ceiling"]
+            least = 0 if field.metadata["status"] == 400 else 0.01 if field.type == "float" else 1
+            ceiling = field.metadata["ceiling"]
             value = getattr(self, field.name)
             if value < least or (ceiling is not None and value > ceiling):
                 most = "" if ceiling is None else f" and at most {ceiling}"

@@ -165,8 +165,10 @@ async def drain(app: App, signals: _Signals, seconds: float) -> None:
 
 
 def http_server(app: Any, tls: Certificate | None = None) -> Server:
-    """uvicorn, without its signal handlers and logs, and with bounded heads (h11)."""
+    """uvicorn, without its signal handlers and logs, behind our guard."""
     import uvicorn
+
+    from tenon.server.guard import Gate
 
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
@@ -177,7 +179,7 @@ def http_server(app: Any, tls: Certificate | None = None) -> Server:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="h11",
+        http=Gate(app.settings.limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -185,8 +187,8 @@ def http_server(app: Any, tls: Certificate | None = None) -> Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=64 * 1024,
-        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=app.settings.limits.header_bytes + 4,
+        timeout_keep_alive=app.settings.limits.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=1,  # requests have been drained by then
     )
     if tls is not None:

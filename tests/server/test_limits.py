@@ -23,7 +23,7 @@ def test_from_the_command_line():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("what=1", "there is no limit 'what'; there are body_bytes, "),
+        ("what=1", "there is no limit 'what'; there are connections, "),
         ("n", "write NAME=VALUE"),
         ("n=x", "limit n: 'x' is not a number of choices"),
         ("body_bytes=1XiB", "limit body_bytes: '1XiB' is not a number of bytes"),

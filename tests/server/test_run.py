@@ -213,46 +213,6 @@ async def test_vanished_clients_abort_their_requests():
         assert not app.live
 
 
-async def test_hostile_heads_and_bodies():
-    engine = FakeEngine()
-    async with serving(engine) as (url, _):
-        port = int(url.rpartition(":")[2])
-        post = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
-        cases = {
-            b"GET /live HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n": b"400",
-            b"nonsense\r\n\r\n": b"400",
-            post + b"Content-Length: 99999999\r\n\r\n": b"413",
-            post + b"Content-Length: x\r\n\r\n": b"400",
-            post + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 9: b"413",
-        }
-        for raw, status in cases.items():
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(raw)
-                await asyncio.wait_for(writer.drain(), 5)
-                line = await asyncio.wait_for(reader.readline(), 5)
-                assert status in line, (raw[:60], line)
-            except ConnectionResetError:
-                pass  # the server hung up on what it refused, which is an answer too
-            finally:
-                writer.close()
-        async with httpx.AsyncClient(base_url=url) as client:
-            assert (await client.post("/v1/completions", json={"prompt": "a"})).status_code == 200
-
-
-async def test_pipelined_requests_are_answered_in_order():
-    async with serving(FakeEngine()) as (url, _):
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        body = b'{"prompt": "a", "max_tokens": 2}'
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        text = (await asyncio.wait_for(reader.read(), 5)).decode()
-        assert text.index("text_completion") < text.index('"live"')
-        writer.close()
-
-
 def test_start_up_imports_are_lean():
     """The API process must not load what only the engine needs, and must be quick about the rest."""
     code = (
