@@ -77,10 +77,42 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--drain-seconds",
     type=float,
-    default=10.0,
+    default=25.0,
     show_default=True,
     metavar="X",
     help="How long requests in flight may go on after a stop signal.",
+)
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="How often an engine that died is restarted within --restart-window, before it is given up.",
+)
+@click.option(
+    "--restart-window",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    metavar="X",
+    help="Seconds after which a restart is forgotten.",
+)
+@click.option(
+    "--stall-seconds",
+    type=click.FloatRange(min=1),
+    default=10.0,
+    show_default=True,
+    metavar="X",
+    help="Seconds without progress of the engine after which /ready says no; one that is frozen is killed.",
+)
+@click.option(
+    "--step-timeout",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    metavar="X",
+    help="Seconds without progress after which the engine is killed and started again in any case.",
 )
 @output_format_option
 @click.option("--reasoning-content", is_flag=True, help="Send reasoning as `reasoning_content` too.")
@@ -154,6 +186,10 @@ def command(
     share_prefix_cache: bool,
     limits: tuple[str, ...],
     drain_seconds: float,
+    max_restarts: int,
+    restart_window: float,
+    stall_seconds: float,
+    step_timeout: float,
     output_format: str,
     reasoning_content: bool,
     template_variables: tuple[str, ...],
@@ -172,10 +208,11 @@ def command(
     loaded at once, each other one when a request names it.
     """
     from tenon.cli.models import ensure_here
+    from tenon.engine.heartbeat import Patience
     from tenon.server.limits import Limits
     from tenon.server.origin import check_cors_origin
     from tenon.server.run import serve
-    from tenon.server.settings import ResidencySettings, ServerSettings
+    from tenon.server.settings import ResidencySettings, RestartSettings, ServerSettings
     from tenon.util.log import configure
     from tenon.util.terminal import loading
 
@@ -206,6 +243,8 @@ def command(
         template_variables=template_variables,
         data_dir=data_dir,
         batch_concurrency=batch_concurrency,
+        restarts=RestartSettings(max_restarts, restart_window),
+        patience=Patience(stall_seconds, step_timeout),
     )
     residency = ResidencySettings(max_loaded_models, max_resident_memory, load_wait_seconds)
     with contextlib.ExitStack() as until_ready:

@@ -73,6 +73,21 @@ class AsyncEngine:
         return self._dead is not None
 
     @property
+    def death(self) -> TenonError | None:
+        """What it died of."""
+        return self._dead
+
+    @property
+    def heartbeat_age(self) -> float:
+        """For how many seconds the engine has shown no progress."""
+        return self._client.heartbeat_age
+
+    @property
+    def stalled(self) -> bool:
+        """That is too long: it may hang."""
+        return self._client.stalled
+
+    @property
     def num_in_flight(self) -> int:
         """Requests that are waiting or running, as the front end counts them."""
         return len(self._frontend.generations) if self._frontend else 0

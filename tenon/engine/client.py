@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 class EngineClient(Protocol):
     """What `AsyncEngine` needs of an engine. Messages are those of `tenon.core.messages`."""
 
+    @property
+    def heartbeat_age(self) -> float:
+        """For how many seconds the engine has shown no progress."""
+
+    @property
+    def stalled(self) -> bool:
+        """That is too long."""
+
     async def start(self) -> Ready:
         """Load the model. Raises the typed error that the engine's start-up ended in."""
 
@@ -35,6 +43,9 @@ class InProcessClient:
 
     `on_loading(done, total)` counts bytes of weights, in the thread that loads them.
     """
+
+    heartbeat_age = 0.0  # if it hung, so would whoever asks
+    stalled = False
 
     def __init__(self, config: EngineConfig, on_loading: Callable[[int, int], None] | None = None) -> None:
         self.config = config

@@ -10,6 +10,7 @@ import msgspec
 from tenon.config import EngineConfig
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # blocked in the child until it can tell what they mean
+DUMP_SIGNAL = signal.SIGUSR1  # has the child write the stacks of its threads to standard error
 LENGTH = struct.Struct("<I")  # before each message on the lifeline
 
 

@@ -2,8 +2,9 @@
 
 Two channels lead there. The lifeline is a socket pair that the child inherits: over it go the configuration
 and how start-up went, and its end of file tells each side at once, whatever happened, that the other is gone.
-Requests and outputs go over a pair of ZeroMQ Unix sockets in a directory that only this user may enter.
-Everything on either channel is msgpack with a schema.
+Requests and outputs go over a pair of ZeroMQ Unix sockets in a directory that only this user may enter, and
+that is removed as soon as both are connected. Everything on either channel is msgpack with a schema.
+That the engine goes on shows in a counter in shared memory (`heartbeat`); one that does not is killed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -27,21 +29,33 @@ import zmq.asyncio
 from tenon import errors
 from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
-from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
+from tenon.engine.heartbeat import TICK_SECONDS, Heartbeat, Patience, Watch, cpu_seconds
+from tenon.engine.launch import DUMP_SIGNAL, LENGTH, STOP_SIGNALS, Launch
 from tenon.errors import EngineDead, TenonError
 from tenon.util.log import shows_texts
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 1.0  # for an orderly end; there is nothing in an engine to be lost
+KILLED_SECONDS = 5.0  # how long one that was killed is waited for: it may be in a system call
 
 
 class ProcessClient:
-    """Starts the engine process, talks to it, notices its death. `on_loading(done, total)` counts weights."""
+    """Starts the engine process, talks to it, notices its death, and kills it when it hangs.
 
-    def __init__(self, config: EngineConfig, on_loading: Callable[[int, int], None] | None = None) -> None:
+    `on_loading(done, total)` counts weights.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        on_loading: Callable[[int, int], None] | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self.config = config
         self.on_loading = on_loading
+        self._heartbeat: Heartbeat | None = None
+        self._watch_of_heart = Watch(patience or Patience())
         self._encode = msgspec.msgpack.Encoder().encode
         self._inbox: asyncio.Queue[Outputs | EngineDead] = asyncio.Queue()
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,6 +70,14 @@ class ProcessClient:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def heartbeat_age(self) -> float:
+        return self._watch_of_heart.age
+
+    @property
+    def stalled(self) -> bool:
+        return self._watch_of_heart.stalled
 
     async def start(self) -> Ready:
         directory = self._directory = tempfile.mkdtemp(prefix="tenon-")  # mode 0700
@@ -72,8 +94,10 @@ class ProcessClient:
         self._requests.linger = 0
         self._requests.set_hwm(0)  # a send must never wait; requests in flight are not bounded
         self._requests.connect(launch.requests_address)
+        self._requests.send(self._encode([]))  # see tenon.engine.worker
         self._tasks = [
             asyncio.create_task(self._watch(reader), name="tenon-engine-watch"),
+            asyncio.create_task(self._watch_heart(), name="tenon-engine-heart"),
             asyncio.create_task(self._receive_all(launch.outputs_address), name="tenon-engine-receive"),
         ]
         return info
@@ -97,7 +121,8 @@ class ProcessClient:
         self._dead = self._dead or EngineDead("the engine was stopped")
         if self._process is not None and await _wait(self._process, STOP_SECONDS if running else 0) is None:
             self._process.kill()  # SIGTERM would not do: see tenon.engine.worker
-            self._process.wait()
+            if await _wait(self._process, KILLED_SECONDS) is None:
+                log.error("the engine process %d was killed and does not end", self._process.pid)
         for task in self._tasks:  # until now, for the child could not end while nobody takes its outputs
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -106,15 +131,19 @@ class ProcessClient:
         if self._requests is not None:
             self._requests.close()
         self._context.term()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         if self._remove_directory is not None:
             self._remove_directory()
 
     async def _spawn(self, launch: Launch) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
+        self._heartbeat = Heartbeat()
+        inherited = (theirs.fileno(), self._heartbeat.fd)
         with theirs, _signals_blocked():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tenon.engine.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "tenon.engine.worker", *map(str, inherited)],
+                pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard output belongs to the front end's own output
             )
@@ -143,25 +172,74 @@ class ProcessClient:
         return message
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
-        """Wait for the end of the lifeline; a last message may tell why it came."""
+        """Wait for the end of the lifeline or of the process; a last message may tell why it came."""
         data = b""
-        with contextlib.suppress(ConnectionError):
-            data = await reader.read(-1)
+        reading = asyncio.ensure_future(reader.read(-1))
+        exited = asyncio.ensure_future(self._exited())
+        try:
+            await asyncio.wait({reading, exited}, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(ConnectionError, TimeoutError):  # a child of the engine may hold its end
+                data = await asyncio.wait_for(reading, 0.2)
+        finally:
+            reading.cancel()
+            exited.cancel()
+        message = f"the engine process {await self._how_it_ended()}"
+        if len(data) > LENGTH.size:
+            with contextlib.suppress(msgspec.DecodeError):
+                message = msgspec.msgpack.decode(data[LENGTH.size :], type=Failed).message
+        self._die(message)
+
+    def _die(self, message: str) -> None:
         if self._dead is None:
-            self._dead = EngineDead(f"the engine process {await self._how_it_ended()}")
-            if len(data) > LENGTH.size:
-                with contextlib.suppress(msgspec.DecodeError):
-                    self._dead = EngineDead(msgspec.msgpack.decode(data[LENGTH.size :], type=Failed).message)
-            log.error("the engine is gone: %s", self._dead)
+            self._dead = EngineDead(message)
+            log.error("the engine is gone: %s", message)
         self._inbox.put_nowait(self._dead)
+
+    async def _exited(self) -> None:
+        """Until the process has ended, where the system tells; for ever elsewhere."""
+        assert self._process is not None
+        ended = asyncio.Event()
+        if not hasattr(os, "pidfd_open"):
+            await ended.wait()
+        pidfd = os.pidfd_open(self._process.pid)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    async def _watch_heart(self) -> None:
+        """Kill the engine when it hangs, after it has said where."""
+        assert self._process is not None
+        assert self._heartbeat is not None
+        watch, loop = self._watch_of_heart, asyncio.get_running_loop()
+        now, dumped = loop.time(), False
+        while self._dead is None:
+            await asyncio.sleep(TICK_SECONDS)
+            before, now = now, loop.time()
+            reason = watch.tick(now - before, self._heartbeat.count, cpu_seconds(self._process.pid))
+            if watch.stalled and not dumped:
+                log.error("the engine has made no progress for %.0f s; its stacks follow", watch.age)
+                self._process.send_signal(DUMP_SIGNAL)
+            dumped = watch.stalled
+            if reason is not None:
+                await asyncio.sleep(TICK_SECONDS)  # for the stacks to be written
+                self._process.kill()
+                self._die(f"the engine process {reason} and was killed")
 
     async def _receive_all(self, address: str) -> None:
         decode = msgspec.msgpack.Decoder(Outputs).decode
         with zmq.asyncio.Context(self._context).socket(zmq.PULL) as outputs:
             outputs.set_hwm(0)
             outputs.connect(address)
-            while True:
-                self._inbox.put_nowait(decode(await outputs.recv()))
+            try:
+                while True:
+                    self._inbox.put_nowait(decode(await outputs.recv()))
+            except Exception as error:  # requests must not wait for outputs that nobody takes
+                log.exception("the outputs of the engine cannot be read")
+                self._die(f"its outputs cannot be read: {type(error).__name__}")
 
     async def _how_it_ended(self) -> str:
         """`exited with code 1`, `was killed by SIGKILL`; the process is ending or has ended."""
@@ -169,7 +247,10 @@ class ProcessClient:
         code = await _wait(self._process, 1.0)
         if code is None:
             return "closed its connection"
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        if code >= 0:
+            return f"exited with code {code}"
+        hint = " (if nobody did it by hand, the kernel for want of memory)" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{hint}"
 
 
 def typed_error(failed: Failed) -> TenonError:

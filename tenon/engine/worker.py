@@ -1,14 +1,16 @@
-"""The engine process: `python -m tenon.engine.worker FD`, started by `tenon.engine.process`.
+"""The engine process: `python -m tenon.engine.worker LIFELINE HEARTBEAT`, started by `tenon.engine.process`.
 
-It ends when it is told to, and when its parent is gone, even by SIGKILL and even within a step. SIGINT and
+It ends when it is told to, when one of its threads fails, and when its parent is gone, even by SIGKILL, and
+even within a step or while it is stopped itself. SIGINT and
 SIGTERM it leaves to its parent: a terminal sends the one, systemd the other, to all processes at once, and
-requests that are being drained still need an engine. Without work it sleeps in a poll.
+requests that are being drained still need an engine. Without work it sleeps in a poll, but for a heartbeat.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import logging
 import os
@@ -25,7 +27,8 @@ import zmq
 
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
 from tenon.engine.engine import Engine
-from tenon.engine.launch import LENGTH, STOP_SIGNALS, Launch
+from tenon.engine.heartbeat import IDLE_SECONDS, Heartbeat
+from tenon.engine.launch import DUMP_SIGNAL, LENGTH, STOP_SIGNALS, Launch
 from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
 from tenon.util.failpoint import failpoint
@@ -39,14 +42,18 @@ IDLE_CHECK_MS = 1000
 _PR_SET_PDEATHSIG = 1
 
 
-def main(lifeline: socket.socket) -> int:
+def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
     """Exit code: 0 after an orderly end, 1 when start-up or the engine failed."""
+    lifeline.set_inheritable(False)
     _die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL)
     launch = msgspec.msgpack.decode(_read(lifeline), type=Launch)
     configure(launch.log_level, "%(levelname)s %(name)s: %(message)s", texts=True)
+    threading.excepthook = _end_with_thread
     threading.Thread(target=_watch, args=(lifeline, launch.directory), daemon=True, name="lifeline").start()
     try:
-        _run(launch, lifeline)
+        _run(launch, lifeline, heartbeat)
     except TenonError as error:
         _tell(lifeline, Failed(type(error).__name__, str(error)))
         return 1
@@ -59,7 +66,7 @@ def main(lifeline: socket.socket) -> int:
     return 0
 
 
-def _run(launch: Launch, lifeline: socket.socket) -> None:
+def _run(launch: Launch, lifeline: socket.socket, heartbeat: Heartbeat) -> None:
     from tenon.engine.loader import load_engine
 
     engine = load_engine(launch.config, lambda done, total: _tell(lifeline, Loading(done, total)))
@@ -74,17 +81,26 @@ def _run(launch: Launch, lifeline: socket.socket) -> None:
         if not launch.log_texts:
             hide_texts()
         _tell(lifeline, engine.ready)
-        serve(engine, requests, outputs)
+        # An empty message, and an answer: then both ends are connected, and need their names no more. From
+        # here on there is nothing to clean up.
+        requests.recv()
+        outputs.send(msgspec.msgpack.encode(Outputs(stats=engine.stats())))
+        shutil.rmtree(launch.directory, ignore_errors=True)
+        _tie_to_parent(signal.SIGKILL)
+        serve(engine, requests, outputs, heartbeat)
 
 
-def serve(engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes]) -> None:
+def serve(
+    engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes], heartbeat: Heartbeat
+) -> None:
     """Steps while there is work, and messages between steps, until Shutdown."""
     inbox = Inbox(requests, engine.refuse)
     encode = msgspec.msgpack.Encoder().encode
     stats_due = 0.0
     while True:
+        heartbeat.beat()
         if not engine.has_work:
-            _sleep(engine, requests)
+            _sleep(engine, requests, heartbeat)
         for message in inbox.drain():
             if isinstance(message, Shutdown):
                 return
@@ -155,11 +171,14 @@ def _name(part: msgspec.Raw) -> str:
         return ""
 
 
-def _sleep(engine: Engine, requests: zmq.Socket[bytes]) -> None:
+def _sleep(engine: Engine, requests: zmq.Socket[bytes], heartbeat: Heartbeat) -> None:
     """Until a message arrives. An engine that stays idle proves first that nothing was left behind."""
-    if not requests.poll(IDLE_CHECK_MS):
-        engine.check_integrity()
-        requests.poll()
+    if requests.poll(IDLE_CHECK_MS):
+        return
+    engine.check_integrity()
+    heartbeat.beat()
+    while not requests.poll(int(1000 * IDLE_SECONDS)):
+        heartbeat.beat()
 
 
 def _die_with_parent() -> None:
@@ -173,8 +192,21 @@ def _die_with_parent() -> None:
 
     signal.signal(signal.SIGTERM, on_sigterm)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see tenon.engine.process
+    _tie_to_parent(signal.SIGTERM)
+
+
+def _tie_to_parent(number: signal.Signals) -> None:
+    """Have the kernel send this signal when the parent ends. SIGKILL ends a stopped process too."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that fails takes the process with it: what it did would be missing for ever."""
+    kind, error, trace, thread = failed
+    info = (kind, error or kind(), trace)
+    log.critical("the thread %s failed; the engine ends", thread and thread.name, exc_info=info)
+    os._exit(1)
 
 
 def _watch(lifeline: socket.socket, directory: str) -> None:
@@ -207,4 +239,4 @@ def _read_exactly(lifeline: socket.socket, size: int) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(socket.socket(fileno=int(sys.argv[1]))))
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), Heartbeat(int(sys.argv[2]))))

@@ -62,7 +62,7 @@ class App:
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
         self.archive = Archive(self)
-        self.metrics.watch(served.stats, served.loaded)
+        self.metrics.watch(served.stats, served.loaded, served.pulses)
         self.responses = Store(settings.limits.responses, settings.limits.response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()

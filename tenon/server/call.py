@@ -24,7 +24,7 @@ from tenon.util.failpoint import failpoint
 if TYPE_CHECKING:
     from tenon.server.app import App
     from tenon.server.engine import Engine
-    from tenon.server.models import Lease
+    from tenon.server.slot import Lease
     from tenon.server.stream import Generation
 
 log = logging.getLogger("tenon.server")
@@ -93,8 +93,8 @@ class Call:
     async def model(self, name: str | None, *, vectors: bool | None = False) -> tuple[str, Engine]:
         """The model that a request names: the name in force and its engine, loaded until the call ends.
 
-        None is the default model. Raises 404, 503 where it cannot be loaded now, EngineDead; and 400 for a
-        model of the other kind: it must generate, with `vectors` give vectors; with None either will do.
+        None is the default model. Raises 404, 503 where it cannot be loaded now, and 400 for a model of the
+        other kind: it must generate, with `vectors` give vectors; with None either will do.
 
         Asked again, it is the same lease: another one might have to wait for this call to end.
         """

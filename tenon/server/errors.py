@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -74,9 +75,44 @@ def shutting_down() -> ApiError:
     )
 
 
-def engine_dead(status: int = 500) -> ApiError:
+def engine_dead() -> ApiError:
     return ApiError(
-        status, "the engine process has died; restart the server", kind="server_error", code="engine_dead"
+        503,
+        "the engine process has died and is not started again: restart the server",
+        kind="server_error",
+        code="engine_dead",
+    )
+
+
+def engine_restarted() -> ApiError:
+    """A request was in flight when its engine died."""
+    return ApiError(
+        503,
+        "the engine process died while it computed this request; it is being started again: send the "
+        "request again",
+        kind="server_error",
+        code="engine_restarted",
+        headers={"retry-after": "1"},
+    )
+
+
+def engine_restarting(seconds: float) -> ApiError:
+    return ApiError(
+        503,
+        "the engine process has died and is being started again; try again in a moment",
+        kind="server_error",
+        code="engine_restarting",
+        headers={"retry-after": str(max(1, math.ceil(seconds)))},
+    )
+
+
+def engine_stalled() -> ApiError:
+    return ApiError(
+        503,
+        "the engine process makes no progress; it is restarted unless it goes on",
+        kind="server_error",
+        code="engine_stalled",
+        headers={"retry-after": "5"},
     )
 
 
@@ -87,7 +123,7 @@ def as_api_error(error: BaseException, request_id: str) -> ApiError:
     if isinstance(error, InvalidRequest):
         return bad_request(str(error), error.param, error.code or "invalid_value")
     if isinstance(error, EngineDead):
-        return engine_dead()
+        return engine_restarted()
     code = "request_failed" if isinstance(error, RequestFailed) else "internal_error"
     return ApiError(
         500,

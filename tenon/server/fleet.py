@@ -1,6 +1,7 @@
-"""Several models behind one server: engines that are started when a request names them, and stopped.
+"""The models behind one server: engines that are started, stopped, watched, and started again.
 
-`residency` decides; this carries it out, on one event loop, and keeps the counters of engines that are gone.
+Several models are loaded when a request names them; a single one is kept. `residency` decides; this carries
+it out, on one event loop, and keeps the counters of engines that are gone.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ import msgspec
 from tenon.config import EngineConfig
 from tenon.core.messages import EngineStats
 from tenon.errors import ConfigError, TenonError
-from tenon.server.errors import ApiError, loading
-from tenon.server.models import Lease, Slot
-from tenon.server.residency import LOADED, UNLOADED, Load, Residency, Ticket, Unload
-from tenon.server.settings import ResidencySettings
+from tenon.server.errors import ApiError, engine_dead, engine_restarting, engine_stalled, loading
+from tenon.server.residency import LOADED, UNLOADED, Load, Model, Residency, Ticket, Unload
+from tenon.server.settings import ResidencySettings, RestartSettings
+from tenon.server.slot import Lease, Pulse, Slot
 
 if TYPE_CHECKING:
     from tenon.core.pooling import PoolingSpec
     from tenon.engine.async_engine import AsyncEngine
+    from tenon.engine.heartbeat import Patience
 
 log = logging.getLogger("tenon.server")
 
 _GAUGES = ("num_requests_running", "num_requests_waiting", "kv_blocks_total", "kv_blocks_used")
-_POLL_SECONDS = 0.25  # how soon the death of an engine that nobody asks is noticed
+_POLL_SECONDS = 0.1  # how soon the death of an engine that nobody asks is noticed
 
 
 class Place:
@@ -38,6 +40,8 @@ class Place:
         self.config = config
         self.engine: AsyncEngine | None = None
         self.max_model_len: int | None = None  # of its last life
+        self.load_seconds = 0.0  # how long that took the last time
+        self.ending: asyncio.Task[None] | None = None  # the end of its last engine, which died
         self._fleet = fleet
         self._gone = EngineStats()  # counters of its former lives
 
@@ -46,17 +50,31 @@ class Place:
         return self.config.served_model_name[0]
 
     @property
+    def model(self) -> Model:
+        """What the policy knows of it."""
+        return self._fleet.policy.models[self.name]
+
+    @property
     def state(self) -> str:
-        model = self._fleet.policy.models[self.name]
-        return "failed" if model.state == UNLOADED and model.reason else model.state
+        return "failed" if self.model.state == UNLOADED and self.model.reason else self.model.state
 
     @property
     def error(self) -> ApiError | None:
-        model = self._fleet.policy.models[self.name]
-        left = model.retry_at - self._fleet.clock()
-        if model.state == UNLOADED and model.reason and left > 0:
-            return failed(self.name, model.reason, left)
-        return loading() if self._fleet.starting else None
+        if self.engine is not None and not self.engine.errored:
+            return engine_stalled() if self.engine.stalled else None
+        if self._fleet.starting:
+            return loading()
+        left = self.model.retry_at - self._fleet.clock()
+        if self.model.standing is not None:
+            return engine_dead() if self.model.given_up else engine_restarting(left + self.load_seconds)
+        if self.model.state == UNLOADED and self.model.reason and left > 0:
+            return failed(self.name, self.model.reason, left)
+        return None
+
+    @property
+    def pulse(self) -> Pulse:
+        age = self.engine.heartbeat_age if self.engine is not None else 0.0
+        return Pulse(self.model.deaths.total, age)
 
     @property
     def stats(self) -> EngineStats:
@@ -71,8 +89,8 @@ class Place:
     async def lease(self, name: str, *, background: bool = False) -> Lease:
         return await self._fleet.lease(self, name, background)
 
-    def arrive(self, engine: AsyncEngine) -> None:
-        self.engine = engine
+    def arrive(self, engine: AsyncEngine, load_seconds: float) -> None:
+        self.engine, self.load_seconds = engine, load_seconds
         self.max_model_len = engine.max_model_len
 
     def leave(self) -> None:
@@ -87,6 +105,8 @@ def _without_gauges(stats: EngineStats) -> EngineStats:
 class Fleet:
     """All models of a server. The first one is loaded by `start`, the others when they are asked for.
 
+    With `keep` the first one stays: requests do not wait for it, `start` raises what keeps it from being
+    loaded, and when it has died too often the fleet has `errored`.
     `costs` are the models' bytes as far as they are known beforehand; `wait_seconds` is how long a request
     waits for its model. `make` makes an engine, not yet started.
     """
@@ -100,10 +120,15 @@ class Fleet:
         max_models: int | None = None,
         max_bytes: int | None = None,
         wait_seconds: float = 120.0,
+        keep: bool = False,
+        restarts: RestartSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.places = [Place(self, config) for config in configs]
-        self.policy = Residency(costs, max_models=max_models, max_bytes=max_bytes)
+        kept = self.places[0].name if keep else None
+        self.policy = Residency(
+            costs, max_models=max_models, max_bytes=max_bytes, keep=kept, restarts=restarts
+        )
         self.clock = clock
         self.starting = True  # the first model is not here yet
         self._by_name = {place.name: place for place in self.places}
@@ -118,7 +143,10 @@ class Fleet:
 
     # --- what whoever runs the server uses; as an engine has it
 
-    errored = False  # one that dies does not end the server
+    @property
+    def errored(self) -> bool:
+        """The model that is kept is given up."""
+        return any(model.given_up for model in self.policy.models.values())
 
     @property
     def model_name(self) -> str:
@@ -139,16 +167,20 @@ class Fleet:
         return {name: place for place in self.places for name in place.config.served_model_name}
 
     async def start(self) -> None:
-        """Load the first model. That it cannot be loaded is told to those who ask for it."""
+        """Load the first model. That it cannot be loaded is told to those who ask for it, but raised for one
+        that is kept."""
         self._watch = asyncio.create_task(self._watch_engines(), name="tenon-fleet")
-        ticket = self.policy.ask(self.model_name, self.clock())
+        standing = self.policy.models[self.model_name].standing
+        ticket = standing or self.policy.ask(self.model_name, self.clock())
         self._waiters[ticket] = settled = asyncio.get_running_loop().create_future()
         self._pump()
         try:
             await settled
-        finally:
             self.starting = False
-            self._end(ticket)
+        finally:
+            if standing is None:
+                self.starting = False
+                self._end(ticket)
 
     async def stop(self) -> None:
         """End every engine, also those that are being loaded; those that are being stopped are waited for."""
@@ -169,13 +201,15 @@ class Fleet:
         """A loaded model, waited for. Raises ApiError(503)."""
         if place.engine is not None and place.engine.errored:
             self._died(place)
+        if place.model.standing and not background and (error := place.error) and not place.engine:
+            raise error
         ticket = self.policy.ask(place.name, self.clock(), background=background)
         try:
             await self._settled(ticket, None if background else self._wait_seconds)
             if ticket.refusal is not None:
                 raise failed(place.name, ticket.refusal, ticket.retry_after)
             if place.engine is None:  # it died before we came to run
-                raise failed(place.name, self.policy.models[place.name].reason, 1.0)
+                raise engine_restarting(1.0)
         except BaseException:
             self._end(ticket)
             raise
@@ -230,12 +264,15 @@ class Fleet:
         if (at := self.policy.wake_at(self.clock())) is not None:
             self._timer = asyncio.get_running_loop().call_later(at - self.clock() + 0.001, self._pump)
 
-    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        return task
 
     async def _load(self, place: Place) -> None:
+        if place.ending is not None:
+            await asyncio.wait({place.ending})  # its memory must be free
         began = self.clock()
         log.info("loading %s", place.name)
         engine = self._make(place.config)
@@ -245,14 +282,17 @@ class Fleet:
             await engine.stop()
             raise
         except Exception as error:
+            if place.model.standing and self.starting:
+                self._waiters[place.model.standing].set_exception(error)
+                return
             known = isinstance(error, TenonError)
             log.error("loading %s failed: %s", place.name, error, exc_info=not known)
             reason = str(error) if known else "an internal error; the server's log says more"
             self.policy.failed(place.name, reason, self.clock())
         else:
-            place.arrive(engine)
+            place.arrive(engine, self.clock() - began)
             self.policy.loaded(place.name, self._cost(place), self.clock())
-            log.info("%s is loaded after %.2f s", place.name, self.clock() - began)
+            log.info("%s is loaded after %.2f s", place.name, place.load_seconds)
         self._pump()
 
     async def _unload(self, place: Place, step: Unload) -> None:
@@ -285,23 +325,66 @@ class Fleet:
     def _died(self, place: Place) -> None:
         engine = place.engine
         assert engine is not None
-        if self.policy.models[place.name].state != LOADED:
+        if place.model.state != LOADED:
             return  # it is being stopped
-        log.error("the engine of %s has died; it is started again when it is asked for", place.name)
         place.leave()
-        self.policy.failed(place.name, "its engine process has died", self.clock())
-        self._run(engine.stop(), self._stops)
+        self.policy.died(place.name, str(engine.death), self.clock())
+        place.ending = self._run(engine.stop(), self._stops)
+        log.error("the engine of %s has died (%s); %s", place.name, engine.death, self._outlook(place.model))
         self._pump()
 
+    def _outlook(self, model: Model) -> str:
+        """What will become of a model that has died."""
+        if model.given_up:
+            return "it has died too often and is given up"
+        wait = model.retry_at - self.clock()
+        asked = "" if model.standing else ", when it is asked for"
+        return f"it is started again{asked}" + (f", not before {wait:.1f} s" if wait > 0 else "")
 
-def make_fleet(configs: list[EngineConfig], settings: ResidencySettings) -> Fleet:
-    """A fleet of engine processes within a memory budget, which they divide. Raises TenonError."""
+
+def make_fleet(
+    configs: list[EngineConfig],
+    settings: ResidencySettings,
+    restarts: RestartSettings | None = None,
+    patience: Patience | None = None,
+    on_loading: Callable[[int, int], None] | None = None,
+) -> Fleet:
+    """A fleet of engine processes: one that is kept, or several within a memory budget, which they divide.
+
+    `on_loading(done, total)` counts bytes of weights. Raises TenonError.
+    """
     from tenon.engine.async_engine import AsyncEngine
-    from tenon.engine.memory import kv_budget, share
+    from tenon.engine.process import ProcessClient
 
+    def make(config: EngineConfig) -> AsyncEngine:
+        return AsyncEngine(config, ProcessClient(config, on_loading, patience))
+
+    if len(configs) == 1:
+        name = configs[0].served_model_name[0]
+        return Fleet(configs, make, costs={name: 0}, keep=True, restarts=restarts)
     names = [name for config in configs for name in config.served_model_name]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two models are named {twice[0]}: give one another name, as NAME=MODEL")
+    configs, costs, budget = _divided(configs, settings)
+    fleet = Fleet(
+        configs,
+        make,
+        costs=costs,
+        max_models=settings.max_models,
+        max_bytes=budget,
+        wait_seconds=settings.wait_seconds,
+        restarts=restarts,
+    )
+    fleet.policy.check()
+    return fleet
+
+
+def _divided(
+    configs: list[EngineConfig], settings: ResidencySettings
+) -> tuple[list[EngineConfig], dict[str, int], int]:
+    """The configurations, each with its share of memory; what each model costs; all the memory there is."""
+    from tenon.engine.memory import kv_budget, share
+
     weights = [_weight_bytes(config) for config in configs]
     budget = kv_budget() if settings.max_bytes is None else settings.max_bytes
     most = min(len(configs), settings.max_models or len(configs))
@@ -313,16 +396,7 @@ def make_fleet(configs: list[EngineConfig], settings: ResidencySettings) -> Flee
         config.served_model_name[0]: weight + (config.kv_cache_memory or 0)
         for config, weight in zip(configs, weights, strict=True)
     }
-    fleet = Fleet(
-        configs,
-        AsyncEngine,
-        costs=costs,
-        max_models=settings.max_models,
-        max_bytes=budget,
-        wait_seconds=settings.wait_seconds,
-    )
-    fleet.policy.check()
-    return fleet
+    return configs, costs, budget
 
 
 def _weight_bytes(config: EngineConfig) -> int:

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenon.core.messages import EngineStats
+from tenon.server.slot import Pulse
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
@@ -101,10 +102,14 @@ class Metrics:
         self._refused.inc()
 
     def watch(
-        self, stats: Callable[[], dict[str, EngineStats]], loaded: Callable[[], dict[str, bool]]
+        self,
+        stats: Callable[[], dict[str, EngineStats]],
+        loaded: Callable[[], dict[str, bool]],
+        pulses: Callable[[], dict[str, Pulse]],
     ) -> None:
-        """Read, by model, the engines' gauges and counters and which of them are there, on every scrape."""
-        self.registry.register(_EngineCollector(stats, loaded))
+        """Read, by model, the engines' gauges and counters, which of them are there and how they fare, on
+        every scrape."""
+        self.registry.register(_EngineCollector(stats, loaded, pulses))
 
     def of_model(self, model: str) -> ModelMetrics:
         if (found := self._models.get(model)) is None:
@@ -246,10 +251,14 @@ class _OldName(Collector):
 
 class _EngineCollector(Collector):
     def __init__(
-        self, stats: Callable[[], dict[str, EngineStats]], loaded: Callable[[], dict[str, bool]]
+        self,
+        stats: Callable[[], dict[str, EngineStats]],
+        loaded: Callable[[], dict[str, bool]],
+        pulses: Callable[[], dict[str, Pulse]],
     ) -> None:
         self._stats = stats
         self._loaded = loaded
+        self._pulses = pulses
 
     def describe(self) -> Iterator[Metric]:
         """Asked for at registration, before there is an engine."""
@@ -262,6 +271,18 @@ class _EngineCollector(Collector):
         for model, loaded in self._loaded().items():
             here.add_metric([model], float(loaded))
         yield here
+        restarts = CounterMetricFamily(
+            "tenon:engine_restarts", "Restarts of an engine that had died.", labels=["model_name"]
+        )
+        age = GaugeMetricFamily(
+            "tenon:engine_heartbeat_age_seconds",
+            "For how long the engine has shown no progress; it does every two seconds, idle or not.",
+            labels=["model_name"],
+        )
+        for model, pulse in self._pulses().items():
+            restarts.add_metric([model], pulse.restarts)
+            age.add_metric([model], pulse.heartbeat_age)
+        yield from (restarts, age)
         models = self._stats()
         for family, rows in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for name, text, value in rows if models else ():

@@ -3,58 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from tenon.core.messages import EngineStats
-from tenon.errors import EngineDead
 from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.engine import Engine
 from tenon.server.errors import ApiError, engine_dead, loading
 from tenon.server.schema.models import ModelCard, ModelList
-
-
-class Slot(Protocol):
-    """The place of one model: an engine that is here for good, or one that comes and goes."""
-
-    @property
-    def name(self) -> str:
-        """What metrics and logs call it."""
-
-    @property
-    def state(self) -> str:
-        """unloaded, loading, loaded, unloading or failed."""
-
-    @property
-    def error(self) -> ApiError | None:
-        """Why requests for it would be refused now; None also where they would wait."""
-
-    @property
-    def max_model_len(self) -> int | None:
-        """Once it is known."""
-
-    @property
-    def stats(self) -> EngineStats | None: ...
-
-    async def lease(self, name: str, *, background: bool = False) -> Lease:
-        """The engine, ready to run, until the lease is closed. Raises 503 or EngineDead."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """A model that stays loaded until `close`, and the name it was asked for by."""
-
-    name: str
-    engine: Engine
-    _release: Callable[[], None] | None = field(default=None, repr=False)
-
-    def close(self) -> None:
-        """May be called again."""
-        if self._release is not None:
-            self._release()
-            self._release = None
+from tenon.server.slot import Lease, Pulse, Slot
 
 
 class Fixed:
@@ -76,7 +32,7 @@ class Fixed:
     @property
     def error(self) -> ApiError | None:
         if self._engine.errored:
-            return engine_dead(503)
+            return engine_dead()
         return None if self._engine.ready else loading()
 
     @property
@@ -87,9 +43,13 @@ class Fixed:
     def stats(self) -> EngineStats | None:
         return self._engine.stats if self._engine.ready else None
 
+    @property
+    def pulse(self) -> Pulse:
+        return Pulse()
+
     async def lease(self, name: str, *, background: bool = False) -> Lease:
         if self._engine.errored:
-            raise EngineDead
+            raise engine_dead()
         if not self._engine.ready:
             raise loading()
         return Lease(name, self._engine)
@@ -104,7 +64,7 @@ class Models:
         self._created = int(time.time())
 
     async def lease(self, name: str | None, *, background: bool = False) -> Lease:
-        """A model, loaded if need be, for as long as the lease is not closed. Raises 404, 503, EngineDead.
+        """A model, loaded if need be, for as long as the lease is not closed. Raises 404 or 503.
 
         A handler does not call this but `Call.model`, whose lease ends with the call.
         """
@@ -150,6 +110,9 @@ class Models:
 
     def loaded(self) -> dict[str, bool]:
         return {slot.name: slot.state == "loaded" for slot in self.slots}
+
+    def pulses(self) -> dict[str, Pulse]:
+        return {slot.name: slot.pulse for slot in self.slots}
 
     def stats(self) -> dict[str, EngineStats]:
         """What the engines say of themselves, by the names that metrics have."""

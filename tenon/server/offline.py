@@ -173,7 +173,7 @@ async def run_file(
             try:
                 data = await asyncio.to_thread(os.pread, file.fileno(), pending.length, pending.start)
                 result, code = await lines.answer(app, lines.parse(data, None), "")
-                if code == "engine_dead":
+                if code in ("engine_dead", "engine_restarted"):
                     raise EngineDead("the engine has died; run the same command again to go on")
                 sink.add(pending.number, result, code is not None)
                 advance()

@@ -7,7 +7,10 @@ loaded, refused when it cannot be. `steps` says what to load and unload now:
 - Room is made by unloading idle models, the least recently used first. A model whose tickets are open is
   never unloaded. When only busy ones are left, after `PATIENCE` seconds new tickets for the least recently
   used of them wait too, so that it becomes idle: nobody starves.
-- A model that fails to load refuses its tickets, with the reason, until its back-off is over.
+- A model that fails to load refuses its tickets, with the reason, until its back-off is over; one whose
+  engine has died, as `restarts` says.
+- One model may be kept: it is loaded without being asked for, never unloaded, and started again after it has
+  died. Its tickets wait for that, unless it is given up.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tenon.errors import ConfigError
+from tenon.server.restarts import Restarts
+from tenon.server.settings import RestartSettings
 
 PATIENCE = 5.0
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
-STABLE = 60.0  # a model that lived so long has made up for its failures
 
 UNLOADED, LOADING, LOADED, UNLOADING = "unloaded", "loading", "loaded", "unloading"
 
@@ -56,11 +60,13 @@ class Model:
     cost: int
     state: str = UNLOADED
     used: float = 0.0  # when its last ticket ended, or was granted
-    since: float = 0.0  # when it was loaded
     draining: bool = False  # its room is wanted: it gives no more tickets
-    failures: int = 0
+    failures: int = 0  # to load, one after the other
     retry_at: float = 0.0
     reason: str = ""  # of the last failure
+    deaths: Restarts = field(default_factory=Restarts)
+    given_up: bool = False
+    standing: Ticket | None = None  # of a model that is kept: it never ends
     open: set[Ticket] = field(default_factory=set)
     waiting: list[Ticket] = field(default_factory=list)
 
@@ -77,9 +83,20 @@ class Residency:
     """The models, and who waits for what. `settled` collects the tickets that were granted or refused."""
 
     def __init__(
-        self, costs: dict[str, int], *, max_models: int | None = None, max_bytes: int | None = None
+        self,
+        costs: dict[str, int],
+        *,
+        max_models: int | None = None,
+        max_bytes: int | None = None,
+        keep: str | None = None,
+        restarts: RestartSettings | None = None,
     ) -> None:
-        self.models = {name: Model(name, cost) for name, cost in costs.items()}
+        restarts = restarts or RestartSettings()
+        self.models = {name: Model(name, cost, deaths=Restarts(restarts)) for name, cost in costs.items()}
+        if keep is not None:
+            kept = self.models[keep]
+            kept.standing = Ticket(keep, 0.0)
+            kept.waiting.append(kept.standing)
         self.max_models = max_models or len(costs)
         self.max_bytes = max_bytes
         self.settled: list[Ticket] = []
@@ -102,7 +119,7 @@ class Residency:
         ticket = Ticket(name, now, background)
         if model.state == LOADED and not model.draining:
             self._grant(model, ticket, now)
-        elif model.state == UNLOADED and model.failures and now < model.retry_at:
+        elif model.given_up or (model.state == UNLOADED and now < model.retry_at and not model.standing):
             self._refuse(ticket, model.reason, model.retry_at - now)
         elif self._never_fits(model):
             assert self.max_bytes is not None
@@ -130,23 +147,45 @@ class Residency:
         assert model.state == LOADING
         if self.max_bytes is not None:
             cost = min(cost, self.max_bytes)  # it is here now: alone it may be so again
-        model.state, model.cost, model.since, model.used = LOADED, cost, now, now
+        model.state, model.cost, model.used, model.failures = LOADED, cost, now, 0
         self._grant_all(model, now)
 
     def failed(self, name: str, reason: str, now: float) -> None:
-        """A `Load` has failed, or a loaded model has died; its open tickets are void."""
+        """A `Load` has failed."""
         model = self.models[name]
-        assert model.state in (LOADING, LOADED)
-        if model.state == LOADED and now - model.since > STABLE:
-            model.failures = 0
-        model.state, model.draining, model.reason = UNLOADED, False, reason
-        model.open.clear()
-        backoff = min(FIRST_BACKOFF * 2 ** min(model.failures, 16), LONGEST_BACKOFF)
+        assert model.state == LOADING
+        if model.standing:  # it has been loaded before, and would be again
+            self._down(model, reason, now)
+            return
         model.failures += 1
-        model.retry_at = now + backoff
-        for ticket in model.waiting:
-            self._refuse(ticket, reason, backoff)
-        model.waiting = []
+        self._wait(model, reason, now, min(FIRST_BACKOFF * 2 ** min(model.failures - 1, 16), LONGEST_BACKOFF))
+
+    def died(self, name: str, reason: str, now: float) -> None:
+        """The engine of a loaded model has died; its open tickets are void."""
+        model = self.models[name]
+        assert model.state == LOADED
+        self._down(model, reason, now)
+
+    def _down(self, model: Model, reason: str, now: float) -> None:
+        """Start it again after a while, or never."""
+        model.open.clear()
+        delay = model.deaths.died(now)
+        model.given_up = delay is None and model.standing is not None
+        if model.standing is not None and model.standing not in model.waiting:
+            model.standing.granted = False
+            model.waiting.append(model.standing)
+        self._wait(model, reason, now, model.deaths.blocked(now) if delay is None else delay)
+
+    def _wait(self, model: Model, reason: str, now: float, seconds: float) -> None:
+        """Not before `seconds` are over."""
+        model.state, model.draining, model.reason = UNLOADED, False, reason
+        model.retry_at = now + seconds
+        if model.standing is not None and not model.given_up:
+            return
+        if seconds:
+            for ticket in model.waiting:
+                self._refuse(ticket, reason, seconds)
+            model.waiting = []
 
     def unloaded(self, name: str) -> None:
         """An `Unload` is done."""
@@ -162,7 +201,7 @@ class Residency:
         drained = {model.name for model in self.models.values() if model.draining}
         for model in self.models.values():
             model.draining = model.draining and model.state == UNLOADING
-        queue = self._queue()
+        queue = self._queue(now)
         for model in queue:
             if self._fits(model, self._resident()):
                 model.state = LOADING
@@ -179,17 +218,20 @@ class Residency:
 
     def wake_at(self, now: float) -> float | None:
         """When `steps` may have more to say although nothing happens before."""
-        queue = self._queue()
-        if not queue or queue[0].waiting[0].background:
-            return None
-        patience_ends = queue[0].waiting[0].since + PATIENCE
-        return patience_ends if patience_ends > now else None
+        times = [model.retry_at for model in self.models.values() if model.standing and not model.resident]
+        if (queue := self._queue(now)) and not queue[0].waiting[0].background:
+            times.append(queue[0].waiting[0].since + PATIENCE)
+        return min((time for time in times if time > now), default=None)
 
     # --- how
 
-    def _queue(self) -> list[Model]:
+    def _queue(self, now: float) -> list[Model]:
         """Models to load, in the order of who waits for them longest."""
-        wanted = [model for model in self.models.values() if model.state == UNLOADED and model.waiting]
+        wanted = [
+            model
+            for model in self.models.values()
+            if model.state == UNLOADED and model.waiting and not model.given_up and now >= model.retry_at
+        ]
         for model in wanted:
             model.waiting.sort(key=lambda ticket: (ticket.background, ticket.since))
         return sorted(wanted, key=lambda m: (m.waiting[0].background, m.waiting[0].since))

@@ -52,25 +52,19 @@ def serve(
     """Serve until SIGINT or SIGTERM; a second one stops at once.
 
     Several models come and go as `residency` says, and one that cannot be loaded does not end the server.
-    Returns the exit status: 0, 1 when the engine died, 130 for SIGINT before it was ready. Port 0 takes any
-    free one; `announce` gets the one line that says how to talk to the server, and `on_loading(done, total)`
-    bytes of weights before that.
+    Returns the exit status: 0, 1 when the engine has died too often, 130 for SIGINT before it was ready.
+    Port 0 takes any free one; `announce` gets the one line that says how to talk to the server, and
+    `on_loading(done, total)` bytes of weights before that.
     Raises TenonError when the port is taken, an argument is wrong or the model cannot be loaded.
     """
     several = engine_args if isinstance(engine_args, list) else [engine_args]
     configs = [args.resolve() for args in several]
     with listen(host, port) as sock:
+        from tenon.server.fleet import make_fleet
+
         settings = settings_at(sock.getsockname()[0], settings or ServerSettings())
-        from tenon.engine.async_engine import AsyncEngine
-        from tenon.engine.process import ProcessClient
-
-        engine: AsyncEngine | Fleet
-        if len(configs) == 1:
-            engine = AsyncEngine(configs[0], ProcessClient(configs[0], on_loading))
-        else:
-            from tenon.server.fleet import make_fleet
-
-            engine = make_fleet(configs, residency or ResidencySettings())
+        residency = residency or ResidencySettings()
+        engine = make_fleet(configs, residency, settings.restarts, settings.patience, on_loading)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_reloading(run(engine, sock, settings, announce), settings))
 
@@ -243,7 +237,7 @@ async def _until_stopped(engine: AsyncEngine | Fleet, stopped: asyncio.Future[An
     while not stopped.done():
         await asyncio.wait({stopped}, timeout=_POLL_SECONDS)
         if engine.errored and not stopped.done():
-            log.error("the engine process has died; the server stops")
+            log.error("the engine has died too often; the server stops with status 1")
             await asyncio.wait({stopped}, timeout=_DEATH_GRACE_SECONDS)
             return 1
     return 0

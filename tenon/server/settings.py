@@ -6,12 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tenon.engine.heartbeat import Patience
 from tenon.server.keys import Keys
 from tenon.server.limits import Limits
 from tenon.server.reload import Watched
 
 if TYPE_CHECKING:
     from tenon.server.tls import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class RestartSettings:
+    """How often the engine of a model may be restarted within `window_seconds`, before it is given up."""
+
+    max_restarts: int = 5
+    window_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,7 @@ class ServerSettings:
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
     `limits` bound what clients may send and what is kept for them. `data_dir` keeps files and batches (None:
     below TENON_HOME); `batch_concurrency`: so many lines of batches run at a time.
+    `restarts`: of engines that die; `patience` with those that hang.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -38,13 +48,15 @@ class ServerSettings:
     log_requests: bool = False
     tls: Certificate | None = field(default=None, repr=False)
     default_sampling: dict[str, Any] = field(default_factory=dict)
-    drain_seconds: float = 10.0
+    drain_seconds: float = 25.0
     share_prefix_cache: bool = False
     output_format: str = "auto"
     reasoning_content: bool = False
     template_variables: tuple[str, ...] = ()
     data_dir: Path | None = None
     batch_concurrency: int = 8
+    restarts: RestartSettings = RestartSettings()
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def watched(self) -> list[Watched]:

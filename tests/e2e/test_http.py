@@ -214,19 +214,6 @@ def test_nothing_is_left_behind(number: int):
         httpx.get(server.url + "/live")
 
 
-def test_killed_engine_ends_the_server():
-    server = start("--load-format", "oracle")
-    engine = psutil.Process(server.process.pid).children(recursive=True)[0]
-    body = {"prompt": "Hello", "max_tokens": 900, "stream": True, "ignore_eos": True}
-    with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=20) as response:
-        lines = response.iter_lines()
-        next(lines)
-        engine.kill()
-        rest = [line for line in lines if line]
-    assert '"engine_dead"' in rest[-1]
-    assert server.process.wait(20) == 1
-
-
 def test_a_priority_needs_its_policy(oracle: RealServer):
     url = oracle.api + "/completions"
     answer = httpx.post(url, json={"prompt": "Hello", "priority": 1})

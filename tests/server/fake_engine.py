@@ -59,6 +59,8 @@ class FakeEngine:
         self.delay = delay
         self.ready = True
         self.errored = False
+        self.death = EngineDead("the engine is gone")  # if errored
+        self.heartbeat_age, self.stalled = 0.0, False
         self.model_name = "fake"
         self.pooling = None
         self.served_model_names = ("fake", "org/alias")

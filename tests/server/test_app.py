@@ -226,12 +226,12 @@ async def test_disconnect_within_the_body(app, engine):
 async def test_engine_death(client, engine):
     engine.die_after = 3
     status, error = await client.error(CHAT, BODY)
-    assert (status, error["code"], error["type"]) == (500, "engine_dead", "server_error")
+    assert (status, error["code"], error["type"]) == (503, "engine_restarted", "server_error")
     for path in ("/health", "/ready"):
         assert (await client.http.get(path)).status_code == 503
     assert (await client.http.get("/live")).status_code == 200
     status, error = await client.error(CHAT, BODY)
-    assert (status, error["code"]) == (500, "engine_dead")
+    assert (status, error["code"]) == (503, "engine_dead")
 
 
 async def test_engine_death_ends_a_stream_with_an_error(client, engine):
@@ -239,7 +239,7 @@ async def test_engine_death_ends_a_stream_with_an_error(client, engine):
     response = await client.post(CHAT, BODY | {"stream": True})
     *events, rest = response.text.split("\n\n")
     assert rest == ""
-    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "engine_dead"
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "engine_restarted"
     assert "[DONE]" not in response.text
 
 

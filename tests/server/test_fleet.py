@@ -14,7 +14,7 @@ from tenon.config import EngineArgs, EngineConfig
 from tenon.core.messages import EngineStats, Ready
 from tenon.errors import ConfigError, ModelFileError
 from tenon.server.fleet import Fleet, make_fleet
-from tenon.server.settings import ResidencySettings
+from tenon.server.settings import ResidencySettings, RestartSettings
 from tests.server.fake_engine import FakeEngine
 from tests.server.serving import serving
 
@@ -223,15 +223,79 @@ async def test_an_engine_that_dies_comes_back_and_nobody_else_notices(garage):
         assert (await ask(client, "b")).status_code == 200
         garage.last("b").die_after = 2
         response = await ask(client, "b")
-        assert (response.status_code, response.json()["error"]["code"]) == (500, "engine_dead")
-        while fleet.places[1].engine is not None:
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_restarted")
+        assert response.headers["retry-after"] == "1"
+        assert (await ask(client, "a")).status_code == 200
+        assert (await ask(client, "b")).status_code == 200
+        assert garage.log == ["+a", "+b", "-b", "+b"]
+        garage.last("b").die_after = 2
+        assert (await ask(client, "b")).status_code == 503
+        now = fleet.clock()
+        fleet.clock = lambda: now
+        response = await ask(client, "b")  # the second time it takes a while
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "model_failed")
+        now += 0.51
+        assert (await ask(client, "b")).status_code == 200
+        text = (await client.get("/metrics")).text
+        assert 'tenon:engine_restarts_total{model_name="b"} 2.0' in text
+        assert 'tenon:engine_restarts_total{model_name="a"} 0.0' in text
+
+
+async def test_the_one_model_comes_back_by_itself(garage, caplog):
+    async with served(garage, "a", keep=True) as (client, _):
+        assert (await client.get("/ready")).status_code == 200
+        garage.gates["a"] = asyncio.Event()
+        garage.last("a").die_after = 2
+        assert (await ask(client, "a")).json()["error"]["code"] == "engine_restarted"
+        for response in (await client.get("/ready"), await client.get("/health"), await ask(client, "a")):
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_restarting")
+            assert response.headers["retry-after"] == "1"
+        assert (await client.get("/live")).status_code == 200
+        garage.gates["a"].set()
+        while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.01)
         assert (await ask(client, "a")).status_code == 200
-        response = await ask(client, "b")
-        assert (response.status_code, response.json()["error"]["code"]) == (503, "model_failed")
-        now = fleet.clock() + 1.01
-        fleet.clock = lambda: now
-        assert (await ask(client, "b")).status_code == 200
+        assert "the engine of a has died (the engine is gone); it is started again" in caplog.text
+
+
+async def test_the_one_model_is_given_up(garage, caplog):
+    async with served(garage, "a", keep=True, restarts=RestartSettings(max_restarts=0)) as (client, fleet):
+        garage.last("a").die_after = 2
+        assert (await ask(client, "a")).json()["error"]["code"] == "engine_restarted"
+        while not fleet.errored:
+            await asyncio.sleep(0.01)
+        for response in (await client.get("/ready"), await ask(client, "a")):
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_dead")
+        assert "died too often and is given up" in caplog.text
+
+
+async def test_the_one_model_that_cannot_be_loaded_is_an_error(garage):
+    garage.broken["a"] = ModelFileError("no weights")
+    fleet = Fleet(configs("a"), garage.make, costs={"a": 1}, keep=True)
+    with pytest.raises(ModelFileError, match="no weights"):
+        await fleet.start()
+    await fleet.stop()
+    assert len(garage.made) == 1
+
+
+async def test_nobody_waits_for_the_one_model(garage):
+    garage.gates["a"] = asyncio.Event()
+    async with served(garage, "a", keep=True) as (client, _):
+        response = await ask(client, "a")
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "model_loading")
+
+
+async def test_a_stalled_engine_is_not_ready(garage):
+    async with served(garage, "a", keep=True) as (client, _):
+        engine = garage.last("a")
+        engine.heartbeat_age, engine.stalled = 12.5, True
+        for path in ("/ready", "/health"):
+            response = await client.get(path)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_stalled")
+        text = (await client.get("/metrics")).text
+        assert 'tenon:engine_heartbeat_age_seconds{model_name="a"} 12.5' in text
+        engine.stalled = False
+        assert (await client.get("/ready")).status_code == 200
 
 
 async def test_counters_outlive_engines(garage):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tenon.errors import EngineDead
 from tenon.server.app import App
 from tenon.server.errors import ApiError
-from tenon.server.models import Fixed, Lease, Models
+from tenon.server.models import Fixed, Models
 from tenon.server.settings import ServerSettings
+from tenon.server.slot import Lease
 from tests.server.conftest import Client
 from tests.server.fake_engine import FakeEngine
 
@@ -81,7 +81,7 @@ async def test_a_lease_is_closed_once(slots):
 async def test_one_that_is_gone_does_not_take_the_others_along(client, slots):
     slots["b"]._engine.errored = True
     status, error = await client.error(CHAT, BODY | {"model": "b"})
-    assert (status, error["code"]) == (500, "engine_dead")
+    assert (status, error["code"]) == (503, "engine_dead")
     assert (await client.post(CHAT, BODY)).status_code == 200
     assert (await client.http.get("/ready")).status_code == 200
     states = {card["id"]: card["state"] for card in (await client.http.get("/v1/models")).json()["data"]}
@@ -97,8 +97,9 @@ async def test_fixed_slots_say_why_not(slots):
         await slots["a"].lease("a")
     assert (caught.value.code, slots["a"].state, slots["a"].stats) == ("model_loading", "loading", None)
     engine.errored = True
-    with pytest.raises(EngineDead):
+    with pytest.raises(ApiError) as caught:
         await slots["a"].lease("a")
+    assert (caught.value.code, slots["a"].state) == ("engine_dead", "failed")
 
 
 async def test_metrics_of_all_models_are_one_family(client):

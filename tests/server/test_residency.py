@@ -12,12 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tenon.server.residency import (
     LONGEST_BACKOFF,
     PATIENCE,
-    STABLE,
     Load,
     Residency,
     Ticket,
     Unload,
 )
+from tenon.server.settings import RestartSettings
 
 
 class World:
@@ -50,6 +50,10 @@ class World:
     def failed(self, name: str, reason: str = "broken") -> None:
         self.loading.discard(name)
         self.policy.failed(name, reason, self.now)
+        self.pump()
+
+    def died(self, name: str) -> None:
+        self.policy.died(name, "killed", self.now)
         self.pump()
 
     def unloaded(self, name: str) -> None:
@@ -224,24 +228,75 @@ def test_a_failure_is_told_and_retried_with_back_off():
     assert ticket.granted
 
 
-def test_a_death_voids_open_tickets_and_is_forgiven_to_a_long_life():
-    world = World({"a": 1})
+def test_a_death_voids_open_tickets_and_the_next_ones_wait_longer():
+    world = World({"a": 1}, restarts=RestartSettings(max_restarts=3, window_seconds=60))
     ticket = world.ask("a")
     world.loaded("a")
-    world.failed("a", "killed")
+    world.died("a")
     world.end(ticket)
-    assert world.ask("a").retry_after == 1
+    assert world.log == ["+a"], "nobody asks for it"
+    for delay in (0, 0.5, 1):
+        if delay:
+            refused = world.ask("a")
+            assert (refused.refusal, refused.retry_after) == ("killed", delay)
+            world.wait(delay)
+        assert not world.ask("a").refusal
+        world.loaded("a")
+        world.died("a")
+    refused = world.ask("a")
+    assert refused.refusal == "killed"
+    assert refused.retry_after == pytest.approx(60 - 1.5)
+    world.wait(refused.retry_after)
+    ticket = world.ask("a")
+    world.loaded("a")
+    assert ticket.granted
+
+
+def test_a_model_that_is_kept_is_loaded_unasked_and_stays():
+    world = World({"a": 1, "b": 1}, max_models=1, keep="a")
+    world.pump()
+    assert world.log == ["+a"]
+    world.loaded("a")
+    world.ask("b")
+    world.wait(10 * PATIENCE)
+    assert world.log == ["+a"]
+
+
+def test_a_model_that_is_kept_comes_back_and_its_tickets_wait():
+    world = World({"a": 1}, keep="a")
+    world.pump()
+    world.loaded("a")
+    world.died("a")
+    assert world.log == ["+a", "+a"], "the first restart is at once"
+    waiting = world.ask("a", background=True)
+    world.loaded("a")
+    assert waiting.granted
+    world.died("a")
+    assert waiting not in world.policy.models["a"].open
+    waiting = world.ask("a", background=True)
+    assert world.log == ["+a"] * 2
+    assert world.policy.wake_at(world.now) == world.now + 0.5
+    world.wait(0.5)
+    assert world.log == ["+a"] * 3
+    world.failed("a", "no memory")  # a restart that fails is a death
+    assert not waiting.refusal
     world.wait(1)
-    world.ask("a")
+    assert world.log == ["+a"] * 4
     world.loaded("a")
-    world.failed("a", "killed")
-    assert world.ask("a").retry_after == 2
-    world.wait(2)
-    world.ask("a")
-    world.loaded("a")
-    world.wait(STABLE + 1)
-    world.failed("a", "killed")
-    assert world.ask("a").retry_after == 1
+    assert waiting.granted
+
+
+def test_a_model_that_is_kept_is_given_up():
+    world = World({"a": 1}, keep="a", restarts=RestartSettings(max_restarts=2))
+    world.pump()
+    for given_up in (False, False, True):
+        world.loaded("a")
+        world.died("a")
+        world.wait(1)
+        assert world.policy.models["a"].given_up == given_up
+    world.wait(1000)
+    assert world.log == ["+a"] * 3
+    assert world.ask("a", background=True).refusal == "killed"
 
 
 def test_what_can_never_fit_is_refused_at_once():
@@ -313,7 +368,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def die(self, name):
         if self.world.policy.models[name].state == "loaded":
-            self.world.failed(name, "killed")
+            self.world.died(name)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, PATIENCE, LONGEST_BACKOFF]))
     def wait(self, seconds):

@@ -188,6 +188,7 @@ async def test_engine_death_ends_the_process_with_status_one():
         async with httpx.AsyncClient() as client:
             response = await client.post(url + "/v1/chat/completions", json=BODY)
         assert response.json()["error"]["code"] == "engine_dead"
+        assert response.status_code == 503
         assert await asyncio.wait_for(task, 10) == 1
 
 

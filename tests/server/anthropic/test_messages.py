@@ -265,7 +265,7 @@ async def test_errors_have_anthropics_shape(engine):
     response = await client.post(PATH, body(stream=True), x_api_key="key")
     name, data = response.text.split("\n\n")[-2].split("\n")
     assert name == "event: error"
-    assert json.loads(data.removeprefix("data: "))["error"]["type"] == "api_error"
+    assert json.loads(data.removeprefix("data: "))["error"]["type"] == "overloaded_error"
 
 
 # --- the client

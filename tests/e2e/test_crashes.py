@@ -1,0 +1,167 @@
+"""Engine processes that are killed, frozen and orphaned behind a real `tenon serve`, with the test model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import RealServer, start, stop
+
+BODY = {"prompt": "Hello", "max_tokens": 900, "ignore_eos": True, "temperature": 0}
+SSE_END = "data: [DONE]"
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[RealServer]:
+    server = start("--load-format", "oracle", *arguments)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def engine_of(server: RealServer) -> psutil.Process:
+    for _ in range(500):
+        for child in psutil.Process(server.process.pid).children():
+            if "tenon.engine.worker" in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.02)
+    raise AssertionError("no engine")
+
+
+def wait_ready(server: RealServer) -> None:
+    while httpx.get(server.url + "/ready").status_code != 200:
+        time.sleep(0.02)
+
+
+async def stream(client: httpx.AsyncClient, prompt: str) -> str:
+    """The text of a stream, or `!` and the code of the error that it ends with, or is refused with."""
+    body = BODY | {"prompt": prompt, "stream": True, "max_tokens": 100}
+    async with client.stream("POST", "/v1/completions", json=body) as answer:
+        if answer.status_code != 200:
+            return "!" + json.loads(await answer.aread())["error"]["code"]
+        events = [
+            event.removeprefix("data: ") for event in (await answer.aread()).decode().split("\n\n")[:-1]
+        ]
+    if events[-1] == "[DONE]":
+        return "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+    return "!" + json.loads(events[-1])["error"]["code"]
+
+
+async def test_kills_under_streaming_clients():
+    """Nobody hangs, every stream ends with its answer or an error, and what comes after is right."""
+    with serving("--restart-window", "0") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            right = await stream(client, "0")
+            ended: list[str] = []
+            done = asyncio.Event()
+
+            async def ask(number: int) -> None:
+                while not done.is_set():
+                    ended.append(await stream(client, f"{number} of {len(ended)}"))
+                    if ended[-1].startswith("!"):
+                        await asyncio.sleep(0.05)
+
+            clients = [asyncio.create_task(ask(number)) for number in range(32)]
+            for _ in range(3):
+                engine = await asyncio.to_thread(engine_of, server)
+                while len(ended) < 32:
+                    await asyncio.sleep(0.01)
+                engine.kill()
+                await asyncio.to_thread(engine.wait, 10)
+                await asyncio.to_thread(wait_ready, server)
+                ended.clear()
+            done.set()
+            await asyncio.gather(*clients)
+            assert {text for text in ended if text.startswith("!")} <= {
+                "!engine_restarted",
+                "!engine_restarting",
+            }
+            assert await stream(client, "0") == right
+        text = httpx.get(server.url + "/metrics").text
+        assert 'tenon:engine_restarts_total{model_name="smollm2"} 3.0' in text
+        assert stop(server) == 0
+
+
+def test_a_frozen_engine_is_noticed_and_replaced():
+    with serving("--stall-seconds", "2") as server:
+        frozen = engine_of(server)
+        frozen.suspend()
+        answer = httpx.post(server.url + "/v1/completions", json=BODY, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_restarted")
+        frozen.wait(10)
+        wait_ready(server)
+        assert httpx.post(server.url + "/v1/completions", json=BODY).status_code == 200
+        assert stop(server) == 0
+
+
+def test_a_server_whose_engine_dies_too_often_gives_up():
+    with serving("--max-restarts", "1") as server:
+        for _ in range(2):
+            wait_ready(server)
+            engine = engine_of(server)
+            engine.kill()
+            engine.wait(10)
+        assert server.process.wait(20) == 1
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_engine_outlives_its_server(stopped, monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="t") as directory:
+        monkeypatch.setenv("TMPDIR", directory)
+        with serving() as server:
+            engine = engine_of(server)
+            if stopped:
+                engine.suspend()
+            server.process.kill()
+            assert not psutil.wait_procs([engine], timeout=5)[1]
+        assert not list(Path(directory).iterdir())
+
+
+def test_drain_while_the_engine_restarts():
+    with serving("--max-restarts", "9") as server:
+        for _ in range(4):
+            wait_ready(server)
+            engine = engine_of(server)
+            engine.kill()
+            engine.wait(10)
+        assert httpx.get(server.url + "/ready").json()["error"]["code"] == "engine_restarting"
+        assert stop(server) == 0
+
+
+def test_a_stop_signal_lets_streams_finish_and_ends_the_others():
+    with serving("--drain-seconds", "1") as server:
+        short = BODY | {"stream": True, "max_tokens": 100}
+        endless = BODY | {"stream": True, "max_tokens": 3500, "n": 32}
+        with (
+            httpx.Client(timeout=30) as client,
+            client.stream("POST", server.url + "/v1/completions", json=endless) as cut,
+            client.stream("POST", server.url + "/v1/completions", json=short) as whole,
+            httpx.Client(base_url=server.url) as idle,
+        ):
+            assert idle.get("/live").status_code == 200  # its connection stays open
+            next(lines := cut.iter_lines())
+            family = [server.process.pid, engine_of(server).pid]
+            os.kill(server.process.pid, signal.SIGTERM)
+            while (answer := idle.get("/ready")).status_code == 200:
+                pass
+            assert answer.json()["error"]["code"] == "shutting_down"
+            refused = idle.post("/v1/completions", json=BODY)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            assert [line for line in whole.iter_lines() if line][-1] == SSE_END
+            last = [line for line in lines if line][-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+            assert server.process.wait(20) == 0
+        assert not [pid for pid in family if psutil.pid_exists(pid)]
