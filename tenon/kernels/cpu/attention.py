@@ -21,6 +21,9 @@ def attention(
     num_kv_heads: int,
     head_dim: int,
     scale: float,
+    window: int = 0,
+    local_chunk: int = 0,
+    sinks_H: np.ndarray | None = None,
 ) -> np.ndarray:
     o_TX = empty(q_TX.shape, kv.act)
     _native.attention(
@@ -33,10 +36,13 @@ def attention(
         address(batch.block_table_RB),
         row_stride(batch.block_table_RB),
         batch.num_requests,
+        0 if sinks_H is None else dense(sinks_H, np.float32),
         num_heads,
         num_kv_heads,
         head_dim,
         kv.block_size,
+        window,
+        local_chunk,
         scale,
         kv.act == BFLOAT16,
     )

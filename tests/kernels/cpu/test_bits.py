@@ -82,7 +82,10 @@ class Sequence:
 class Layer:
     """One attention layer and its cache, stepped with batches of (sequence, number of tokens)."""
 
-    def __init__(self, rng, act, heads=6, kv_heads=2, head_dim=64, num_blocks=160):
+    def __init__(self, rng, act, heads=6, kv_heads=2, head_dim=64, num_blocks=160, bounds=None):
+        self.bounds = dict(bounds or {})
+        if self.bounds.pop("sinks", False):
+            self.bounds["sinks_H"] = rng.standard_normal(heads).astype(np.float32)
         self.shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
         self.rng, self.width = rng, (heads + 2 * kv_heads) * head_dim
         angle = rng.uniform(0, 6.28, (2048, head_dim // 2))
@@ -113,7 +116,7 @@ class Layer:
             k_norm_E=self.norm_E,
             eps=1e-6,
         )
-        o_TX = ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2)
+        o_TX = ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2, **self.bounds)
         for (sequence, count), start in zip(work, batch.query_start_R1, strict=False):
             sequence.out.append(o_TX[start : start + count])
             sequence.done += count
@@ -131,7 +134,8 @@ class Layer:
         slots = [s.blocks[p // BLOCK] * BLOCK + p % BLOCK for (s, _), p in zip(work, positions, strict=True)]
         table_RB = np.full((len(work), max(len(s.blocks) for s, _ in work)), 2**31 - 1, np.int32)
         for row, (s, _) in enumerate(work):
-            table_RB[row, : len(s.blocks)] = s.blocks
+            gone = self._first_seen(s.done) // BLOCK  # blocks that nobody sees any more may be others' by now
+            table_RB[row, gone : len(s.blocks)] = s.blocks[gone:]
         starts = np.cumsum([0, *(n for _, n in work)]).astype(np.int32)
         return Batch(
             token_ids_T=np.zeros(starts[-1], np.int32),
@@ -142,6 +146,28 @@ class Layer:
             block_table_RB=table_RB,
             logit_rows_S=starts[1:] - 1,
         )
+
+    def _first_seen(self, position):
+        window, chunk = self.bounds.get("window", 0), self.bounds.get("local_chunk", 0)
+        first = max(0, position - window + 1) if window else 0
+        return max(first, position // chunk * chunk) if chunk else first
+
+
+BOUNDS = [
+    {},
+    {"sinks": True},
+    {"window": 1},
+    {"window": 33},
+    {"window": 256, "sinks": True},
+    {"window": 300},
+    {"local_chunk": 96},
+    {"local_chunk": 290, "sinks": True},
+]
+
+
+@pytest.fixture(params=BOUNDS, ids=str)
+def bounds(request):
+    return request.param
 
 
 @pytest.fixture(params=[BFLOAT16, FLOAT32], ids=str)
@@ -154,9 +180,9 @@ def random_qkv(rng, layer, tokens):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 512])
-def test_chunks_of_a_prompt_agree(act, chunk, seed):
+def test_chunks_of_a_prompt_agree(act, bounds, chunk, seed):
     rng = np.random.default_rng(seed)
-    layer = Layer(rng, act)
+    layer = Layer(rng, act, bounds=bounds)
     qkv_TN = random_qkv(rng, layer, 600)
     whole = layer.run(layer.sequence(qkv_TN), [600])
     pieces = layer.run(layer.sequence(qkv_TN), [chunk] * (570 // chunk))
@@ -165,9 +191,9 @@ def test_chunks_of_a_prompt_agree(act, chunk, seed):
 
 
 @pytest.mark.parametrize("others", [1, 6, 32])
-def test_alone_and_among_others_agree(act, others, seed):
+def test_alone_and_among_others_agree(act, bounds, others, seed):
     rng = np.random.default_rng(seed)
-    layer = Layer(rng, act)
+    layer = Layer(rng, act, bounds=bounds)
     qkv_TN = random_qkv(rng, layer, 300)
     alone = layer.run(layer.sequence(qkv_TN), [300])
     subject = layer.sequence(qkv_TN)
@@ -193,10 +219,10 @@ def test_a_shared_prefix_agrees(act, seed):
     assert_same_bits(layer.run(second, [200]), whole[4 * BLOCK :])
 
 
-def test_wide_groups_and_long_contexts_agree(seed):
+def test_wide_groups_and_long_contexts_agree(bounds, seed):
     """More query heads per key/value head than a tile has rows; contexts that are split between threads."""
     rng = np.random.default_rng(seed)
-    layer = Layer(rng, BFLOAT16, heads=64, kv_heads=1, head_dim=16)
+    layer = Layer(rng, BFLOAT16, heads=64, kv_heads=1, head_dim=16, bounds=bounds)
     qkv_TN = random_qkv(rng, layer, 1300)
     whole = layer.run(layer.sequence(qkv_TN), [1300])
     assert_same_bits(layer.run(layer.sequence(qkv_TN), [1290]), whole)

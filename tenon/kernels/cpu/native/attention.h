@@ -15,8 +15,20 @@ struct AttentionArgs {
     const int32_t* block_table_RB;
     int64_t table_stride;
     Count requests;
+    const float* sinks_H;  // or null
     int32_t num_heads, num_kv_heads, head_dim, block_size;
+    int32_t window, local_chunk;  // 0: none
     float scale;
+
+    // The first position that a query at `position` sees.
+    int first_seen(int position) const {
+        int first = window > 0 && position >= window ? position - window + 1 : 0;
+        if (local_chunk > 0) {
+            const int chunk = position / local_chunk * local_chunk;
+            if (first < chunk) first = chunk;
+        }
+        return first;
+    }
 
     Work work(const StepDims& dims) const;
 };

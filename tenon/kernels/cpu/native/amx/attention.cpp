@@ -16,7 +16,7 @@ struct TileProducts {
     static void score(const ProductShape& shape, const bf16* q, float* scores, const Block& block) {
         const int E = shape.head_dim, B = shape.block_size;
         Tiles::fence();
-        for (int step = 0; step < shape.steps; ++step) {
+        for (int step = shape.first_step; step < shape.steps; ++step) {
             int offset;
             const bf16* k = block(step, &offset);
             k += 2 * offset;
@@ -42,7 +42,7 @@ struct TileProducts {
             for_row_tiles(shape.rows, [&](int row, auto m) TENON_LAMBDA {
                 constexpr int M = m.value;
                 zero<M>();
-                for (int step = 0; step < shape.steps; ++step) {
+                for (int step = shape.first_step; step < shape.steps; ++step) {
                     int offset;
                     const bf16* v = block(step, &offset);
                     v += int64_t(offset) * E + 2 * e;

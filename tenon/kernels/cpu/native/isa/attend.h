@@ -1,7 +1,8 @@
 // Whatever the batch and the split of the work, a query row always does the same arithmetic: its positions
 // are walked in chunks of 256 from position 0; a chunk gives its largest score m, l = sum of p, and t = p V,
-// where p = exp(score - m) rounded to the dtype of the cache; the chunks are merged in order. Positions after
-// the row's own have p = 0 exactly, so how far beyond it a tile of rows looks makes no difference.
+// where p = exp(score - m) rounded to the dtype of the cache; the chunks are merged in order. Positions that
+// the row does not see have p = 0 exactly, so how far around its own a tile of rows looks makes no
+// difference; and chunks of which it sees nothing are left out. A sink is merged before them.
 //
 // Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
 // further into ranges of chunks, whose results are put aside and merged by a second pass.
@@ -43,18 +44,21 @@ struct Tile {
     int request, kv_head;
     int first_token, num_tokens;  // in the batch
     int position;                 // of first_token in its request
+    int first_seen;               // the first position that its first row sees
     int first_chunk, end_chunk;
     int64_t partial;  // where its results are put aside, in floats; -1: they are not, it does all chunks
     double cost;
 
     int context() const { return position + num_tokens; }  // positions that its last row sees
-    int num_chunks() const { return ceil_div(context(), kChunk); }
-    bool last_part() const { return end_chunk == num_chunks(); }
+    int begin() const { return first_seen / kChunk; }      // chunks that its rows see
+    int end() const { return ceil_div(context(), kChunk); }
+    int num_chunks() const { return end() - begin(); }
+    bool last_part() const { return end_chunk == end(); }
 };
 
-// What a product covers: `rows` queries, `steps` steps of 32 positions.
+// What a product covers: `rows` queries, steps `first_step` to `steps` of 32 positions.
 struct ProductShape {
-    int rows, steps, head_dim, block_size;
+    int rows, first_step, steps, head_dim, block_size;
 };
 
 // A row's softmax so far, and sum of p V, not yet divided.
@@ -123,10 +127,11 @@ class Attention {
     int max_rows() const { return larger(kTileRows, group_); }
     int rows(const Tile& tile) const { return tile.num_tokens * group_; }
     int row_position(const Tile& tile, int row) const { return tile.position + row / group_; }
+    int row_first(const Tile& tile, int row) const { return a_.first_seen(row_position(tile, row)); }
     int64_t partial_row() const { return a_.head_dim + 2; }
     int64_t whole_partial(const Tile& tile) const { return tile.num_chunks() * rows(tile) * partial_row(); }
     float* partial(const Tile& tile, int chunk, int row) const {
-        return partials_ + tile.partial + (int64_t(chunk) * rows(tile) + row) * partial_row();
+        return partials_ + tile.partial + (int64_t(chunk - tile.begin()) * rows(tile) + row) * partial_row();
     }
 
     Buffers buffers(Pool& pool, int thread) const {
@@ -156,7 +161,11 @@ class Attention {
             for (int token = begin; token < end; token += tile_tokens)
                 for (int head = 0; head < a_.num_kv_heads; ++head) {
                     const int position = a_.context_len_R[request] - (end - token);
-                    Tile tile{request, head, token, smaller(tile_tokens, end - token), position, 0, 0, -1, 0};
+                    Tile tile{request,  head,
+                              token,    smaller(tile_tokens, end - token),
+                              position, a_.first_seen(position),
+                              0,        0,
+                              -1,       0};
                     cut(tile, part_cost, partial, f);
                 }
         }
@@ -165,7 +174,7 @@ class Attention {
     template <class F>
     void cut(Tile& tile, double part_cost, int64_t& partial, F& f) const {
         const int chunks = tile.num_chunks();
-        const double whole = double(rows(tile)) * tile.context();
+        const double whole = double(rows(tile)) * (tile.context() - tile.first_seen);
         int parts = 1;
         if (part_cost > 0 && whole > 2 * part_cost) parts = smaller(chunks, int(whole / part_cost) + 1);
         if (parts > 1) {
@@ -173,8 +182,8 @@ class Attention {
             partial += whole_partial(tile);
         }
         for (int part = 0; part < parts; ++part) {
-            tile.first_chunk = chunks * part / parts;
-            tile.end_chunk = chunks * (part + 1) / parts;
+            tile.first_chunk = tile.begin() + chunks * part / parts;
+            tile.end_chunk = tile.begin() + chunks * (part + 1) / parts;
             tile.cost = whole * (tile.end_chunk - tile.first_chunk) / chunks;
             f(tile);
         }
@@ -196,30 +205,37 @@ class Attention {
 
     void run_tile(const Tile& tile, const Buffers& b) const {
         load_queries(tile, b.q);
+        for (int row = 0; row < rows(tile); ++row) begin(tile, row, b.merged[row]);
         for (int chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk) {
             // Positions from the chunk's start that any row sees, in whole steps.
             const int seen = smaller(kChunk, tile.context() - chunk * kChunk);
-            const int steps = ceil_div(seen, kStep);
-            const ProductShape shape{rows(tile), steps, a_.head_dim, a_.block_size};
+            const int first_step = larger(0, tile.first_seen - chunk * kChunk) / kStep;
+            const ProductShape shape{rows(tile), first_step, ceil_div(seen, kStep), a_.head_dim,
+                                     a_.block_size};
             Products::score(shape, b.q, b.scores,
                             [&](int step, int* offset) { return block(a_.k, tile, chunk, step, offset); });
             for (int row = 0; row < rows(tile); ++row) {
+                const int hidden = larger(0, row_first(tile, row) - chunk * kChunk);
                 const int visible = smaller(kChunk, row_position(tile, row) + 1 - chunk * kChunk);
-                softmax(b.scores + int64_t(row) * kChunk, b.p + int64_t(row) * kChunk, visible, steps,
+                softmax(b.scores + int64_t(row) * kChunk, b.p + int64_t(row) * kChunk, hidden, visible, shape,
                         b.largest + row, b.sum + row);
             }
             Products::weigh(shape, b.p, b.t,
                             [&](int step, int* offset) { return block(a_.v, tile, chunk, step, offset); });
             for (int row = 0; row < rows(tile); ++row) {
-                if (row_position(tile, row) < chunk * kChunk) continue;
+                if (!sees(tile, row, chunk)) continue;
                 if (tile.partial >= 0)
                     put_aside(tile, chunk, row, b);
                 else
-                    merge(chunk, {b.largest[row], b.sum[row], b.t + row * a_.head_dim}, b.merged[row]);
+                    merge({b.largest[row], b.sum[row], b.t + row * a_.head_dim}, b.merged[row]);
             }
         }
         if (tile.partial < 0)
             for (int row = 0; row < rows(tile); ++row) finish(tile, row, b.merged[row]);
+    }
+
+    bool sees(const Tile& tile, int row, int chunk) const {
+        return row_first(tile, row) < (chunk + 1) * kChunk && chunk * kChunk <= row_position(tile, row);
     }
 
     void load_queries(const Tile& tile, Element* q) const {
@@ -254,40 +270,52 @@ class Attention {
         return as_f32((bits + (odd + splat_i32(0x7fff))) & splat_i32(int32_t(0xffff0000)));
     }
 
-    // p = exp(scale * s - largest) of the first `visible` positions, rounded to T, and 0 for the others.
-    // Leaves scale * s in s, or p, if that is the same memory.
-    void softmax(float* s, Element* p, int visible, int steps, float* largest, float* sum) const {
-        if (visible < 0) visible = 0;
-        const int whole = visible / 16 * 16;
+    // p = exp(scale * s - largest) of positions `hidden` to `visible`, rounded to T, and 0 for the others of
+    // the shape's steps. Leaves scale * s in s, or p, if that is the same memory.
+    void softmax(float* s, Element* p, int hidden, int visible, const ProductShape& shape, float* largest,
+                 float* sum) const {
+        const int first = shape.first_step * kStep, end = shape.steps * kStep;
+        if (visible <= hidden) {
+            *largest = *sum = 0;
+            for (int i = first; i < end; i += 16) store(p + i, zero_f32());
+            return;
+        }
+        const int begin = hidden / 16 * 16;
         const F32x16 scale = splat(a_.scale);
         F32x16 top = splat(-__builtin_inff());
-        int i = 0;
-        for (; i < whole; i += 16) {
+        for_seen(hidden, visible, [&](int i, auto only_seen) TENON_LAMBDA {
             const F32x16 x = load(s + i) * scale;
             store(s + i, x);
-            top = max(top, x);
-        }
-        if (i < visible) {
-            const F32x16 x = load(s + i) * scale;
-            store(s + i, x);
-            top = max(top, select(first_n(visible - i), x, top));
-        }
+            top = max(top, only_seen(x, top));
+        });
         *largest = reduce_max(top);
         const F32x16 m = splat(*largest);
         F32x16 total = zero_f32();
-        for (i = 0; i < whole; i += 16) {
-            const F32x16 w = weight(load(s + i) - m);
+        for_seen(hidden, visible, [&](int i, auto only_seen) TENON_LAMBDA {
+            const F32x16 w = only_seen(weight(load(s + i) - m), zero_f32());
             total = total + w;
             store(p + i, w);
-        }
-        if (i < visible) {
-            const F32x16 w = select(first_n(visible - i), weight(load(s + i) - m), zero_f32());
-            total = total + w;
-            store(p + i, w);
+        });
+        for (int i = first; i < begin; i += 16) store(p + i, zero_f32());
+        for (int i = (visible + 15) / 16 * 16; i < end; i += 16) store(p + i, zero_f32());
+        *sum = reduce_add(total);
+    }
+
+    // f(i, only_seen) for every 16 positions of which some are seen; only_seen(x, y) is x there, y elsewhere.
+    template <class F>
+    TENON_INLINE void for_seen(int hidden, int visible, const F& f) {
+        int i = hidden / 16 * 16;
+        const auto edge = [&](F32x16 x, F32x16 y) TENON_LAMBDA {
+            if (visible - i < 16) x = select(first_n(visible - i), x, y);
+            if (hidden - i > 0) x = select(first_n(hidden - i), y, x);
+            return x;
+        };
+        if (i < hidden) {
+            f(i, edge);
             i += 16;
         }
-        for (; i < steps * kStep; i += 16) store(p + i, zero_f32());
-        *sum = reduce_add(total);
+        for (; i + 16 <= visible; i += 16) f(i, [](F32x16 x, F32x16) TENON_LAMBDA { return x; });
+        if (i < visible) f(i, edge);
     }
 
     void put_aside(const Tile& tile, int chunk, int row, const Buffers& b) const {
@@ -298,10 +326,19 @@ class Attention {
         for (int e = 0; e < E; e += 16) store(to + 2 + e, load(b.t + row * E + e));
     }
 
+    // A row's state before any chunk: its sink, or nothing.
+    void begin(const Tile& tile, int row, RowState& state) const {
+        state.largest = -__builtin_inff();
+        if (a_.sinks_H == nullptr) return;
+        state.largest = a_.sinks_H[tile.kv_head * group_ + row % group_];
+        state.sum = 1;
+        for (int e = 0; e < a_.head_dim; e += 16) store(state.weighted_E + e, zero_f32());
+    }
+
     // Adds a chunk's result to a row's.
-    void merge(int chunk, const RowState& add, RowState& row) const {
+    void merge(const RowState& add, RowState& row) const {
         const int E = a_.head_dim;
-        if (chunk == 0) {
+        if (row.largest == -__builtin_inff()) {
             row.largest = add.largest;
             row.sum = add.sum;
             for (int e = 0; e < E; e += 16) store(row.weighted_E + e, load(add.weighted_E + e));
@@ -326,9 +363,10 @@ class Attention {
         const Buffers b = buffers(pool, thread);
         for (int row = 0; row < rows(tile); ++row) {
             RowState state{0, 0, b.o};
-            for (int chunk = 0; chunk * kChunk <= row_position(tile, row); ++chunk) {
+            begin(tile, row, state);
+            for (int chunk = row_first(tile, row) / kChunk; sees(tile, row, chunk); ++chunk) {
                 float* from = partial(tile, chunk, row);
-                merge(chunk, {from[0], from[1], from + 2}, state);
+                merge({from[0], from[1], from + 2}, state);
             }
             finish(tile, row, state);
         }

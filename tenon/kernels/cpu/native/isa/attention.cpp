@@ -17,7 +17,7 @@ struct ChainProducts {
     template <class Block>
     static void score(const ProductShape& shape, const float* q, float* scores, const Block& block) {
         const int E = shape.head_dim, B = shape.block_size;
-        for (int step = 0; step < shape.steps; ++step) {
+        for (int step = shape.first_step; step < shape.steps; ++step) {
             int offset;
             const T* k = block(step, &offset);
             k += offset * kInPair;
@@ -52,12 +52,12 @@ struct ChainProducts {
         const int E = shape.head_dim;
         for_pieces<kChainRows>(shape.rows, [&](int row, auto n) {
             float* out = t + int64_t(row) * E + e;
-            for (int step = 0; step < shape.steps; ++step) {
+            for (int step = shape.first_step; step < shape.steps; ++step) {
                 int offset;
                 const T* v = block(step, &offset);
                 v += int64_t(offset) * E + e * kInPair;
                 chain_step<decltype(n)::value, tiles>(p + int64_t(row) * kChunk + step * kStep, kChunk, v, E,
-                                                      kStep, out, E, step == 0);
+                                                      kStep, out, E, step == shape.first_step);
             }
         });
     }
