@@ -54,8 +54,8 @@ class Attention:
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
             rot_dim=self.rope.config.rot_dim,
-            q_norm_E=self.q_norm_E,
-            k_norm_E=self.k_norm_E,
+            q_norm=self.q_norm_E,
+            k_norm=self.k_norm_E,
             eps=shape.eps,
         )
         o_TX = ops.attention(

@@ -20,7 +20,7 @@ from tenon.ops.linear import (
 )
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
-from tenon.ops.norm import layer_norm, rms_norm
+from tenon.ops.norm import add_rms_norm, layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write, rotate
 from tenon.ops.rows import add_rows, gather_rows
@@ -33,6 +33,7 @@ __all__ = [
     "LayerKV",
     "PackedLinear",
     "act_dtype",
+    "add_rms_norm",
     "add_rows",
     "adopt_linear",
     "attention",

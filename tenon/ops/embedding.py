@@ -18,15 +18,17 @@ from tenon.ops.select import op
 
 
 @op(shares="packed weights")
-def embedding(ids_T: np.ndarray, table: PackedLinear) -> np.ndarray:
-    """x_TD float32: row ids[t] of the table [V, D]; ids int32. An id outside [0, V) gives a row of zeros.
+def embedding(ids_T: np.ndarray, table: PackedLinear, scale: float = 1.0) -> np.ndarray:
+    """x_TD float32: scale times row ids[t] of the table [V, D]; ids int32. An id outside [0, V) gives a
+    row of zeros.
 
     The values are those that `linear` multiplies with: in tables for bfloat16 activations, weights
     rounded to bfloat16.
     """
     assert isinstance(table, DenseLinear)
     known_T1 = ((ids_T >= 0) & (ids_T < table.shape[0]))[:, None]
-    return np.where(known_T1, table.weight_NK[np.clip(ids_T, 0, table.shape[0] - 1)], np.float32(0))
+    rows_TD = table.weight_NK[np.clip(ids_T, 0, table.shape[0] - 1)] * np.float32(scale)
+    return np.where(known_T1, rows_TD, np.float32(0))
 
 
 @embedding.with_cases
@@ -52,10 +54,11 @@ def _case(
     ids_T = rng.integers(0, vocab, tokens).astype(np.int32)
     if not bench:
         ids_T[rng.integers(0, tokens)] = rng.choice([-1, vocab])
+    scale = float(rng.choice([1.0, np.float32(vocab**0.5)]))
     exact = act == FLOAT32 or dtype == "bf16"
     return Case(
         f"{dtype} {act} T{tokens} V{vocab} D{width}",
-        lambda: {"ids_T": ids_T, "table": pack_linear([table], act)},
+        lambda: {"ids_T": ids_T, "table": pack_linear([table], act), "scale": scale},
         EXACT if exact else Tolerance(2.0**-7, 1e-37),
         bench=bench,
         num_bytes=tokens * (ggml.row_bytes(dtype, width) + 4 * width),

@@ -18,9 +18,12 @@ from tenon.ops.select import op
 @op()
 def rms_norm(x_TD: np.ndarray, weight_D: np.ndarray, eps: float, out_dtype: np.dtype[Any]) -> np.ndarray:
     """y_TD out_dtype = x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019); x and weight float32."""
-    x, weight = to_torch(x_TD), to_torch(weight_D)
-    mean_square = (x * x).mean(-1, keepdim=True)
-    return to_numpy(x * (mean_square + eps).rsqrt() * weight, out_dtype)
+    return to_numpy(_rms_norm(x_TD, weight_D, eps), out_dtype)
+
+
+def _rms_norm(x_TD: np.ndarray, weight_D: np.ndarray, eps: float) -> Any:
+    x = to_torch(x_TD)
+    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * to_torch(weight_D)
 
 
 @rms_norm.with_cases
@@ -34,6 +37,27 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         yield _case(rng, tokens, width, dtype)
     for tokens in (1, 512):
         yield _case(rng, tokens, 576, BFLOAT16, bench=True)
+
+
+@op()
+def add_rms_norm(x_TD: np.ndarray, y_TD: np.ndarray, weight_D: np.ndarray, eps: float) -> np.ndarray:
+    """x_TD += rms_norm(y), in place; all float32: for models that normalise what a layer adds."""
+    x_TD += _rms_norm(y_TD, weight_D, eps).numpy()
+    return x_TD
+
+
+@add_rms_norm.with_cases
+def add_rms_norm_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, bench in [(1, 576, False), (7, 64, False), (3, 2047, False), (512, 576, True)]:
+        x_TD, y_TD = rng.standard_normal((2, tokens, width)).astype(np.float32) * 3
+        weight_D = rng.uniform(0.5, 2, width).astype(np.float32)
+        yield Case(
+            f"T{tokens} D{width}",
+            lambda x=x_TD, y=y_TD, w=weight_D: {"x_TD": x.copy(), "y_TD": y, "weight_D": w, "eps": 1e-6},  # type: ignore[misc]
+            Tolerance(tolerance(FLOAT32).rtol, 1e-5),
+            bench=bench,
+            num_bytes=3 * x_TD.nbytes,
+        )
 
 
 @op()

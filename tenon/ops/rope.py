@@ -31,17 +31,19 @@ def rope_kv_write(
     num_kv_heads: int,
     head_dim: int,
     rot_dim: int,
-    q_norm_E: np.ndarray | None,
-    k_norm_E: np.ndarray | None,
+    q_norm: np.ndarray | None,
+    k_norm: np.ndarray | None,
     eps: float,
+    joint_norms: bool = False,
 ) -> np.ndarray:
     """q_TX act, ready for `attention`; K and V go, rounded to act, into the slots of `batch`.
 
-    Each row of qkv (float32) is [q (H*E) | k (G*E) | v (G*E)]. With `q_norm_E`, `k_norm_E` (float32) each
-    head of q, k is first RMS-normalised. Then the first `rot_dim` elements of each head are rotated (Su
-    et al. 2021), halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a sin) with a in the
-    first half, b in the second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of them) then sin of
-    each position; its scaling, if any, is in the table already. `rot_dim` 0 rotates nothing.
+    Each row of qkv (float32) is [q (H*E) | k (G*E) | v (G*E)]. With `q_norm`, `k_norm` (float32 [E]) each
+    head of q, k is first RMS-normalised; with `joint_norms`, all heads of q together, by weights [H*E], and
+    those of k by [G*E] (OLMo 2). Then the first `rot_dim` elements of each head are rotated (Su et al. 2021),
+    halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a sin) with a in the first half, b in the
+    second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of them) then sin of each position; its
+    scaling, if any, is in the table already. `rot_dim` 0 rotates nothing.
 
     Writing offset 0 of a block also zeroes the rest of that block, so what a freed block held never shows.
     """
@@ -50,10 +52,10 @@ def rope_kv_write(
         to_torch(part).reshape(tokens, -1, head_dim)
         for part in np.split(qkv_TN, [num_heads * head_dim, (num_heads + num_kv_heads) * head_dim], axis=1)
     )
-    if q_norm_E is not None:
-        q_THE = _head_norm(q_THE, q_norm_E, eps)
-    if k_norm_E is not None:
-        k_TGE = _head_norm(k_TGE, k_norm_E, eps)
+    if q_norm is not None:
+        q_THE = _head_norm(q_THE, q_norm, eps, joint_norms)
+    if k_norm is not None:
+        k_TGE = _head_norm(k_TGE, k_norm, eps, joint_norms)
     if rot_dim:
         cos_sin_TR = to_torch(cos_sin_PE)[to_torch(batch.positions_T).long()]
         q_THE, k_TGE = _rotate(q_THE, cos_sin_TR, rot_dim), _rotate(k_TGE, cos_sin_TR, rot_dim)
@@ -97,8 +99,9 @@ def _rotate_case(rng: np.random.Generator, tokens: int, num_heads: int, head_dim
     )
 
 
-def _head_norm(x_THE: torch.Tensor, weight_E: np.ndarray, eps: float) -> torch.Tensor:
-    return x_THE * (x_THE.square().mean(-1, keepdim=True) + eps).rsqrt() * to_torch(weight_E)
+def _head_norm(x_THE: torch.Tensor, weight: np.ndarray, eps: float, joint: bool) -> torch.Tensor:
+    mean_square = x_THE.square().mean((-2, -1) if joint else -1, keepdim=True)
+    return x_THE * (mean_square + eps).rsqrt() * to_torch(weight).reshape(-1, x_THE.shape[-1])
 
 
 def _rotate(x_THE: torch.Tensor, cos_sin_TR: torch.Tensor, rot_dim: int) -> torch.Tensor:
@@ -117,15 +120,15 @@ def _zero_begun_blocks(kv: LayerKV, slots_T: np.ndarray, num_kv_heads: int, head
     kv.write(slots, zeros, zeros)
 
 
-# (heads, kv heads, head width, rotated width, head norms, activation dtype)
-_SHAPES: list[tuple[int, int, int, int, bool, np.dtype[Any]]] = [
-    (9, 3, 64, 64, False, BFLOAT16),
-    (2, 1, 16, 16, False, BFLOAT16),
-    (4, 2, 128, 128, True, BFLOAT16),
-    (3, 3, 32, 16, True, FLOAT32),
-    (4, 4, 80, 32, False, BFLOAT16),
-    (2, 1, 96, 96, True, FLOAT32),
-    (2, 2, 48, 0, False, BFLOAT16),
+# (heads, kv heads, head width, rotated width, norms: none, of each head, joint; activation dtype)
+_SHAPES: list[tuple[int, int, int, int, str, np.dtype[Any]]] = [
+    (9, 3, 64, 64, "", BFLOAT16),
+    (2, 1, 16, 16, "", BFLOAT16),
+    (4, 2, 128, 128, "heads", BFLOAT16),
+    (3, 3, 32, 16, "heads", FLOAT32),
+    (4, 4, 80, 32, "joint", BFLOAT16),
+    (2, 1, 96, 96, "joint", FLOAT32),
+    (2, 2, 48, 0, "", BFLOAT16),
 ]
 
 
@@ -140,7 +143,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
 
 def _case(
     rng: np.random.Generator,
-    shape: tuple[int, int, int, int, bool, np.dtype[Any]],
+    shape: tuple[int, int, int, int, str, np.dtype[Any]],
     spans: list[Span],
     bench: bool = False,
 ) -> Case:
@@ -150,7 +153,11 @@ def _case(
     qkv_TN = rng.standard_normal((batch.num_tokens, (heads + 2 * kv_heads) * head_dim)).astype(np.float32)
     angle_Pr = rng.uniform(0, 2 * np.pi, (max(span.context for span in spans), rot_dim // 2))
     cos_sin_PE = np.concatenate([np.cos(angle_Pr), np.sin(angle_Pr)], axis=1).astype(np.float32)
-    norm_E = rng.uniform(0.5, 2, head_dim).astype(np.float32) if norms else None
+    joint = norms == "joint"
+    q_norm, k_norm = (
+        rng.uniform(0.5, 2, (n if joint else 1) * head_dim).astype(np.float32) if norms else None
+        for n in (heads, kv_heads)
+    )
 
     def build() -> dict[str, Any]:
         return {
@@ -162,9 +169,10 @@ def _case(
             "num_kv_heads": kv_heads,
             "head_dim": head_dim,
             "rot_dim": rot_dim,
-            "q_norm_E": norm_E,
-            "k_norm_E": norm_E,
+            "q_norm": q_norm,
+            "k_norm": k_norm,
             "eps": 1e-6,
+            "joint_norms": joint,
         }
 
     def observe(q_TX: np.ndarray, args: dict[str, Any]) -> Arrays:

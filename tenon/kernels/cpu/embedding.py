@@ -10,7 +10,7 @@ from tenon.ops.linear import PackedLinear
 from tenon.ops.workspace import empty
 
 
-def embedding(ids_T: np.ndarray, table: PackedLinear) -> np.ndarray:
+def embedding(ids_T: np.ndarray, table: PackedLinear, scale: float = 1.0) -> np.ndarray:
     x_TD = empty((len(ids_T), table.shape[1]), np.float32)
-    _native.embedding(dense(ids_T, np.int32), table, address(x_TD), len(ids_T))
+    _native.embedding(dense(ids_T, np.int32), table, address(x_TD), len(ids_T), scale)
     return x_TD

@@ -19,6 +19,12 @@ def rms_norm(x_TD: np.ndarray, weight_D: np.ndarray, eps: float, out_dtype: np.d
     return y_TD
 
 
+def add_rms_norm(x_TD: np.ndarray, y_TD: np.ndarray, weight_D: np.ndarray, eps: float) -> np.ndarray:
+    rows, width = x_TD.shape
+    _native.add_rms_norm(dense(x_TD), dense(y_TD), dense(weight_D), rows, width, eps)
+    return x_TD
+
+
 def layer_norm(
     x_TD: np.ndarray,
     weight_D: np.ndarray,

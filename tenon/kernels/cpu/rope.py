@@ -22,17 +22,18 @@ def rope_kv_write(
     num_kv_heads: int,
     head_dim: int,
     rot_dim: int,
-    q_norm_E: np.ndarray | None,
-    k_norm_E: np.ndarray | None,
+    q_norm: np.ndarray | None,
+    k_norm: np.ndarray | None,
     eps: float,
+    joint_norms: bool = False,
 ) -> np.ndarray:
     tokens = qkv_TN.shape[0]
     q_TX = empty((tokens, num_heads * head_dim), kv.act)
     _native.rope_kv_write(
         dense(qkv_TN),
         dense(cos_sin_PE),
-        0 if q_norm_E is None else dense(q_norm_E),
-        0 if k_norm_E is None else dense(k_norm_E),
+        0 if q_norm is None else dense(q_norm),
+        0 if k_norm is None else dense(k_norm),
         dense(batch.positions_T, np.int32),
         dense(batch.slots_T, np.int32),
         address(q_TX),
@@ -45,6 +46,7 @@ def rope_kv_write(
         rot_dim,
         kv.block_size,
         eps,
+        joint_norms,
         kv.act == BFLOAT16,
     )
     return q_TX

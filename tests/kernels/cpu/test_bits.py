@@ -112,8 +112,8 @@ class Layer:
             batch,
             **self.shape,
             rot_dim=self.shape["head_dim"],
-            q_norm_E=self.norm_E,
-            k_norm_E=self.norm_E,
+            q_norm=self.norm_E,
+            k_norm=self.norm_E,
             eps=1e-6,
         )
         o_TX = ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2, **self.bounds)
@@ -257,7 +257,7 @@ def test_replays_agree_with_calls(seed):
         x_TD = ops.embedding(batch.token_ids_T, table)
         y_TN = ops.linear(ops.rms_norm(x_TD, weight_D, 1e-5, BFLOAT16), qkv)
         q_TX = ops.rope_kv_write(
-            y_TN, cos_sin_PE, kv, batch, **head, rot_dim=head_dim, q_norm_E=None, k_norm_E=None, eps=1e-5
+            y_TN, cos_sin_PE, kv, batch, **head, rot_dim=head_dim, q_norm=None, k_norm=None, eps=1e-5
         )
         o_TX = ops.attention(q_TX, kv, batch, **head, scale=head_dim**-0.5)
         y_TF = ops.silu_mul(ops.linear(o_TX, out), FLOAT32)

@@ -10,6 +10,7 @@ struct EmbeddingArgs {
     const PackedView* table;  // [V, D]
     float* x_TD;
     Count tokens;
+    float scale;
 
     Work work(const StepDims& dims) const {
         const double row = double(table->num_bytes) / double(table->rows);

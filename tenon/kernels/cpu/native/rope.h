@@ -9,8 +9,8 @@ namespace tenon {
 struct RopeKvWriteArgs {
     const float* qkv_TN;
     const float* cos_sin_PE;
-    const float* q_norm_E;  // null: no norm
-    const float* k_norm_E;
+    const float* q_norm;  // [E], or [H * E] with joint_norms; null: no norm
+    const float* k_norm;
     const int32_t* positions_T;
     const int32_t* slots_T;
     void* q_TX;
@@ -19,6 +19,7 @@ struct RopeKvWriteArgs {
     Count tokens;
     int32_t num_heads, num_kv_heads, head_dim, rot_dim, block_size;
     float eps;
+    bool joint_norms;  // one mean square for all heads of a token
 
     int64_t qkv_width() const { return int64_t(num_heads + 2 * num_kv_heads) * head_dim; }
     Work work(const StepDims& dims) const { return {6.0 * tokens.at(dims) * double(qkv_width()), 0}; }

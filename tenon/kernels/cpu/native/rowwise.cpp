@@ -12,6 +12,12 @@ void bind_rowwise(nb::module_& m) {
                RmsNormArgs{pointer<const float>(x_TD), pointer<const float>(weight_D), pointer<void>(y_TD),
                            count(rows), width, eps, to_bf16 ? 2 : 4});
     });
+    m.def("add_rms_norm",
+          [](uintptr_t x_TD, uintptr_t y_TD, uintptr_t weight_D, int64_t rows, int width, float eps) {
+              run_op("add_rms_norm", rowwise_kernels().add_rms_norm,
+                     AddRmsNormArgs{pointer<float>(x_TD), pointer<const float>(y_TD),
+                                    pointer<const float>(weight_D), count(rows), width, eps});
+          });
     m.def("layer_norm", [](uintptr_t x_TD, uintptr_t weight_D, uintptr_t bias_D, uintptr_t y_TD, int64_t rows,
                            int width, float eps, bool replace, bool to_bf16) {
         const RowwiseKernels& kernels = rowwise_kernels();

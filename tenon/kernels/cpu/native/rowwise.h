@@ -20,6 +20,20 @@ struct RmsNormArgs {
     }
 };
 
+// x += norm(y) * weight.
+struct AddRmsNormArgs {
+    float* x_TD;
+    const float* y_TD;
+    const float* weight_D;
+    Count rows;
+    int32_t width;
+    float eps;
+
+    Work work(const StepDims& dims) const {
+        return {12.0 * rows.at(dims) * width, 5.0 * rows.at(dims) * width};
+    }
+};
+
 struct LayerNormArgs {
     float* x_TD;  // written only with `replace`
     const float* weight_D;
@@ -87,6 +101,7 @@ struct AddRowsArgs {
 
 struct RowwiseKernels {
     Kernel<RmsNormArgs> rms_norm_bf16, rms_norm_f32;
+    Kernel<AddRmsNormArgs> add_rms_norm;
     Kernel<LayerNormArgs> layer_norm_bf16, layer_norm_f32;
     Kernel<GeluArgs> gelu_bf16, gelu_f32;
     Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32;

@@ -6,6 +6,11 @@
 namespace tenon::TENON_ISA {
 namespace {
 
+void scale_row(float* x, int64_t width, float by) {
+    const F32x16 scale = splat(by);
+    for_vectors(width, [&](int64_t i, int n) { store_part(x + i, load_part(x + i, n) * scale, n); });
+}
+
 void embedding(const EmbeddingArgs& args, const StepDims& dims, Pool& pool) {
     const PackedView& table = *args.table;
     const int64_t width = table.columns;
@@ -17,6 +22,7 @@ void embedding(const EmbeddingArgs& args, const StepDims& dims, Pool& pool) {
             __builtin_memset(x, 0, size_t(width) * sizeof(float));
         else
             unpack_row(table, id, x);
+        if (args.scale != 1) scale_row(x, width, args.scale);
     });
 }
 

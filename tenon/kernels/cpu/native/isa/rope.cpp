@@ -65,15 +65,17 @@ class RopeKvWrite {
         const float* cos_sin = a_.cos_sin_PE + int64_t(a_.positions_T[t]) * a_.rot_dim;
         T* q = static_cast<T*>(a_.q_TX) + t * a_.num_heads * E_;
         alignas(64) float head[kMaxHeadDim];
+        const HeadNorm q_norm = norm(x, a_.q_norm, a_.num_heads);
         for (int h = 0; h < a_.num_heads; ++h, x += E_) {
-            turn(x, a_.q_norm_E, cos_sin, head);
+            turn(x, q_norm, h, cos_sin, head);
             for (int e = 0; e < E_; e += 16) store(q + h * E_ + e, load(head + e));
         }
         const int64_t block = a_.slots_T[t] / B_;
         const int offset = a_.slots_T[t] % B_;
         if (offset == 0) begin_block(block);
+        const HeadNorm k_norm = norm(x, a_.k_norm, a_.num_kv_heads);
         for (int g = 0; g < a_.num_kv_heads; ++g, x += E_) {
-            turn(x, a_.k_norm_E, cos_sin, head);
+            turn(x, k_norm, g, cos_sin, head);
             write_key(Place<T>{head_of(a_.k, block, g), offset}, head, E_, B_);
         }
         for (int g = 0; g < a_.num_kv_heads; ++g, x += E_)
@@ -94,11 +96,22 @@ class RopeKvWrite {
         zero_bytes(head_of(a_.v, block, 0), bytes);
     }
 
+    // The norm of a token's heads: one for all of them, or of each its own.
+    struct HeadNorm {
+        const float* weight;
+        float inverse;  // of all of them
+    };
+
+    HeadNorm norm(const float* x, const float* weight, int heads) const {
+        return {weight, weight && a_.joint_norms ? inverse_rms(x, int64_t(heads) * E_, a_.eps) : 0};
+    }
+
     // The head, normalised and rotated.
-    void turn(const float* x_E, const float* norm_E, const float* cos_sin, float* y_E) const {
-        if (norm_E) {
-            const F32x16 scale = splat(inverse_rms(x_E, E_, a_.eps));
-            for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e) * scale * load(norm_E + e));
+    void turn(const float* x_E, const HeadNorm& norm, int head, const float* cos_sin, float* y_E) const {
+        if (norm.weight) {
+            const float* weight_E = norm.weight + (a_.joint_norms ? head * E_ : 0);
+            const F32x16 scale = splat(a_.joint_norms ? norm.inverse : inverse_rms(x_E, E_, a_.eps));
+            for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e) * scale * load(weight_E + e));
         } else {
             for (int e = 0; e < E_; e += 16) store(y_E + e, load(x_E + e));
         }

@@ -19,6 +19,19 @@ void rms_norm(const RmsNormArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+void add_rms_norm(const AddRmsNormArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    for_rows(pool, args.rows.at(dims), width, [&](int64_t row) {
+        float* x = args.x_TD + row * width;
+        const float* y = args.y_TD + row * width;
+        const F32x16 scale = splat(inverse_rms(y, width, args.eps));
+        for_vectors(width, [&](int64_t i, int n) {
+            const F32x16 z = load_part(y + i, n) * scale * load_part(args.weight_D + i, n);
+            store_part(x + i, load_part(x + i, n) + z, n);
+        });
+    });
+}
+
 // The variance is that of the differences from the mean, which the first pass gives.
 template <class T>
 void layer_norm(const LayerNormArgs& args, const StepDims& dims, Pool& pool) {
@@ -116,7 +129,7 @@ void add_rows(const AddRowsArgs& args, const StepDims& dims, Pool& pool) {
 }  // namespace
 
 extern const RowwiseKernels rowwise_kernels{
-    rms_norm<bf16>, rms_norm<float>, layer_norm<bf16>, layer_norm<float>, gelu<bf16>,
-    gelu<float>,    silu_mul<bf16>,  silu_mul<float>,  gather_rows,       add_rows};
+    rms_norm<bf16>, rms_norm<float>, add_rms_norm,    layer_norm<bf16>, layer_norm<float>, gelu<bf16>,
+    gelu<float>,    silu_mul<bf16>,  silu_mul<float>, gather_rows,      add_rows};
 
 }  // namespace tenon::TENON_ISA
