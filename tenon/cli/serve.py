@@ -75,6 +75,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Set a limit of what clients may send, like body_bytes=16MiB; may be given again.",
 )
 @click.option(
+    "--sse-keep-alive-interval",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    metavar="X",
+    help="Seconds without an event after which a stream gets a comment; 0: none.",
+)
+@click.option(
     "--drain-seconds",
     type=float,
     default=25.0,
@@ -185,6 +193,7 @@ def command(
     tls_client_ca: Path | None,
     share_prefix_cache: bool,
     limits: tuple[str, ...],
+    sse_keep_alive_interval: float,
     drain_seconds: float,
     max_restarts: int,
     restart_window: float,
@@ -237,6 +246,7 @@ def command(
         tls=_certificate(tls_cert, tls_key, tls_client_ca),
         share_prefix_cache=share_prefix_cache,
         limits=Limits.parse(limits),
+        sse_keep_alive_seconds=sse_keep_alive_interval,
         drain_seconds=drain_seconds,
         output_format=output_format,
         reasoning_content=reasoning_content,

@@ -76,11 +76,15 @@ def generation(
         priority=priority,
         background=call.background,
         cache_salt=cache_salt(caller, salt),
+        share=call.app.share_of(call.caller),
+        on_start=call.taken_up,
+        on_token=call.spoke,
         meter=call.app.metrics.of_model(engine.model_name).start(
             call.arrival, len(prompt_token_ids), params.n, params.max_tokens
         ),
     )
     call.generations.append(run)
+    call.tokenised(len(prompt_token_ids))
     return run
 
 

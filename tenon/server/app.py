@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from weakref import WeakKeyDictionary
 
 from starlette.routing import Route, Router
@@ -20,6 +22,7 @@ from tenon.server import (
     scores,
     tokenize,
 )
+from tenon.server.admission import Admission
 from tenon.server.anthropic import api as messages
 from tenon.server.anthropic.wire import ANTHROPIC
 from tenon.server.archive import Archive
@@ -59,10 +62,13 @@ class App:
         self.models = served
         self.settings = settings
         self.metrics = Metrics()
+        self.admission = Admission(settings.limits)
+        self._secret = secrets.token_bytes(32)
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
         self.archive = Archive(self)
         self.metrics.watch(served.stats, served.loaded, served.pulses)
+        self.metrics.watch_queues(self.admission)
         self.responses = Store(settings.limits.responses, settings.limits.response_bytes)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
@@ -152,10 +158,11 @@ class App:
             found = self._dialects[engine] = Dialect.of(engine, self.settings.output_format)
         return found
 
-    @property
-    def in_demand(self) -> bool:
-        """Somebody waits for a model's answer."""
-        return any(call.awaited for call in self.live)
+    def share_of(self, caller: str) -> str:
+        """Who a caller is to the engine, which shares itself fairly among them and must not know keys."""
+        if not caller:
+            return ""
+        return hashlib.blake2b(caller.encode(), key=self._secret, digest_size=8).hexdigest()
 
     def stop_live(self) -> None:
         """End every request in flight with an error event or status 503."""

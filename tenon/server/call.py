@@ -15,6 +15,8 @@ import msgspec
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
+from tenon.server.admission import Place, retry_headers
+from tenon.server.deadline import Deadlines, Watch
 from tenon.server.errors import ApiError, Disconnected, as_api_error, shutting_down, wrong_model
 from tenon.server.keys import NOBODY
 from tenon.server.schema.decode import convert
@@ -31,6 +33,8 @@ log = logging.getLogger("tenon.server")
 
 T = TypeVar("T")
 
+KEEP_ALIVE = b": keep-alive\n\n"
+_LAST_EVENT_SECONDS = 5.0  # how long the end of a broken stream is tried to be told
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
 
@@ -47,6 +51,7 @@ class Call:
         self.arrival = time.monotonic()
         self.key = NOBODY
         self.background = False  # yields to requests that somebody waits for
+        self.attended = True  # somebody waits for it
         self.body_size = 0  # bytes of the request's body read so far
         self.status = 0  # of the answer; 0 until it starts
         self.generations: list[Generation] = []  # what the engine runs for it
@@ -56,7 +61,12 @@ class Call:
         self._last_event: Any = None
         self._finished = False
         self._leases: dict[str | None, Lease] = {}  # by the name that was asked for
-        self._stopped: asyncio.Future[None] | None = None
+        self._place: Place | None = None  # in the queue of its model
+        self._watch = Watch(Deadlines(), self.arrival)
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[ApiError] | None = None  # why it is ended before its time
+        self._sending = asyncio.Lock()
+        self._sent = self.arrival  # when something was sent last
 
     @property
     def caller(self) -> str:
@@ -90,16 +100,34 @@ class Call:
             more = message.get("more_body", False)
             yield part
 
-    async def model(self, name: str | None, *, vectors: bool | None = False) -> tuple[str, Engine]:
+    async def model(
+        self, name: str | None, *, vectors: bool | None = False, choices: int = 0
+    ) -> tuple[str, Engine]:
         """The model that a request names: the name in force and its engine, loaded until the call ends.
 
         None is the default model. Raises 404, 503 where it cannot be loaded now, and 400 for a model of the
         other kind: it must generate, with `vectors` give vectors; with None either will do.
 
-        Asked again, it is the same lease: another one might have to wait for this call to end.
+        With `choices` it is to compute so many: the call gets a place in the model's queue first, and 429
+        where there is none. Asked again, it is the same place, and the same lease: another one might have to
+        wait for this call to end.
         """
+        if choices and self._place is None:
+            self._place = self.app.admission.ask(
+                self.app.models.find(name or self.app.models.default).name,
+                self.caller,
+                choices=choices,
+                size=self.body_size,
+                attended=self.attended,
+                patience=self._watch.deadlines.queue,
+            )
+            self._watch.admitted()
+            self._arm()
         if (lease := self._leases.get(name)) is None:
             lease = self._leases[name] = await self.app.models.lease(name, background=self.background)
+        if choices:
+            self._watch.queued()
+            self._arm()
         pooling = lease.engine.pooling
         if pooling is not None and vectors is False:
             raise wrong_model(f"{lease.name} does not generate text; {pooling.purpose}")
@@ -110,15 +138,29 @@ class Call:
             )
         return lease.name, lease.engine
 
-    @property
-    def awaited(self) -> bool:
-        """Uses a model, and somebody waits for it."""
-        return bool(self._leases) and not self.background
+    def tokenised(self, tokens: int) -> None:
+        """A prompt of the call has so many tokens."""
+        if self._place is not None:
+            self._place.tokenised(tokens, self.body_size)
+
+    def taken_up(self, choices: int) -> None:
+        """The engine has begun with so many more choices."""
+        if self._place is not None:
+            self._place.started(choices)
+        self._watch.taken_up()
+        self._arm()
+
+    def spoke(self) -> None:
+        """The first token is there."""
+        self._watch.spoke()
+        self._arm()
 
     def close(self) -> None:
         """The call has ended."""
         for lease in self._leases.values():
             lease.close()
+        if self._place is not None:
+            self._place.close(sum(g.num_generated_tokens for g in self.generations))
 
     # --- out
 
@@ -147,17 +189,35 @@ class Call:
     async def send_events(self, events: AsyncIterator[msgspec.Struct]) -> None:
         """Server-sent events, as the protocol writes them.
 
-        The headers wait for the first event, so that a request refused by the engine still gets a status.
+        The headers wait for the first event, so that a request refused by the engine still gets a status; but
+        not for ever: a comment now and then tells whoever is between that the connection is in use.
         """
-        async for event in events:
-            if not self.status:
-                await self._start_events()
-            failpoint("serialise", self.request_id)
-            await self._body(self.wire.event(event), more=True)
-            self._last_event = event  # now that it is out: an error after it goes by what the client has
+        comments = asyncio.ensure_future(self._keep_alive(self.app.settings.sse_keep_alive_seconds))
+        try:
+            async for event in events:
+                async with self._sending:
+                    if not self.status:
+                        await self._start_events()
+                    failpoint("serialise", self.request_id)
+                    await self._body(self.wire.event(event), more=True)
+                self._last_event = event  # now that it is out: an error after it goes by what the client has
+        finally:
+            await _cancel(comments)
         if not self.status:
             await self._start_events()
         await self._body(self.wire.done, more=False)
+
+    async def _keep_alive(self, seconds: float) -> None:
+        """Comments, while there is nothing else to send (https://html.spec.whatwg.org/#authoring-notes)."""
+        self._sent = time.monotonic()
+        while seconds:
+            await asyncio.sleep(max(0.001, self._sent + seconds - time.monotonic()))
+            async with self._sending:
+                if time.monotonic() - self._sent < seconds:
+                    continue
+                if not self.status:
+                    await self._start_events()
+                await self._body(KEEP_ALIVE, more=True)
 
     async def _start_events(self) -> None:
         self._streaming = True
@@ -174,7 +234,10 @@ class Call:
             await self.send_bytes(body, "application/json", api_error.status, api_error.headers)
         elif self._streaming:
             event = self.wire.broken(api_error, self.request_id, self._last_event)
-            await self._body(event, more=False)
+            try:  # a client that reads nothing is not waited for
+                await asyncio.wait_for(self._body(event, more=False), _LAST_EVENT_SECONDS)
+            except TimeoutError:
+                raise Disconnected from None
 
     async def _start(self, status: int, content_type: str, headers: dict[str, str]) -> None:
         self.status = status
@@ -194,6 +257,7 @@ class Call:
 
     async def _emit(self, message: Message) -> None:
         failpoint("send", self.request_id)
+        self._sent = time.monotonic()
         try:
             await self._send(message)
         except OSError:
@@ -202,25 +266,49 @@ class Call:
     # --- supervision
 
     async def supervise(self, work: Awaitable[None]) -> None:
-        """Run `work` until it ends, the client goes away (then Disconnected) or the server stops (503).
+        """Run `work` until it ends, the client goes away (then Disconnected), one of the call's deadlines
+        passes (503, 504) or the server stops (503).
 
         The one place where a request is cancelled; generators it drives abort the engine's request when
         they are closed. Call it only after the body has been read: what is left of one is dropped.
         """
-        self._stopped = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(self._wait_disconnect())
+        self._ended = asyncio.get_running_loop().create_future()
         self.app.live.add(self)
         try:
-            await asyncio.wait({task, gone, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+            self._watch.deadlines = Deadlines.of(
+                self.app.settings.limits, self.headers, attended=self.attended
+            )
+            self._arm()
+            first: set[asyncio.Future[Any]] = {task, gone, self._ended}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             await _cancel(task)
-            raise Disconnected if gone.done() else shutting_down()
+            raise Disconnected if gone.done() else self._ended.result()
         finally:
             self.app.live.discard(self)
+            if self._timer is not None:
+                self._timer.cancel()
             await _cancel(gone)
             await _cancel(task)
+
+    def _arm(self) -> None:
+        """Look at the deadlines again when the next one passes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._ended is None or self._ended.done() or (left := self._watch.left()) is None:
+            return
+        if left > 0:
+            self._timer = asyncio.get_running_loop().call_later(left, self._arm)
+            return
+        _, which = self._watch.next() or (0.0, "")
+        model = self._place.model if self._place is not None else ""
+        self.app.metrics.expired(model, which)
+        retry = self.app.admission.retry_after(model, self.caller) if model else 1.0
+        self._ended.set_result(self._watch.error(retry_headers(retry)))
 
     def detached(self) -> Call:
         """A call for work that goes on without this one's client: nobody leaves, nothing is sent."""
@@ -234,12 +322,13 @@ class Call:
         call = Call(self.scope, nobody_leaves, nothing, self.app, self.wire)
         call.request_id, call.key, call.body_size = self.request_id, self.key, self.body_size
         call._finished = True
+        call.attended = False
         return call
 
     def stop(self) -> None:
         """End the request because the server stops."""
-        if self._stopped is not None and not self._stopped.done():
-            self._stopped.set_result(None)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(shutting_down())
 
     async def _wait_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

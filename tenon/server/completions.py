@@ -14,7 +14,7 @@ from tenon.server.constraint import text_constraint
 from tenon.server.contract import answers
 from tenon.server.errors import not_supported
 from tenon.server.logprobs import completion_logprobs
-from tenon.server.prompt import completion_prompts, room
+from tenon.server.prompt import completion_prompts, room, split_prompts
 from tenon.server.schema.completion import (
     Completion,
     CompletionChoice,
@@ -44,10 +44,11 @@ async def create(call: Call, request: CompletionRequest) -> None:
     outputs = text_constraint(request.response_format, request.structured_outputs)
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
-    model, engine = await call.model(request.model)
+    given, n = split_prompts(request.prompt), request.n or 1
+    call.app.settings.limits.hold("sequences", len(given) * n, "prompt" if n == 1 else "n")
+    model, engine = await call.model(request.model, choices=len(given) * n)
     head = Head.new(new_id("cmpl-"), model)
-    prompts, n = await completion_prompts(request, engine), request.n or 1
-    call.app.settings.limits.hold("sequences", len(prompts) * n, "prompt" if n == 1 else "n")
+    prompts = await completion_prompts(request, given, engine)
     shows_output = not (request.echo and request.max_tokens == 0)
     runs = []
     for position, (text, ids) in enumerate(prompts):

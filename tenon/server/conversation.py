@@ -53,10 +53,10 @@ class Said:
     reason: str | None
 
 
-async def prepare(call: Call, turn: Turn) -> Prepared:
-    """Raises ApiError or InvalidRequest."""
+async def prepare(call: Call, turn: Turn, choices: int = 0) -> Prepared:
+    """`choices`: that will be generated. Raises ApiError or InvalidRequest."""
     with turn.naming():
-        model, engine = await call.model(turn.model)
+        model, engine = await call.model(turn.model, choices=choices)
         dialect = call.app.dialect(engine)
         tools = dialect.tools(turn)
         variables = dialect.variables(turn, TEMPLATE_VARIABLES.union(call.app.settings.template_variables))
@@ -67,7 +67,7 @@ async def prepare(call: Call, turn: Turn) -> Prepared:
 async def fits(call: Call, turn: Turn) -> bool:
     """The context has room for the turn and the answer that it wants. Raises ApiError or InvalidRequest."""
     try:
-        prepared = await prepare(call, turn)
+        prepared = await prepare(call, turn, turn.choices)
         _max_tokens(turn, prepared)
     except InvalidRequest as error:
         if error.code == "context_length_exceeded":
@@ -78,7 +78,7 @@ async def fits(call: Call, turn: Turn) -> bool:
 
 async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
     """The answer to a turn, not yet started. Raises ApiError or InvalidRequest."""
-    prepared = await prepare(call, turn)
+    prepared = await prepare(call, turn, turn.choices)
     with turn.naming():
         constraint = await constrain(
             turn,

@@ -88,7 +88,7 @@ class Endpoint:
         """Who may come in at all. Before anything else is said, and the same for every path and method."""
         settings = self.app.settings
         if (inside := call.scope.get(INSIDE)) is not None:
-            call.key, call.background = settings.keys.with_id(inside.caller), True
+            call.key, call.background, call.attended = settings.keys.with_id(inside.caller), True, False
             return
         check_host(call.headers, settings.allowed_hosts)
         if not self.public:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tenon.server")
 
 MAX_ERRORS = 100  # told of a file
-_POLL_SECONDS = 0.02
 EXPIRED = LineError(
     code="batch_expired",
     message="this request could not be run before the completion window ended",
@@ -56,6 +55,7 @@ class Executor:
         self._app = app
         self._slots = asyncio.Semaphore(limit)
         self._num_lines = 0  # that run
+        self._done = asyncio.Event()  # set, and made anew, with each line that ends
         self._running: dict[str, _Running] = {}
 
     async def resume(self, store: Store) -> None:
@@ -189,8 +189,8 @@ class Executor:
         ended = asyncio.ensure_future(running.ended.wait())
         try:
             await asyncio.wait({place, ended}, return_when=asyncio.FIRST_COMPLETED)
-            while self._app.in_demand and self._num_lines and not running.ended.is_set():
-                await asyncio.sleep(_POLL_SECONDS)
+            while self._num_lines and not self._app.admission.quiet and not running.ended.is_set():
+                await self._may_go_on(ended)
             if not running.ended.is_set():
                 self._num_lines += 1
                 return True
@@ -204,6 +204,16 @@ class Executor:
         finally:
             await _cancel({place, ended})
 
+    async def _may_go_on(self, ended: asyncio.Future[Literal[True]]) -> None:
+        """Until nobody waits for an answer over HTTP, a line is done, or the batch has been stopped."""
+        quiet = asyncio.ensure_future(self._app.admission.until_quiet())
+        done = asyncio.ensure_future(self._done.wait())
+        try:
+            first: set[asyncio.Future[Any]] = {ended, quiet, done}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel({quiet, done})
+
     async def _all_done(self, tasks: set[asyncio.Task[None]], running: _Running) -> None:
         ended = asyncio.ensure_future(running.ended.wait())
         try:
@@ -216,6 +226,8 @@ class Executor:
         tasks.discard(task)
         self._slots.release()
         self._num_lines -= 1
+        self._done.set()
+        self._done = asyncio.Event()
         if not task.cancelled() and (error := task.exception()) is not None:
             running.broken = error
             running.ended.set()

@@ -22,9 +22,19 @@ from tenon.server.errors import ApiError
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
 
-def _limit(default: float, unit: str, status: int, meaning: str, ceiling: int | None = None) -> Any:
-    """A field of `Limits`. `status` answers what is beyond it; it can be set up to `ceiling`."""
-    metadata = {"unit": unit, "status": status, "meaning": meaning, "ceiling": ceiling}
+def _limit(
+    default: float,
+    unit: str,
+    status: int,
+    meaning: str,
+    ceiling: int | None = None,
+    least: float | None = None,
+) -> Any:
+    """A field of `Limits`. `status` answers what is beyond it; it can be set from `least` (1; 0.01 of
+    seconds; 0 where the status is 400) up to `ceiling`."""
+    if least is None:
+        least = 0 if status == 400 else 0.01 if isinstance(default, float) else 1
+    metadata = {"unit": unit, "status": status, "meaning": meaning, "ceiling": ceiling, "least": least}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -69,10 +79,26 @@ class Limits:
     response_bytes: int = _limit(64 * MiB, "bytes", 200, "kept responses together; the oldest is forgotten")
     batch_lines: int = _limit(50_000, "lines", 200, "lines of a batch; one with more ends as failed")
 
+    # --- what may wait for a model, and for how long (docs/overload.md); 0 is no limit where it is allowed
+    queued_requests: int = _limit(512, "requests", 429, "requests that wait for a model; n choices are n")
+    queued_tokens: int = _limit(1 << 18, "tokens", 429, "tokens of their prompts, together")
+    background_requests: int = _limit(256, "requests", 429, "background responses and lines, per model")
+    background_tokens: int = _limit(1 << 20, "tokens", 429, "tokens of their prompts, together")
+    key_requests: int = _limit(0, "requests", 429, "requests of one key in flight; 0: any number", least=0)
+    key_tokens_per_minute: int = _limit(
+        0, "tokens", 429, "prompt and generated tokens of one key per minute; 0: any number", least=0
+    )
+    queue_seconds: float = _limit(
+        60.0, "seconds", 503, "until the engine takes a request up; 0: no limit", least=0
+    )
+    first_token_seconds: float = _limit(
+        300.0, "seconds", 504, "until the first token of a request; 0: no limit", least=0
+    )
+    total_seconds: float = _limit(3600.0, "seconds", 504, "that a request takes in all; 0: no limit", least=0)
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            least = 0 if field.metadata["status"] == 400 else 0.01 if field.type == "float" else 1
-            ceiling = field.metadata["ceiling"]
+            least, ceiling = field.metadata["least"], field.metadata["ceiling"]
             value = getattr(self, field.name)
             if value < least or (ceiling is not None and value > ceiling):
                 most = "" if ceiling is None else f" and at most {ceiling}"

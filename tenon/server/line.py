@@ -22,7 +22,12 @@ ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/r
 MAX_CUSTOM_ID = 512
 
 # Not the request's fault, and over at some time: such a line is run again.
-PASSING = frozenset({"model_loading", "model_busy", "shutting_down", "engine_restarting", "engine_stalled"})
+PASSING = frozenset(
+    {
+        "model_loading", "model_busy", "shutting_down", "engine_restarting", "engine_stalled", "overloaded",
+        "rate_limit_exceeded",
+    }
+)  # fmt: skip
 # May be the request's fault: such a line is run so many times. It may also be that of a line beside it.
 ATTEMPTS = 5
 DOUBTFUL = frozenset({"model_failed", "engine_dead", "engine_restarted"})

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -17,6 +18,9 @@ from prometheus_client.registry import Collector
 
 from tenon.core.messages import EngineStats
 from tenon.server.slot import Pulse
+
+if TYPE_CHECKING:
+    from tenon.server.admission import Admission
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
@@ -93,6 +97,7 @@ class Metrics:
         self._refused = Counter(
             "tenon:key_refusals", "Requests without a key, or with a wrong one.", registry=self.registry
         )
+        self._expired = self._counter("deadlines_expired", "Requests ended by a deadline.", "deadline")
         self._models: dict[str, ModelMetrics] = {}
 
     def key_used(self, name: str) -> None:
@@ -110,6 +115,14 @@ class Metrics:
         """Read, by model, the engines' gauges and counters, which of them are there and how they fare, on
         every scrape."""
         self.registry.register(_EngineCollector(stats, loaded, pulses))
+
+    def watch_queues(self, admission: Admission) -> None:
+        """Read what waits, and what was refused, on every scrape."""
+        self.registry.register(_QueueCollector(admission))
+
+    def expired(self, model: str, deadline: str) -> None:
+        """A request has been ended by its deadline "queue", "first_token" or "total"."""
+        self._expired.labels(model, deadline).inc()
 
     def of_model(self, model: str) -> ModelMetrics:
         if (found := self._models.get(model)) is None:
@@ -169,7 +182,7 @@ class RequestMeter:
     def __init__(
         self, metrics: ModelMetrics, arrival: float, prompt_tokens: int, n: int, max_tokens: int
     ) -> None:
-        self.queued = 0.0  # seconds from arrival until the engine took it up, as the engine says
+        self._queued = 0.0  # seconds from arrival until the engine took it up, as the engine says
         self._metrics = metrics
         self._arrival = arrival
         self._prompt_tokens = prompt_tokens
@@ -182,6 +195,11 @@ class RequestMeter:
 
     def __enter__(self) -> RequestMeter:
         return self
+
+    def taken_up(self, seconds: float) -> None:
+        """The engine has begun with it, after so long."""
+        self._queued = seconds
+        self._metrics.queue.observe(seconds)
 
     def delta(self, index: int, tokens: int, finish_reason: str | None) -> None:
         """`tokens` new tokens of a choice have arrived."""
@@ -217,11 +235,10 @@ class RequestMeter:
         metrics.max_generation.observe(self._max_tokens)
         metrics.n.observe(self._n)
         metrics.e2e.observe(now - self._arrival)
-        metrics.queue.observe(self.queued)
-        metrics.inference.observe(now - self._arrival - self.queued)
+        metrics.inference.observe(now - self._arrival - self._queued)
         if self._first is None:
             return
-        metrics.prefill.observe(self._first - self._arrival - self.queued)
+        metrics.prefill.observe(self._first - self._arrival - self._queued)
         metrics.decode.observe(now - self._first)
         after_first = generated - self._n
         if after_first > 0:
@@ -247,6 +264,31 @@ class _OldName(Collector):
                 name = sample.name.replace("inter_token_latency", "time_per_output_token")
                 old.add_sample(name, sample.labels, sample.value)
             yield old
+
+
+class _QueueCollector(Collector):
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model_name", "queue"]
+        requests = GaugeMetricFamily(
+            "tenon:queued_requests", "Choices of requests that wait for the engine.", labels=labels
+        )
+        tokens = GaugeMetricFamily("tenon:queued_tokens", "Tokens of their prompts.", labels=labels)
+        for (model, attended), queue in self._admission.queues.items():
+            kind = "foreground" if attended else "background"
+            requests.add_metric([model, kind], queue.total.choices)
+            tokens.add_metric([model, kind], queue.total.tokens)
+        refused = CounterMetricFamily(
+            "tenon:requests_refused", "Requests that were answered 429.", labels=["model_name", "reason"]
+        )
+        for (model, reason), count in self._admission.refusals.items():
+            refused.add_metric([model, reason], count)
+        yield from (requests, tokens, refused)
 
 
 class _EngineCollector(Collector):

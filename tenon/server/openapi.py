@@ -36,6 +36,8 @@ MISSING = "there is no such thing, or no such model"
 TOO_LARGE = "the body is larger than the server's limit"
 WRONG_TYPE = "the Content-Type header names another type than the one that is read"
 FAILED = "not the client's fault; the server's log has the request's id"
+OVERLOADED = "too many requests wait, or the key has used what it may; Retry-After says when to try again"
+TOO_LATE = "a deadline has passed; see docs/overload.md"
 UNAVAILABLE = (
     "the model is loading or cannot be loaded now, or the server stops; Retry-After says when to try again"
 )
@@ -91,6 +93,9 @@ class Operation:
         if not isinstance(self.reader, Bare):
             found |= {400: INVALID, 413: TOO_LARGE, 415: WRONG_TYPE}
             found.setdefault(404, MISSING)
+        if isinstance(self.reader, Json):
+            found.setdefault(429, OVERLOADED)
+            found[504] = TOO_LATE
         return dict(sorted(found.items()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from tenon.server.admission import queue_full
 from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.errors import shutting_down
@@ -23,11 +24,14 @@ async def live(call: Call) -> None:
     await call.send_json({"status": "live"})
 
 
-@answers(dict[str, str], statuses={503: "the model is loading, or the server stops"})
+@answers(dict[str, str], statuses={503: "the model is loading, its queue is full, or the server stops"})
 async def ready(call: Call) -> None:
-    """Requests will be served: 503 while the model loads, when the engine is gone, and while stopping."""
+    """Requests will be served: 503 while the model loads, when the engine is gone, when no more
+    requests may wait for it, and while stopping."""
     if call.app.stopping:
         raise shutting_down()
+    if all(call.app.admission.full(slot.name) for slot in call.app.models.slots):
+        raise queue_full()
     await health(call)
 
 

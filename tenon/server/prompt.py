@@ -82,12 +82,12 @@ def up_to_final_message(rendered: str, content: Any) -> str:
 
 
 async def completion_prompts(
-    request: CompletionRequest, engine: Engine
+    request: CompletionRequest, prompts: list[str | list[int]], engine: Engine
 ) -> list[tuple[str | None, list[int]]]:
     """(text if it was given, token ids) of each prompt. Raises InvalidRequest or ApiError."""
     special = request.add_special_tokens is not False
     out: list[tuple[str | None, list[int]]] = []
-    for prompt in split_prompts(request.prompt):
+    for prompt in prompts:
         if isinstance(prompt, str):
             ids = await offload(len(prompt), partial(encode, engine, prompt, special, "prompt"))
             out.append((prompt, ids))

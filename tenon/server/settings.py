@@ -31,7 +31,8 @@ class ServerSettings:
     `log_requests`: the log holds what is asked and answered.
 
     `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
-    generation_config, if the operator chose that). `drain_seconds`: how long requests in flight may go
+    generation_config, if the operator chose that). `sse_keep_alive_seconds`: after so long without an event a
+    stream gets a comment (0: never). `drain_seconds`: how long requests in flight may go
     on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
     `limits` bound what clients may send and what is kept for them. `data_dir` keeps files and batches (None:
@@ -48,6 +49,7 @@ class ServerSettings:
     log_requests: bool = False
     tls: Certificate | None = field(default=None, repr=False)
     default_sampling: dict[str, Any] = field(default_factory=dict)
+    sse_keep_alive_seconds: float = 15.0
     drain_seconds: float = 25.0
     share_prefix_cache: bool = False
     output_format: str = "auto"

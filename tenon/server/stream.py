@@ -6,7 +6,7 @@ Streaming sends chunks made of these deltas; a whole answer is the fold of the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
@@ -56,12 +56,16 @@ class Generation:
     priority: int
     background: bool
     cache_salt: str
+    share: str
+    on_start: Callable[[int], None]  # so many more choices have been taken up
+    on_token: Callable[[], None]  # there is a first token
     meter: RequestMeter
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     grammar_from: str = "structured_outputs"  # the field of the request that its grammar was made of
     num_reasoning_tokens: int | None = None  # None: the output is not read for thinking
+    _num_started: int = 0
     _tracker: Tracker | None = None
     _sent: dict[int, _Sent] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ class Generation:
             priority=self.priority,
             background=self.background,
             cache_salt=self.cache_salt,
+            share=self.share,
         )
         with self.meter, self._naming():
             async with aclosing(outputs):
@@ -104,7 +109,11 @@ class Generation:
         if output.prompt_logprobs is not None:
             self.prompt_logprobs = output.prompt_logprobs
         self.num_cached_tokens = max(self.num_cached_tokens, output.num_cached_tokens)
-        self.meter.queued = output.queued_seconds
+        if output.num_started > self._num_started:
+            if not self._num_started:
+                self.meter.taken_up(output.queued_seconds)
+            self.on_start(output.num_started - self._num_started)
+            self._num_started = output.num_started
 
     def _advance(self, choice: CompletionOutput) -> Delta:
         if choice.finish_reason in ("error", "abort"):
@@ -125,6 +134,8 @@ class Generation:
         sent.tokens = len(choice.token_ids)
         sent.logprobs = len(logprobs)
         sent.finished = choice.finish_reason is not None
+        if delta.token_ids and not self.num_generated_tokens:
+            self.on_token()
         self.num_generated_tokens += len(delta.token_ids)
         if self._tracker is not None:
             self._think(sent, self._tracker, delta.token_ids)

@@ -42,6 +42,11 @@ class Turn(msgspec.Struct, kw_only=True):
     cache_salt: str | None = None
     names: Mapping[str, str] = {}
 
+    @property
+    def choices(self) -> int:
+        """How many answers are wanted."""
+        return self.sampling.get("n") or 1
+
     @contextmanager
     def naming(self) -> Iterator[None]:
         """Errors about fields of a turn leave in the words of the protocol."""

@@ -42,11 +42,12 @@ class Run:
         self.spec: PoolingSpec = engine.pooling
         self.id = f"{prefix}-{secrets.token_hex(16)}"
         self.num_tokens = 0
+        self._running = False
 
     @classmethod
     async def begin(cls, call: Call, request: PoolingFields, prefix: str) -> Run:
         """Raises 404, 503, or 400 for a model that generates."""
-        model, engine = await call.model(request.model, vectors=True)
+        model, engine = await call.model(request.model, vectors=True, choices=1)
         return cls(call, request, model, engine, prefix)
 
     async def pool(
@@ -77,6 +78,7 @@ class Run:
 
         encoded = await offload(sum(len(part) for given in inputs for part in given), encode)
         self.num_tokens = sum(len(given.token_ids) for given in encoded)
+        self.call.tokenised(self.num_tokens)
         caller = "" if self.call.app.settings.share_prefix_cache else self.call.caller
         results = await engine.pool(
             encoded,
@@ -85,10 +87,19 @@ class Run:
             priority=request.priority or 0,
             background=self.call.background,
             cache_salt=cache_salt(caller, request.cache_salt),
+            share=self.call.app.share_of(self.call.caller),
             name=name,
+            on_start=self._started,
         )
         self.call.app.metrics.of_model(engine.model_name).pooled(self.call.arrival, self.num_tokens)
         return results
+
+    def _started(self) -> None:
+        """The engine has taken an input up. There is no first token: the answer comes as a whole."""
+        if not self._running:
+            self._running = True
+            self.call.taken_up(1)
+            self.call.spoke()
 
     @property
     def usage(self) -> VectorUsage:

@@ -140,6 +140,7 @@ class FakeStream:
             outputs=outputs,
             finished=self.finished,
             num_cached_tokens=len(self.prompt) // 2,
+            num_started=self.params.n,
         )
 
     async def aclose(self) -> None:
