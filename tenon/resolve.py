@@ -14,7 +14,7 @@ from tenon.config import DEFAULT_MODEL
 from tenon.core.files import ModelFiles
 from tenon.errors import ConfigError, ModelFileError, ModelNotFound
 from tenon.formats.packed import FILE_NAME
-from tenon.formats.shards import find_shards
+from tenon.formats.shards import PICKLE_SUFFIXES, find_shards, not_a_pickle
 from tenon.pull import CATALOG, Progress, pull
 
 _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(:(?P<file>[\w./-]+\.gguf))?", re.ASCII)
@@ -73,6 +73,8 @@ def _from_catalog(name: str, download: bool, progress: Progress | None) -> Model
 
 
 def _from_file(path: Path, name: str | None = None, revision: str | None = None) -> ModelFiles:
+    if path.suffix in PICKLE_SUFFIXES:
+        raise ModelFileError(f"{path}: {not_a_pickle(path.name)}")
     if path.suffix != ".gguf":
         kind = path.suffix or "no suffix"
         raise ModelFileError(

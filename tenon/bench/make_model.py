@@ -31,6 +31,7 @@ from tenon.layers.weights import Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.models._fields import Fields
+from tenon.models._load import read_spec
 from tenon.util import plugin
 
 TINY = "tiny"
@@ -113,7 +114,7 @@ def blueprint(family: ModuleType, config: dict[str, Any], names: dict[str, str] 
     )
     read = family.read_config(checkpoint)
     weights = _Blueprint(nothing, PackedScheme(), "bfloat16", names=names)
-    family.MODEL(read, read.spec(config["model_type"], (), "bfloat16"), weights, 1)
+    family.MODEL(read, read_spec(checkpoint, family, read, "bfloat16"), weights, 1)
     return weights.asked_for
 
 

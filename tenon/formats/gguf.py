@@ -24,13 +24,18 @@ import numpy as np
 
 from tenon.core import ggml
 from tenon.errors import ModelFileError, UnsupportedModel
-from tenon.formats.mapped import MappedFile, TensorInfo, merge
+from tenon.formats.mapped import MappedFile, TensorInfo, merge, overlapping
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 65535
+# What no real file comes near to: the largest vocabularies have 300 000 tokens, in 20 MB of metadata.
+MAX_ENTRIES = 1 << 16
+MAX_TENSORS = 1 << 18
+MAX_ITEMS = 1 << 22  # of an array
+MAX_METADATA_BYTES = 1 << 27
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -141,8 +146,10 @@ class _Cursor:
             raise self.fail(f"it ends inside {what}")
         self.position = position
 
-    def check_count(self, count: int, item_bytes: int, what: str) -> None:
-        """`count` items of at least `item_bytes` must fit in what is left of the file."""
+    def check_count(self, count: int, item_bytes: int, what: str, most: int = MAX_ITEMS) -> None:
+        """At most `most` items, of at least `item_bytes`, which must fit in what is left of the file."""
+        if count > most:
+            raise self.fail(f"{what} claims {count} items; at most {most} are read")
         if count > (self.file.size - self.position) // item_bytes:
             raise self.fail(f"{what} claims {count} items, more than the file can hold")
 
@@ -157,8 +164,8 @@ def _read_header(cursor: _Cursor) -> tuple[int, int]:
         why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"its version is {version}"
         raise UnsupportedModel(f"{cursor.file.path}: cannot load this GGUF file: {why}; tenon reads 2 and 3")
     num_tensors, num_entries = cursor.u64("the header"), cursor.u64("the header")
-    cursor.check_count(num_tensors, 8 + 4 + 8 + 4 + 8, "the list of tensors")
-    cursor.check_count(num_entries, 8 + 4 + 1, "the metadata")
+    cursor.check_count(num_tensors, 8 + 4 + 8 + 4 + 8, "the list of tensors", MAX_TENSORS)
+    cursor.check_count(num_entries, 8 + 4 + 1, "the metadata", MAX_ENTRIES)
     return num_tensors, num_entries
 
 
@@ -181,6 +188,8 @@ class Metadata(Mapping[str, Any]):
             if key in self._entries:
                 raise cursor.fail(f"metadata key {key!r} appears twice")
             self._entries[key] = _skip_value(cursor, f"the value of {key!r}")
+            if cursor.position > MAX_METADATA_BYTES:
+                raise cursor.fail(f"its metadata takes more than {MAX_METADATA_BYTES} bytes")
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:
@@ -210,6 +219,7 @@ def _skip_value(cursor: _Cursor, what: str) -> _Entry:
     if kind == STRING:
         cursor.skip_strings(1 if count < 0 else count, what)
     elif kind in SCALARS:
+        cursor.check_count(count, SCALARS[kind].itemsize, what)
         cursor.skip(SCALARS[kind].itemsize * (1 if count < 0 else count), what)
     else:
         raise cursor.fail(f"{what} has type {kind}" + (" inside an array" if count >= 0 else ""))
@@ -262,6 +272,8 @@ def _read_tensors(cursor: _Cursor, num_tensors: int, alignment: int) -> dict[str
                 "is the download complete?"
             )
         tensors[name] = TensorInfo(name, dtype, shape, cursor.file, start, length)
+    if twice := overlapping((t.start, t.length, t.name) for t in tensors.values()):
+        raise cursor.fail(f"tensor {twice}")
     return tensors
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,26 +14,39 @@ import numpy as np
 from tenon.core import ggml
 from tenon.core.tensors import RawTensor
 from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.formats.small import cannot_read, open_regular
 
 
 class MappedFile:
-    """A file in memory, read-only. Raises ModelFileError when it cannot be opened or is empty."""
+    """A file in memory, read-only. Raises ModelFileError when it cannot be opened, is empty or no file.
+
+    The pages of a file that shrinks while it is mapped are gone, and reading them would end the process: so
+    its size is looked up again before a tensor is read. Whoever replaces a model's file while it is loaded
+    must write a new one and rename it, as every downloader does; see docs/model-files.md.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot read it: {error.strerror or error}") from None
-        except ValueError:
-            raise ModelFileError(f"{path}: the file is empty") from None
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if not size:
+                    raise ModelFileError(f"{path}: the file is empty")
+                self.buffer = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise cannot_read(path, error) from None
         self.size = len(self.buffer)
         self._bytes = np.frombuffer(self.buffer, np.uint8)
 
     def slice(self, start: int, length: int) -> np.ndarray:
-        """Bytes [start, start + length), uint8, no copy. The caller has checked the bounds."""
+        """Bytes [start, start + length), uint8, no copy. The caller has checked the bounds against `size`.
+        Raises ModelFileError for a file that has become shorter since."""
         assert 0 <= start <= start + length <= self.size
+        if self.buffer.size() < self.size:
+            raise ModelFileError(
+                f"{self.path}: it had {self.size} bytes when it was opened and has {self.buffer.size()} now: "
+                "replace a model's file by renaming a new one, never in place"
+            )
         return self._bytes[start : start + length]
 
     def release(self, start: int, length: int) -> None:
@@ -84,3 +98,13 @@ def merge(path: Path, files: list[Mapping[str, TensorInfo]]) -> dict[str, Tensor
             raise ModelFileError(f"{path}: two files of this model hold the tensor {min(twice)!r}")
         merged.update(tensors)
     return merged
+
+
+def overlapping(pieces: Iterable[tuple[int, int, str]]) -> str | None:
+    """Which two of these (start, length, name) share bytes; None if none do."""
+    end, before = 0, ""
+    for start, length, name in sorted(pieces):
+        if start < end:
+            return f"{name!r} begins at {start}, inside {before!r}"
+        end, before = start + length, name
+    return None

@@ -25,7 +25,7 @@ import numpy as np
 from tenon.core import ggml
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.formats.gguf import GGUFFile
-from tenon.formats.mapped import MappedFile, TensorInfo
+from tenon.formats.mapped import MappedFile, TensorInfo, overlapping
 
 FILE_NAME = "model.tenon"
 METADATA_NAME = "metadata.gguf"
@@ -33,7 +33,8 @@ MAGIC = b"TENONPK\n"
 VERSION = 1
 ALIGNMENT = 64  # of a cache line, which kernels ask for
 DATA_START = 4096
-MAX_TABLE_BYTES = 100_000_000
+MAX_TABLE_BYTES = 16 << 20
+MAX_DIMENSIONS = 8
 
 _HEAD = struct.Struct("<8sIIQQQ")
 
@@ -95,6 +96,7 @@ class PackedFile:
         }
         for name, packed in self.table.packed.items():
             self._check_packed(name, packed)
+        self._check_no_overlap()
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -114,7 +116,7 @@ class PackedFile:
         return packed, self._file.slice(packed.offset, packed.length)
 
     def _tensor(self, name: str, tensor: Tensor) -> TensorInfo:
-        if not tensor.shape or any(not 0 < size < 1 << 62 for size in tensor.shape):
+        if not 0 < len(tensor.shape) <= MAX_DIMENSIONS or any(not 0 < n < 1 << 62 for n in tensor.shape):
             raise _malformed(self.path, f"tensor {name!r} has shape {tensor.shape}")
         length = 0
         if tensor.offset is not None:
@@ -134,6 +136,14 @@ class PackedFile:
             raise _malformed(self.path, f"{name!r} has {rows} rows of {packed.columns} columns")
         if sum(rows) * packed.columns > 2 * packed.length:  # no format has less than four bits per weight
             raise _malformed(self.path, f"{name!r} is more than its {packed.length} bytes can hold")
+
+    def _check_no_overlap(self) -> None:
+        pieces = [(p.offset, p.length, name) for name, p in self.table.packed.items()]
+        pieces += [
+            (info.start, info.length, name) for name, info in self.tensors.items() if self.is_stored(name)
+        ]
+        if twice := overlapping(pieces):
+            raise _malformed(self.path, twice)
 
     def _check_piece(self, name: str, offset: int, length: int) -> None:
         if offset % ALIGNMENT:

@@ -6,16 +6,20 @@ tensor file is opened here.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from tenon.errors import ModelFileError
+from tenon.formats import small
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-MAX_INDEX_BYTES = 100_000_000
-PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+MAX_NAME_BYTES = 255  # of a file, as file systems have it
+PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
 class _Index(msgspec.Struct):
@@ -49,25 +53,46 @@ def find_shards(directory: Path) -> tuple[Path, ...]:
 def read_index(directory: Path) -> dict[str, str] | None:
     """The file of each tensor; None without an index. Raises ModelFileError when it is malformed."""
     path = directory / INDEX_NAME
-    try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise ModelFileError(f"{path}: larger than {MAX_INDEX_BYTES} bytes")
-        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
-    except FileNotFoundError:
+    data = small.read(path)
+    if data is None:
         return None
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read it: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: malformed: {error}") from None
+    weight_map = small.parse_json(path, data, _Index).weight_map
+    check_names_differ(path, data)
     for name in set(weight_map.values()):
-        if name != Path(name).name or not name.endswith(".safetensors") or "\\" in name:
-            raise ModelFileError(f"{path}: {name!r} is not the name of a safetensors file in this directory")
+        own = name == Path(name).name and name.endswith(".safetensors")
+        if not own or set(name) & {"\\", "\0"} or len(name.encode()) > MAX_NAME_BYTES:
+            raise ModelFileError(
+                f"{path}: {name[:200]!r} is not the name of a safetensors file in this directory"
+            )
     return weight_map
+
+
+def check_names_differ(path: Path, text: bytes) -> None:
+    """Raises ModelFileError when an object of this JSON, which has been parsed already, has two members of
+    one name: parsers keep the last of them, so such a file says two things at once."""
+    try:
+        json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: malformed: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name[:200]!r} appears twice")
+    return found
 
 
 def _refuse_pickles(directory: Path) -> None:
     if pickles := sorted(path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES):
-        raise ModelFileError(
-            f"{directory}: {pickles[0]} is a pickle, which can run code when it is read; tenon loads "
-            "safetensors or GGUF only. Convert it: transformers' save_pretrained writes safetensors"
-        )
+        raise ModelFileError(f"{directory}: {not_a_pickle(pickles[0])}")
+
+
+def not_a_pickle(name: str) -> str:
+    """Why such a file is refused, and what to do about it."""
+    return (
+        f"{name} is a pickle, which can run code when it is read; tenon loads safetensors or GGUF only. "
+        "Convert it where running its code does no harm: transformers' save_pretrained writes safetensors, "
+        "llama.cpp's convert_hf_to_gguf.py GGUF"
+    )

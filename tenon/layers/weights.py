@@ -136,7 +136,8 @@ class Weights:
         """An embedding's rows, float32 [rows, columns], in memory of its own."""
         raw = self.raw(name, (rows, columns))
         table = np.array(raw.dequantize(), np.float32)
-        self._book.done(raw.name)
+        if raw.mapped:
+            self._book.done(raw.name)
         return table
 
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:

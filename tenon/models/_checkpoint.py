@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tenon.core.files import ModelFiles
 from tenon.errors import ModelFileError
+from tenon.formats import small
 from tenon.formats.gguf import GGUFFile, GGUFParts, open_gguf
 from tenon.formats.mapped import TensorFile
 from tenon.formats.packed import PackedFile
 from tenon.formats.safetensors import open_safetensors
 from tenon.models._fields import Fields
-
-MAX_CONFIG_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise config.error("architectures", "must name the model's class")
     generation = directory / "generation_config.json"
-    eos = read_json(generation).get("eos_token_id") if generation.is_file() else None
+    eos = (small.read_object(generation) or {}).get("eos_token_id")
     eos = config.get("eos_token_id", []) if eos is None else eos
     quant = config.within("quantization_config")
     return Checkpoint(
@@ -76,15 +73,11 @@ def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a small JSON file. Raises ModelFileError when it cannot be had."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelFileError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read it: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: malformed: {error}") from None
+    """The object in a small JSON file that must be there. Raises ModelFileError when it cannot be had."""
+    values = small.read_object(path)
+    if values is None:
+        raise ModelFileError(f"{path}: cannot read it: it is not there")
+    return values
 
 
 def _token_ids(fields: Fields, ids: list[Any]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import AttentionShape
 from tenon.layers.rope import SCALINGS, RopeConfig
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._fields import Fields
+from tenon.models._fields import MAX_WIDTH, Fields
 
 # Fields of config.json -> keys of GGUF metadata below the architecture's name, for files that tenon writes.
 GGUF_FIELDS: dict[str, tuple[str, ...]] = {
@@ -77,6 +77,8 @@ def read_decoder_config(checkpoint: Checkpoint, head_dim: int | None = None) -> 
         raise fields.error(
             "attention", f"{config.num_heads} heads cannot share {config.num_kv_heads} kv heads"
         )
+    if config.num_heads * config.head_dim > MAX_WIDTH:
+        raise fields.error("attention", f"{config.num_heads} heads of {config.head_dim} are too many")
     if config.rope.rot_dim % 2 or not 0 < config.rope.rot_dim <= config.head_dim:
         raise fields.error("rope", f"cannot rotate {config.rope.rot_dim} of {config.head_dim} elements")
     return config

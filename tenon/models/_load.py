@@ -21,6 +21,7 @@ from tenon.layers.linear import linear_scheme
 from tenon.layers.stored import StoredWeights
 from tenon.layers.weights import Progress, Weights
 from tenon.models._checkpoint import Checkpoint, open_checkpoint
+from tenon.models._fields import MAX_POSITIONS
 from tenon.models._pooling import longest_input, pooling_spec
 from tenon.util import plugin
 
@@ -101,6 +102,10 @@ def read_spec(
 ) -> ModelSpec:
     """What the engine must know, but for what it multiplies with."""
     spec: ModelSpec = config.spec(family.__name__.rpartition(".")[2], checkpoint.eos_token_ids, dtype)
+    if spec.max_position > MAX_POSITIONS:
+        raise checkpoint.fields.error("rope", f"stretches the context to more than {MAX_POSITIONS} positions")
+    if (last := max(spec.eos_token_ids, default=0)) >= spec.vocab_size:
+        raise checkpoint.fields.error("eos_token_id", f"{last} is not one of {spec.vocab_size} tokens")
     pooling = pooling_spec(checkpoint, family, config.width, convert, pooler)
     if pooling is None:
         return spec

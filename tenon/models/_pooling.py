@@ -14,6 +14,7 @@ import msgspec
 
 from tenon.core.pooling import Pooler, PoolingSpec
 from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
+from tenon.formats import small
 from tenon.models._checkpoint import Checkpoint, read_json
 from tenon.models._fields import Fields
 
@@ -82,13 +83,9 @@ def longest_input(checkpoint: Checkpoint, max_position: int) -> int:
 
 def modules(checkpoint: Checkpoint) -> list[Module]:
     """What modules.json lists behind the transformer; empty without it."""
-    path = None if checkpoint.directory is None else checkpoint.directory / "modules.json"
-    if path is None or not path.is_file():
+    if checkpoint.directory is None:
         return []
-    try:
-        listed = msgspec.json.decode(path.read_bytes(), type=list[Module])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: malformed: {error}") from None
+    listed = small.read_json(checkpoint.directory / "modules.json", list[Module]) or []
     return [module for module in listed if module.kind != "Transformer"]
 
 
@@ -118,7 +115,7 @@ def _embedding(checkpoint: Checkpoint, width: int, pooling: str) -> PoolingSpec:
 
 def module_config(checkpoint: Checkpoint, module: Module) -> Fields:
     assert checkpoint.directory is not None
-    if Path(module.path).name != module.path:
+    if Path(module.path).name != module.path or module.path == "..":
         raise ModelFileError(f"{checkpoint.directory}/modules.json: {module.path!r} is not a directory here")
     path = checkpoint.directory / module.path / "config.json"
     return Fields(read_json(path), path)

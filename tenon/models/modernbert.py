@@ -204,7 +204,11 @@ def _layers(fields: Fields) -> tuple[str, ...]:
     """The kind of each layer. Newer files list them, older ones give the distance between global ones."""
     count, every = fields.whole("num_hidden_layers"), fields.whole("global_attn_every_n_layers", 3)
     listed = fields.get("layer_types", [LOCAL if i % every else GLOBAL for i in range(count)])
-    if not isinstance(listed, list) or len(listed) < count or not set(listed) <= {GLOBAL, LOCAL}:
+    if (
+        not isinstance(listed, list)
+        or len(listed) < count
+        or any(kind not in (GLOBAL, LOCAL) for kind in listed)
+    ):
         raise fields.error("layer_types", f"must list {count} of {GLOBAL} and {LOCAL}")
     return tuple(listed[:count])
 

@@ -91,6 +91,8 @@ def load_template(value: str) -> str:
         _compiled(source)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"chat_template is malformed, line {error.lineno}: {error.message}") from error
+    except (RecursionError, MemoryError, OverflowError) as error:  # also of constants that are computed ahead
+        raise ConfigError(f"chat_template is too much to read: {error or type(error).__name__}") from None
     return source
 
 

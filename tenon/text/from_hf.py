@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,18 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 
 from tenon.errors import ModelFileError
-from tenon.text import ggml_vocab, sentence_piece
+from tenon.formats import small
+from tenon.text import charsmap, ggml_vocab, native, sentence_piece
 from tenon.text.tokenizer import Tokenizer
+
+MAX_TOKENIZER_BYTES = 128 << 20  # the largest real ones have 35 MB
+MAX_TEMPLATE_BYTES = 1 << 20
+MAX_TEMPLATES = 64
 
 
 def from_directory(directory: Path) -> Tokenizer:
     """From tokenizer.json or a SentencePiece `tokenizer.model`. Raises ModelFileError when neither does."""
-    config = _json(directory / "tokenizer_config.json")
+    config = _object(directory / "tokenizer_config.json")
     if (path := directory / "tokenizer.json").is_file():
         fast = _fast(path)
         special_ids = None
@@ -28,7 +32,7 @@ def from_directory(directory: Path) -> Tokenizer:
         raise ModelFileError(
             f"{directory} has no tokenizer.json and no tokenizer.model; name one with --tokenizer"
         )
-    return Tokenizer(
+    tokenizer = Tokenizer(
         fast,
         bos_token_id=_token_id(fast, config.get("bos_token")),
         eos_token_ids=_eos_token_ids(fast, directory, config),
@@ -37,29 +41,27 @@ def from_directory(directory: Path) -> Tokenizer:
         special_ids=special_ids,
         chat_templates=_chat_templates(directory, config),
     )
+    with native.errors_as(lambda reason: ModelFileError(f"{path}: it cannot encode text: {reason}")):
+        tokenizer.encode("a \u00e9\U0001f642\n", add_special_tokens=False)
+    return tokenizer
 
 
 def _fast(path: Path) -> FastTokenizer:
-    try:
-        fast = FastTokenizer.from_file(str(path))
-    except Exception as error:  # `tokenizers` raises plain Exception for whatever is wrong
-        raise ModelFileError(f"{path}: not a tokenizer that can be read: {error}") from error
-    fast.no_truncation()
-    fast.no_padding()
+    data = small.read(path, MAX_TOKENIZER_BYTES)
+    assert data is not None  # it was there a moment ago, or else:
+    with native.errors_as(
+        lambda reason: ModelFileError(f"{path}: not a tokenizer that can be read: {reason}")
+    ):
+        charsmap.check_inside(data)
+        fast = FastTokenizer.from_buffer(data)
+        fast.no_truncation()
+        fast.no_padding()
     return fast
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty when there is no such file."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: must hold a JSON object")
-    return value
+    return small.read_object(path) or {}
 
 
 def _token_id(fast: FastTokenizer, token: object) -> int | None:
@@ -73,7 +75,7 @@ def _eos_token_ids(fast: FastTokenizer, directory: Path, config: Mapping[str, An
     own = _token_id(fast, config.get("eos_token"))
     ids = [] if own is None else [own]
     for name in ("generation_config.json", "config.json"):
-        value = _json(directory / name).get("eos_token_id")
+        value = _object(directory / name).get("eos_token_id")
         if value is None:
             continue
         listed = value if isinstance(value, list) else [value]
@@ -93,7 +95,9 @@ def _ends(config: Mapping[str, Any], key: str) -> bool | None:
 
 def _chat_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Templates by name: those of tokenizer_config.json, under those of `*.jinja` files."""
-    listed = config.get("chat_template") or _json(directory / "chat_template.json").get("chat_template") or {}
+    listed = (
+        config.get("chat_template") or _object(directory / "chat_template.json").get("chat_template") or {}
+    )
     if isinstance(listed, str):
         listed = {"default": listed}
     elif isinstance(listed, list):
@@ -101,9 +105,16 @@ def _chat_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str
             listed = {entry["name"]: entry["template"] for entry in listed}
         except (TypeError, KeyError) as error:
             raise ModelFileError(f"{directory}/tokenizer_config.json: chat_template is malformed") from error
+    if not isinstance(listed, dict) or not all(isinstance(text, str) for text in listed.values()):
+        raise ModelFileError(
+            f"{directory}/tokenizer_config.json: chat_template must be text, or texts by name"
+        )
     templates = dict(listed)
-    for path in sorted((directory / "chat_templates").glob("*.jinja")):
-        templates[path.stem] = path.read_text("utf-8")
-    if (path := directory / "chat_template.jinja").is_file():
-        templates["default"] = path.read_text("utf-8")
+    paths = sorted((directory / "chat_templates").glob("*.jinja"))
+    if len(paths) > MAX_TEMPLATES:
+        raise ModelFileError(f"{directory}/chat_templates: {len(paths)} templates; at most {MAX_TEMPLATES}")
+    for name, path in [*((p.stem, p) for p in paths), ("default", directory / "chat_template.jinja")]:
+        text = small.read_text(path, MAX_TEMPLATE_BYTES)
+        if text is not None:
+            templates[name] = text
     return templates

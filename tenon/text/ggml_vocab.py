@@ -7,6 +7,7 @@ Building the 49,152 tokens and 48,900 merges of SmolLM2 takes about 60 ms, so no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,9 +15,12 @@ from typing import Any, cast
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 
 from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.text import charsmap, native
 from tenon.text.pretokenize import pre_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
+# Finding what makes a piece takes the square of its length. SentencePiece's own limit is 16 by default.
+MAX_PIECE_CHARS = 512
 SPACE = "\u2581"  # what SentencePiece writes for a space
 
 
@@ -39,9 +43,11 @@ def build(metadata: Mapping[str, Any]) -> Vocabulary:
         )
     tokens = _tokens(metadata)
     types = _types(metadata, len(tokens))
-    return (
-        _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentence_piece(metadata, tokens, types)
-    )
+    make = _byte_level if kind == "gpt2" else _sentence_piece
+    with native.errors_as(
+        lambda reason: ModelFileError(f"tokenizer.ggml: no tokenizer can be made: {reason}")
+    ):
+        return make(metadata, tokens, types)
 
 
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
@@ -61,12 +67,11 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[
 
 
 def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
-    scores = metadata.get("tokenizer.ggml.scores")
-    if scores is None or len(scores) != len(tokens):
-        raise ModelFileError(
-            f"tokenizer.ggml.scores must hold one number per token ({len(tokens)}), "
-            f"not {'none' if scores is None else len(scores)}"
-        )
+    scores = _numbers(metadata, "tokenizer.ggml.scores", {float, int}, len(tokens))
+    if scores is None or any(map(math.isnan, scores)):
+        raise ModelFileError(f"tokenizer.ggml.scores must hold one number per token ({len(tokens)})")
+    if longest := [text for text in tokens if len(text) > MAX_PIECE_CHARS]:
+        raise ModelFileError(f"tokenizer.ggml.tokens holds a piece of {len(longest[0])} characters")
     prefix = _flag(metadata, "tokenizer.ggml.add_space_prefix", True)
     unknown = next((text for text, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
     tokenizer = Tokenizer(
@@ -92,13 +97,22 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: Seque
 def _normalizer(metadata: Mapping[str, Any], prefix: bool) -> normalizers.Normalizer:
     """SentencePiece's order: character map, whitespace collapsed, dummy prefix, spaces escaped."""
     steps: list[normalizers.Normalizer] = []
-    if charsmap := metadata.get("tokenizer.ggml.precompiled_charsmap"):
-        steps.append(normalizers.Precompiled(bytes(byte & 0xFF for byte in charsmap)))
+    if table := _charsmap(metadata):
+        steps.append(normalizers.Precompiled(charsmap.check(table)))
     if _flag(metadata, "tokenizer.ggml.remove_extra_whitespaces", False):
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if prefix:
         steps.append(normalizers.Prepend(SPACE))
     return normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+
+
+def _charsmap(metadata: Mapping[str, Any]) -> bytes:
+    """Signed or unsigned bytes, in GGUF files."""
+    key = "tokenizer.ggml.precompiled_charsmap"
+    value = metadata.get(key, b"")
+    if isinstance(value, bytes):
+        return value
+    return bytes(byte & 0xFF for byte in _numbers(metadata, key, {int}) or ())
 
 
 def _piece_decoder(prefix: bool) -> decoders.Decoder:
@@ -166,12 +180,21 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def _types(metadata: Mapping[str, Any], count: int) -> list[int]:
-    types = metadata.get("tokenizer.ggml.token_type")
-    if types is None:
-        return [NORMAL] * count
-    if len(types) != count:
-        raise ModelFileError(f"tokenizer.ggml.token_type holds {len(types)} entries for {count} tokens")
-    return types if isinstance(types, list) else [int(kind) for kind in types]
+    return _numbers(metadata, "tokenizer.ggml.token_type", {int}, count) or [NORMAL] * count
+
+
+def _numbers(
+    metadata: Mapping[str, Any], key: str, kinds: set[type], count: int | None = None
+) -> list[Any] | None:
+    """A list of numbers, as many as `count`; None if it is not there."""
+    value = metadata.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not set(map(type, value)) <= kinds:
+        raise ModelFileError(f"{key} must be a list of numbers")
+    if count is not None and len(value) != count:
+        raise ModelFileError(f"{key} holds {len(value)} entries for {count} tokens")
+    return value
 
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.formats import small
 from tenon.text.ggml_vocab import NORMAL
 
+MAX_BYTES = 16 << 20  # the largest real ones have 5 MB
 BPE = 2  # TrainerSpec.ModelType
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
@@ -27,8 +29,8 @@ _CHARSMAP, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_WHITESPACES = 2, 3, 4
 def read(path: Path) -> dict[str, Any]:
     """Raises ModelFileError for a malformed file, UnsupportedModel when it is not a BPE model."""
     try:
-        return parse(path.read_bytes())
-    except (ValueError, IndexError, struct.error, OSError) as error:
+        return parse(small.read(path, MAX_BYTES) or b"")
+    except (ValueError, IndexError, struct.error) as error:
         raise ModelFileError(f"{path}: not a SentencePiece model that can be read: {error}") from error
 
 

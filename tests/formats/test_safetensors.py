@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import time
 
 import numpy as np
@@ -14,19 +13,11 @@ from safetensors.torch import save_file
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.formats.safetensors import SafetensorsFile, open_safetensors
 from tenon.formats.shards import find_shards
+from tests.formats.safetensors_files import MALFORMED
 
 
 def opened(directory):
     return open_safetensors(directory, find_shards(directory))
-
-
-def file(header, data=b"", length=None):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def one(dtype="F32", shape=(2,), offsets=(0, 8)):
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
 @pytest.fixture
@@ -58,35 +49,6 @@ def test_reads_what_the_safetensors_package_writes(tmp_path, seed):
     for name in ("ids", "scalar"):  # loadable only as long as nobody needs them
         with pytest.raises(UnsupportedModel, match=name):
             got[name].raw()
-
-
-MALFORMED = {
-    "empty": b"",
-    "short": b"1234567",
-    "huge header": file({}, length=2**63),
-    "header past the end": file({}, length=3),
-    "no JSON": file(b"{"),
-    "not an object": file(b"[1]"),
-    "deep": file(b'{"a":' + b"[" * 100_000),
-    "tensor no object": file({"a": 3}),
-    "no dtype": file({"a": {"shape": [2], "data_offsets": [0, 8]}}, b"12345678"),
-    "shape of strings": file({"a": one(shape=["2"])}, b"12345678"),
-    "unknown dtype": file({"a": one("F4")}, b"12345678"),
-    "negative size": file({"a": one(shape=(-2,))}, b"12345678"),
-    "huge size": file({"a": one(shape=(2**63,))}, b"12345678"),
-    "product overflows": file({"a": one(shape=(2**61, 2**61, 2**61))}, b"12345678"),
-    "too many dimensions": file({"a": one(shape=[1] * 9 + [2])}, b"12345678"),
-    "three offsets": file({"a": one(offsets=(0, 4, 8))}, b"12345678"),
-    "offsets turned": file({"a": one(offsets=(8, 0))}, b"12345678"),
-    "negative offset": file({"a": one(offsets=(-8, 0))}, b"12345678"),
-    "past the end": file({"a": one(offsets=(0, 8))}, b"1234567"),
-    "wrong length": file({"a": one(shape=(3,))}, b"12345678"),
-    "hole": file({"a": one(), "b": one(offsets=(12, 20))}, b"1" * 20),
-    "overlap": file({"a": one(), "b": one(offsets=(4, 12))}, b"1" * 12),
-    "left over": file({"a": one()}, b"1" * 9),
-    "name twice": file(b'{"a":%s,"a":%s}' % ((json.dumps(one()).encode(),) * 2), b"12345678"),
-    "metadata no strings": file({"__metadata__": {"a": 1}, "a": one()}, b"12345678"),
-}
 
 
 @pytest.mark.parametrize("what", MALFORMED)

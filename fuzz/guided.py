@@ -1,0 +1,58 @@
+"""Fuzzing guided by the coverage of tenon's code, with atheris (libFuzzer for Python)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris
+
+from fuzz import session
+from fuzz.limits import memory_limit
+
+
+def run(name: str, seconds: float, seed: int) -> None:
+    """Does not return: libFuzzer ends the process. New inputs go to build/fuzz/<name>/inputs."""
+    with atheris.instrument_imports(include=["tenon"]):
+        one = session.Session(name)
+    fresh, begin = one.directory / "inputs", one.directory / "seeds"
+    for directory in (fresh, begin):
+        directory.mkdir(exist_ok=True)
+    for label, data in one.target.seeds().items():
+        (begin / _file_name(label)).write_bytes(data)
+    words = one.directory / "dictionary"
+    words.write_text("\n".join(_quoted(word) for word in getattr(one.target, "DICTIONARY", ())))
+    kept = session.CORPUS / name
+    folders = [fresh, begin, *([kept] if kept.is_dir() else [])]
+    options = {
+        "max_total_time": max(int(seconds), 1),
+        "seed": seed % 2**31 or 1,
+        "max_len": 8192,
+        "timeout": 30,
+        "rss_limit_mb": 4096,
+        "dict": words,
+        "artifact_prefix": f"{one.directory}/",
+        "print_final_stats": 0,
+        "verbosity": 0,
+    }
+    arguments = [sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), *map(str, folders)]
+    with memory_limit():
+        atheris.Setup(arguments, one.one)
+        atheris.Fuzz()
+
+
+def _file_name(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in label)[:80] or "seed"
+
+
+def _quoted(word: bytes) -> str:
+    return '"' + "".join(f"\\x{byte:02x}" for byte in word) + '"'
+
+
+def merge(name: str, into: Path, sources: list[Path]) -> None:
+    """Keep, in `into`, the smallest inputs of `sources` that reach something new. Does not return."""
+    with atheris.instrument_imports(include=["tenon"]):
+        one = session.Session(name)
+    into.mkdir(parents=True, exist_ok=True)
+    atheris.Setup([sys.argv[0], "-merge=1", "-max_len=2048", str(into), *map(str, sources)], one.one)
+    atheris.Fuzz()

@@ -1,0 +1,47 @@
+"""Every malformed file is refused in a process that has 1 GiB and two seconds of processor time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fuzz import session
+
+ROOT = Path(__file__).parents[2]
+FILES = ["gguf", "gguf_model", "safetensors", "safetensors_index", "config_json", "packed"]
+CHILD = """
+import resource, sys, time
+import numpy, msgspec
+from fuzz import session
+target = session.load(sys.argv[1])
+inputs = target.seeds()
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), -1))
+for label, data in inputs.items():
+    begin = time.process_time()
+    try:
+        target.run(data)
+    except target.EXPECTED:
+        pass
+    seconds = time.process_time() - begin
+    assert seconds < 2, f"{label}: {seconds} s"
+print("done", len(inputs))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS bounds nothing elsewhere")
+@pytest.mark.parametrize("name", FILES)
+def test_in_one_gibibyte(name):
+    assert name in session.names()
+    code = f"import os; os.environ['OPENBLAS_NUM_THREADS'] = '1'\n{CHILD}"
+    run = subprocess.run(
+        [sys.executable, "-c", code, name, str(1 << 30)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.startswith("done")

@@ -1,0 +1,46 @@
+"""Mapped files: only regular ones, and none that has become shorter."""
+
+import os
+
+import numpy as np
+import pytest
+
+from tenon.errors import ModelFileError
+from tenon.formats.mapped import MappedFile, overlapping
+
+
+def test_a_file_that_shrinks_is_noticed_before_it_is_read(tmp_path):
+    path = tmp_path / "m"
+    path.write_bytes(b"x" * 10000)
+    file = MappedFile(path)
+    assert file.slice(9999, 1).tolist() == [ord("x")]
+    os.truncate(path, 5000)
+    with pytest.raises(ModelFileError, match=r"had 10000 bytes .* has 5000 now: .* by renaming"):
+        file.slice(0, 1)
+
+
+def test_a_file_that_is_replaced_by_renaming_stays_what_it_was(tmp_path):
+    path, other = tmp_path / "m", tmp_path / "n"
+    path.write_bytes(b"old")
+    file = MappedFile(path)
+    other.write_bytes(b"newer")
+    other.rename(path)
+    assert np.array_equal(file.slice(0, 3), np.frombuffer(b"old", np.uint8))
+
+
+def test_what_cannot_be_mapped(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    for name, says in [
+        ("pipe", "not a regular"),
+        (".", "not a regular"),
+        ("empty", "empty"),
+        ("x", "cannot"),
+    ]:
+        with pytest.raises(ModelFileError, match=says):
+            MappedFile(tmp_path / name)
+
+
+def test_overlaps():
+    assert overlapping([(0, 4, "a"), (4, 0, "b"), (4, 2, "c"), (10, 1, "d")]) is None
+    assert overlapping([(4, 2, "b"), (0, 5, "a")]) == "'b' begins at 4, inside 'a'"
