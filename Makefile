@@ -8,12 +8,13 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 MODEL  ?=
 ARGS   ?=
 TORCH_INDEX ?=
-# How long `make soak` lasts.
-SECONDS ?= 1800
+# How long `make soak` lasts (1800), and each target of `make fuzz` (60); which of them (default: all).
+SECONDS ?=
+TARGET  ?=
 
 NATIVE := $(wildcard CMakeLists.txt) $(shell find tenon/kernels -name '*.cpp' -o -name '*.h' -o -name '*.txt' -o -name '*.cmake')
 
-.PHONY: help serve chat test test-long soak check format coverage native docs clean distclean
+.PHONY: help serve chat test test-long soak fuzz check format coverage native docs clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,7 +37,10 @@ test-long: $(VENV)/.tenon $(VENV)/.test ## the long tests, about an hour: machin
 	$(BIN)/python -m pytest -q -m long $(ARGS)
 
 soak: $(VENV)/.tenon $(VENV)/.test ## a server under mixed load, disconnects and kills for SECONDS, then what is left behind
-	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),1800) $(ARGS)
+
+fuzz: $(VENV)/.tenon $(VENV)/.test $(VENV)/.fuzz ## damaged inputs for whatever reads them (TARGET=gguf SECONDS=600)
+	$(BIN)/python -m fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(ARGS)
 
 check: $(VENV)/.tenon $(VENV)/.test $(VENV)/.dev ## format, lint, types and architecture, in under a minute
 	$(BIN)/ruff format --check .
@@ -100,6 +104,10 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
 	@echo "installing what the tests need"
 	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 	  -r <($(BIN)/python scripts/requirements.py test)
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.base pyproject.toml constraints.txt
+	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/requirements.py fuzz)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt

@@ -6,6 +6,7 @@ Exit code 1 when something was found; what did it lies in build/fuzz/<target>/.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import secrets
 import subprocess
@@ -34,6 +35,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.targets) - set(session.names()):
         parser.error(f"there is no target {min(unknown)}; there are {', '.join(session.names())}")
+    if not options.plain and importlib.util.find_spec("atheris") is None:
+        parser.error("atheris is not installed: pip install 'tenon[fuzz]', or give --plain")
     return options
 
 

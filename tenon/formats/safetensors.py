@@ -22,6 +22,7 @@ MAX_HEADER_BYTES = (
     16 << 20
 )  # the reference implementation's limit is 100 MB; headers that are real take a few
 MAX_DIMENSIONS = 8
+MAX_TENSORS = 1 << 16  # of one file
 
 # Type in the file -> name in tenon, bytes per element. Only those in ggml.BLOCKS can be a model's weights.
 _TYPES = {
@@ -84,6 +85,8 @@ def _read_header(file: MappedFile) -> tuple[dict[str, _Tensor], int]:
     text = file.buffer[8 : 8 + length]
     try:
         header = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        if len(header) > MAX_TENSORS:
+            raise _malformed(file, f"it has {len(header)} tensors; at most {MAX_TENSORS} are read")
         msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
         tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in header.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -120,7 +123,7 @@ def _dtype(file: MappedFile, name: str, tensor: _Tensor) -> tuple[str, int]:
     if tensor.dtype not in _TYPES:
         raise _malformed(file, f"tensor {name!r} has the unknown type {tensor.dtype!r}")
     if len(tensor.shape) > MAX_DIMENSIONS or any(not 0 <= size < 1 << 62 for size in tensor.shape):
-        raise _malformed(file, f"tensor {name!r} has shape {tensor.shape}")
+        raise _malformed(file, f"tensor {name[:200]!r} has shape {tensor.shape[: MAX_DIMENSIONS + 1]}")
     return _TYPES[tensor.dtype]
 
 

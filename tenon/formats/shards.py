@@ -19,6 +19,7 @@ from tenon.formats import small
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_NAME_BYTES = 255  # of a file, as file systems have it
+MAX_SHARDS = 4096
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
@@ -58,7 +59,10 @@ def read_index(directory: Path) -> dict[str, str] | None:
         return None
     weight_map = small.parse_json(path, data, _Index).weight_map
     check_names_differ(path, data)
-    for name in set(weight_map.values()):
+    names = set(weight_map.values())
+    if len(names) > MAX_SHARDS:
+        raise ModelFileError(f"{path}: it names {len(names)} files; at most {MAX_SHARDS} are read")
+    for name in names:
         own = name == Path(name).name and name.endswith(".safetensors")
         if not own or set(name) & {"\\", "\0"} or len(name.encode()) > MAX_NAME_BYTES:
             raise ModelFileError(

