@@ -43,5 +43,9 @@ class RequestFailed(TenonError):
     """An internal error ended this one request; the engine and every other request go on."""
 
 
+class DeadlyRequest(TenonError):
+    """A request that was in flight when the engine died, twice; it is refused."""
+
+
 class UnsupportedOp(TenonError):
     """No backend can run an op as asked; lists each backend's reason."""

@@ -17,7 +17,8 @@ from tenon.core.sampling import SamplingParams
 from tenon.engine.client import EngineClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
 from tenon.engine.pooling_frontend import Pooling, PoolingFrontend, PoolingInput
-from tenon.errors import EngineDead, InvalidRequest, TenonError
+from tenon.engine.suspects import Suspects
+from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, TenonError
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -28,9 +29,10 @@ log = logging.getLogger(__name__)
 class AsyncEngine:
     """One engine, by default in a process of its own, shared by every task of this event loop.
 
-    `start()` before use, `stop()` after. `generate()` checks a request at once and raises InvalidRequest;
-    the stream that it returns raises EngineDead when the engine dies, and RequestFailed when an internal
-    error ended this one request. A stream that is closed or whose reader is cancelled aborts its request.
+    `start()` before use, `stop()` after. `generate()` checks a request at once and raises InvalidRequest, or
+    DeadlyRequest for one that engines died of; the stream that it returns raises EngineDead when the engine
+    dies, and RequestFailed when an internal error ended this one request. A stream that is closed or whose
+    reader is cancelled aborts its request. `suspects` may come from an engine that was here before.
     """
 
     def __init__(self, config: EngineConfig, client: EngineClient | None = None) -> None:
@@ -42,6 +44,7 @@ class AsyncEngine:
         self.tokenizer: Tokenizer | None = None  # once started
         self.info: Ready | None = None  # what the engine said when it became ready
         self.stats = EngineStats()  # the latest
+        self.suspects = Suspects()
         self._client = client
         self._frontend: Frontend | PoolingFrontend | None = None
         self._reader: asyncio.Task | None = None
@@ -147,7 +150,7 @@ class AsyncEngine:
             share=share,
         )
         stream = RequestStream(self, generation)
-        self._client.send(adds)
+        self._send(generation, adds)
         return stream
 
     @property
@@ -182,7 +185,6 @@ class AsyncEngine:
         changed = asyncio.Event()
         poolings: list[Pooling] = []
         try:
-            adds: list[AddRequest] = []
             for index, given in enumerate(inputs):
                 pooling, messages = frontend.add(
                     given,
@@ -198,8 +200,7 @@ class AsyncEngine:
                 if on_start is not None:
                     pooling.on_start = on_start
                 poolings.append(pooling)
-                adds += messages
-            self._client.send(adds)
+                self._send(pooling, messages)
             for pooling in poolings:
                 while not pooling.finished:
                     changed.clear()
@@ -210,6 +211,14 @@ class AsyncEngine:
                 if not pooling.finished:
                     self.abort(pooling.request_id)
 
+    def _send(self, flight: Generation | Pooling, adds: list[AddRequest]) -> None:
+        """To the engine, at once or, under suspicion, when it may run. Raises DeadlyRequest."""
+        try:
+            self.suspects.enter(flight, lambda: self._client.send(adds))
+        except DeadlyRequest:
+            self.abort(flight.request_id)
+            raise
+
     def _running(self) -> Frontend | PoolingFrontend:
         if self._dead or self._frontend is None:
             raise self._dead or EngineDead("the engine is not ready yet")
@@ -217,9 +226,14 @@ class AsyncEngine:
 
     def abort(self, request_id: str) -> None:
         """End a request, whatever its state; its stream ends with "abort". Unknown ids are ignored."""
-        if self._frontend and (ids := self._frontend.abort(request_id)):
-            with contextlib.suppress(EngineDead):
+        if self._frontend is None:
+            return
+        flight = self._frontend.generations.get(request_id)
+        with contextlib.suppress(EngineDead):
+            if ids := self._frontend.abort(request_id):
                 self._client.send([Abort(ids)])
+            if flight is not None and len(self.suspects):
+                self.suspects.leave(flight)
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached block that no request holds."""
@@ -234,11 +248,19 @@ class AsyncEngine:
                     self.stats = outputs.stats
                 if aborts := self._frontend.apply(outputs):
                     self._client.send([Abort(aborts)])
+                if len(self.suspects):
+                    self.suspects.review()
         except EngineDead as error:
-            self._die(error)
+            self._crash(error)
         except Exception as error:
             log.exception("the reader of engine outputs failed")
-            self._die(EngineDead(f"internal error: {type(error).__name__}"))
+            self._crash(EngineDead(f"internal error: {type(error).__name__}"))
+
+    def _crash(self, error: TenonError) -> None:
+        assert self._frontend is not None
+        if self._dead is None:
+            self.suspects.crashed(self._frontend.generations.values())
+        self._die(error)
 
     def _die(self, error: TenonError) -> None:
         self._dead = self._dead or error

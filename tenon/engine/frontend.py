@@ -101,9 +101,16 @@ class Generation:
     """One request in flight, as the front end sees it: all of its choices."""
 
     def __init__(
-        self, request_id: str, prompt: str | None, ids: list[int], seed: int, choices: list[Choice]
+        self,
+        request_id: str,
+        prompt: str | None,
+        ids: list[int],
+        seed: int,
+        choices: list[Choice],
+        params: SamplingParams,
     ) -> None:
         self.request_id = request_id
+        self.params = params  # as they were given
         self.prompt = prompt
         self.prompt_token_ids = ids
         self.prompt_logprobs: list[TokenLogprobs | None] | None = None
@@ -119,6 +126,15 @@ class Generation:
     @property
     def finished(self) -> bool:
         return self.num_unfinished == 0 or self.error is not None
+
+    @property
+    def has_output(self) -> bool:
+        return any(choice.token_ids for choice in self.choices)
+
+    @property
+    def content(self) -> Any:
+        """What was asked for; see `tenon.engine.suspects`."""
+        return self.prompt_token_ids, self.params
 
     def snapshot(self) -> RequestOutput:
         """The state of now; later outputs do not change it."""
@@ -169,7 +185,7 @@ class Frontend:
             raise InvalidRequest(f"a request with the id {request_id!r} is in flight already", "request_id")
         seed = self._seeds.randint(0, MAX_SEED) if params.seed is None else params.seed
         choices = [Choice(i, self._detokenizer(ids, params), params) for i in range(params.n)]
-        generation = Generation(request_id, text, ids, seed, choices)
+        generation = Generation(request_id, text, ids, seed, choices, params)
         shared = msgspec.structs.replace(params, n=1, seed=seed)
         eos_ids = list(self.tokenizer.eos_token_ids) if self.tokenizer else []
         adds = []

@@ -35,9 +35,11 @@ class Pooling:
     """One input in flight."""
 
     finish_reason: str | None = None
+    has_output = False  # before it is finished
 
-    def __init__(self, request_id: str, given: PoolingInput) -> None:
+    def __init__(self, request_id: str, given: PoolingInput, params: PoolingParams) -> None:
         self.request_id = request_id
+        self.params = params
         self.prompt_token_ids = given.token_ids
         self.output: PoolingRequestOutput | None = None
         self.error: TenonError | None = None
@@ -47,6 +49,11 @@ class Pooling:
     @property
     def finished(self) -> bool:
         return self.output is not None or self.error is not None
+
+    @property
+    def content(self) -> Any:
+        """What was asked for; see `tenon.engine.suspects`."""
+        return self.prompt_token_ids, self.params
 
     @property
     def result(self) -> PoolingRequestOutput:
@@ -87,7 +94,7 @@ class PoolingFrontend:
         request_id = request_id or uuid.uuid4().hex
         if request_id in self.generations:
             raise InvalidRequest(f"a request with the id {request_id!r} is in flight already", "request_id")
-        pooling = self.generations[request_id] = Pooling(request_id, given)
+        pooling = self.generations[request_id] = Pooling(request_id, given, params)
         add = AddRequest(
             request_id=request_id,
             prompt_token_ids=given.token_ids,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tenon.errors import EngineDead, InvalidRequest, RequestFailed
+from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, RequestFailed
 from tenon.server.schema.error import Problem, Refused
 
 
@@ -124,6 +124,14 @@ def as_api_error(error: BaseException, request_id: str) -> ApiError:
         return bad_request(str(error), error.param, error.code or "invalid_value")
     if isinstance(error, EngineDead):
         return engine_restarted()
+    if isinstance(error, DeadlyRequest):
+        return ApiError(
+            500,
+            str(error),
+            kind="server_error",
+            code="request_kills_engine",
+            headers={"x-should-retry": "false"},
+        )
     code = "request_failed" if isinstance(error, RequestFailed) else "internal_error"
     return ApiError(
         500,

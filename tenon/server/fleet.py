@@ -16,6 +16,7 @@ import msgspec
 
 from tenon.config import EngineConfig
 from tenon.core.messages import EngineStats
+from tenon.engine.suspects import Suspects
 from tenon.errors import ConfigError, TenonError
 from tenon.server.errors import ApiError, engine_dead, engine_restarting, engine_stalled, loading
 from tenon.server.residency import LOADED, UNLOADED, Load, Model, Residency, Ticket, Unload
@@ -42,6 +43,7 @@ class Place:
         self.max_model_len: int | None = None  # of its last life
         self.load_seconds = 0.0  # how long that took the last time
         self.ending: asyncio.Task[None] | None = None  # the end of its last engine, which died
+        self.suspects = Suspects()  # of all its lives
         self._fleet = fleet
         self._gone = EngineStats()  # counters of its former lives
 
@@ -276,6 +278,7 @@ class Fleet:
         began = self.clock()
         log.info("loading %s", place.name)
         engine = self._make(place.config)
+        engine.suspects = place.suspects
         try:
             await engine.start()
         except asyncio.CancelledError:

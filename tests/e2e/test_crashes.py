@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import psutil
 import pytest
 
@@ -92,6 +93,63 @@ async def test_kills_under_streaming_clients():
             assert await stream(client, "0") == right
         text = httpx.get(server.url + "/metrics").text
         assert 'tenon:engine_restarts_total{model_name="smollm2"} 3.0' in text
+        assert stop(server) == 0
+
+
+POISON = [65] * 700  # and nobody else comes to so many tokens
+KILLS = "execute@/700:kill"
+
+
+async def insist(client: httpx.AsyncClient, prompt: list[int]) -> httpx.Response:
+    """Ask as long as a polite client does: until there is an answer, or it is told to stop."""
+    while True:
+        answer = await client.post("/v1/completions", json=BODY | {"prompt": prompt, "max_tokens": 60})
+        if answer.status_code == 200 or answer.headers.get("x-should-retry") == "false":
+            return answer
+        assert answer.status_code == 503
+        await asyncio.sleep(0.1)
+
+
+async def test_a_request_that_kills_engines_is_refused_and_its_neighbours_are_answered(monkeypatch):
+    monkeypatch.setenv("TENON_FAILPOINTS", KILLS)
+    prompts = [[66 + i] * (20 + i) for i in range(8)]
+    with serving() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            right = [(await insist(client, prompt)).json()["choices"] for prompt in prompts]
+            answers = await asyncio.gather(*(insist(client, prompt) for prompt in [*prompts, POISON]))
+            for refused in (answers.pop(), await insist(client, POISON)):
+                assert refused.status_code == 500
+                assert refused.json()["error"]["code"] == "request_kills_engine"
+            assert [answer.json()["choices"] for answer in answers] == right
+        assert (
+            'tenon:engine_restarts_total{model_name="smollm2"} 2.0' in httpx.get(server.url + "/metrics").text
+        )
+        assert stop(server) == 0
+
+
+def test_a_line_of_a_batch_that_kills_engines_ends_as_an_error(monkeypatch):
+    monkeypatch.setenv("TENON_FAILPOINTS", KILLS)
+    with serving() as server, openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
+        prompts = {"poison": POISON, "a": [66] * 20, "b": [67] * 20}
+        lines = [
+            {
+                "custom_id": name,
+                "method": "POST",
+                "url": "/v1/completions",
+                "body": BODY | {"prompt": prompt, "max_tokens": 60},
+            }
+            for name, prompt in prompts.items()
+        ]
+        file = api.files.create(
+            file=("in.jsonl", "\n".join(map(json.dumps, lines)).encode()), purpose="batch"
+        )
+        batch = api.batches.create(input_file_id=file.id, endpoint="/v1/completions", completion_window="1h")
+        while (batch := api.batches.retrieve(batch.id)).status != "completed":
+            time.sleep(0.05)
+        assert batch.request_counts.model_dump() == {"total": 3, "completed": 2, "failed": 1}
+        (line,) = api.files.content(batch.error_file_id).text.splitlines()
+        assert json.loads(line)["custom_id"] == "poison"
+        assert json.loads(line)["response"]["body"]["error"]["code"] == "request_kills_engine"
         assert stop(server) == 0
 
 
