@@ -13,7 +13,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenon.engine.oracle import EOS, answer_logits
+import numpy as np
+
+from tenon.engine.oracle import EOS, VOCAB, entries, logits_of, mix
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
@@ -22,7 +24,7 @@ STATUSES = {200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500
 SECRETS = re.compile(rb"0x[0-9a-f]{6,}|/home/|site-packages|Traceback|File \"|failpoint")
 
 
-@dataclass
+@dataclass(repr=False)
 class Record:
     """One request and all that came back."""
 
@@ -34,6 +36,11 @@ class Record:
     data: bytes = b""
     whole: bool = False  # the HTTP message ended as it should
     rest: bytes = b""  # what came after its end
+
+    def __repr__(self) -> str:
+        asked = json.dumps({k: v for k, v in self.body.items() if k != "prompt"})[:300]
+        end = self.data[-500:]
+        return f"{self.request_id} {self.path} {asked} -> {self.status} {self.whole} {end!r} {self.rest!r}"
 
     @property
     def streams(self) -> bool:
@@ -215,21 +222,36 @@ def _texts(response: dict[str, Any]) -> list[str]:
     ]
 
 
-def judge_tokens(record: Record) -> None:
+class Truth:
+    """The oracle model's own greedy answer to a prompt, token by token, in constant time for each."""
+
+    def __init__(self, prompt: list[int]) -> None:
+        self._length = len(prompt)
+        weight_C = 2 * np.arange(len(prompt), dtype=np.uint64) + np.uint64(1)
+        entry_C = entries(np.array(prompt, np.int64), np.arange(len(prompt)))
+        self._chain_1 = np.sum(mix(entry_C * weight_C), dtype=np.uint64, keepdims=True)
+
+    def next(self) -> int:
+        token = int(logits_of(self._chain_1, VOCAB)[0].argmax())
+        weight_1 = np.array([2 * self._length + 1], np.uint64)
+        self._chain_1 = self._chain_1 + mix(entries(np.array([token]), np.array([self._length])) * weight_1)
+        self._length += 1
+        return token
+
+
+def judge_tokens(record: Record) -> int:
     """Every token of a greedy completion of the oracle model is the one that its prompt decides, and the
-    usage counts them. The prompt is given as token ids."""
-    prompt = record.body["prompt"]
+    usage counts them. The prompt is given as token ids. Returns how many were looked at."""
     choices, usage = meaning(record)
     total = 0
     for choice in choices.values():
-        tokens = list(prompt)
-        for token in choice["ids"]:
-            assert token == int(answer_logits(tokens)[-1].argmax()), "a wrong token"
-            tokens.append(token)
+        truth = Truth(record.body["prompt"])
+        assert choice["ids"] == [truth.next() for _ in choice["ids"]], "a wrong token"
         total += len(choice["ids"])
         if not record.error:
             stopped = choice["ids"][-1] == EOS and not record.body.get("ignore_eos")
             assert choice["reason"] == ("stop" if stopped else "length")
             assert stopped or len(choice["ids"]) == record.body["max_tokens"]
     if usage:
-        assert usage == (len(prompt), total)
+        assert usage == (len(record.body["prompt"]), total)
+    return total

@@ -240,7 +240,6 @@ class Call:
                 raise Disconnected from None
 
     async def _start(self, status: int, content_type: str, headers: dict[str, str]) -> None:
-        self.status = status
         fields = {"content-type": content_type, "x-request-id": self.request_id, **headers}
         await self._emit(
             {
@@ -249,11 +248,12 @@ class Call:
                 "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
             }
         )
+        self.status = status  # now that it is out: until then, an error can have a status of its own
 
     async def _body(self, body: bytes, *, more: bool) -> None:
-        self._finished = not more
         self.log_text("answered", body)
         await self._emit({"type": "http.response.body", "body": body, "more_body": more})
+        self._finished = not more
 
     async def _emit(self, message: Message) -> None:
         failpoint("send", self.request_id)

@@ -180,3 +180,21 @@ async def test_a_slow_stage_delays_and_changes_nothing(stage, expected):
         record = await check_containment(server, expected, stage, "sleep=0.01", kind)
     judge(record)
     assert record.error is None
+
+
+@pytest.mark.parametrize("stage", ["serialise", "send"])
+@pytest.mark.parametrize("kind", kinds(""))
+async def test_an_answer_that_fails_on_its_way_out_has_one_end(kind, stage):
+    """One fault at each part that is sent, the first and the last included."""
+    async with oracle_server() as server:
+        for n in range(1, 1000):
+            with arm(f"{stage}:ValueError:{n}") as (fault,):
+                record = await server.one(kind, "text", f"{FAULTY}-{n}")
+            if record.whole:
+                judge(record)
+            else:  # the head of a whole answer was out, its body failed
+                assert stage == "send"
+                assert not record.streams
+            if not fault.fired:
+                break
+        assert n > 1

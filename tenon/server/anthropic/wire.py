@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tenon.server.errors import ApiError
-from tenon.server.schema.anthropic import Error, Problem
+from tenon.server.schema.anthropic import Error, MessageStop, Problem
 from tenon.server.wire import encode, named_event
 
 _KINDS = {
@@ -31,6 +31,8 @@ class Anthropic:
         return encode(_error(error, request_id))
 
     def broken(self, error: ApiError, request_id: str, last: Any) -> bytes:
+        if isinstance(last, MessageStop):  # the client has it all
+            return b""
         return named_event(_error(error, request_id))
 
 
