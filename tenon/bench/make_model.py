@@ -7,6 +7,7 @@ that notes what is asked for.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from tenon.formats.mapped import TensorInfo
 from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
 from tenon.formats.writing import Layout, NewTensor, gguf_layout, safetensors_layout
 from tenon.layers.packed import PackedScheme, PackedShape
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Tensor, Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.models._fields import Fields
@@ -138,10 +139,10 @@ class _Blueprint(Weights):
         self.asked_for.append(NewTensor(self.file_name(name), "f32", shape))
         return RawTensor(name, "f32", shape, np.zeros(shape, np.float32).reshape(-1).view(np.uint8))
 
-    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
-        for name, n in zip(names, rows, strict=True):
-            self.asked_for.append(NewTensor(self.file_name(f"{name}.weight"), "f32", (n, columns)))
-        return PackedShape((sum(rows), columns))
+    def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
+        self.asked_for += [NewTensor(self.file_name(name), "f32", shape) for name, shape in tensors]
+        rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
+        return PackedShape((rows, tensors[0][1][-1]))
 
 
 def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:

@@ -41,3 +41,8 @@ class PackedScheme:
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> PackedWeights:
         return PackedWeights(weights.pack(names, rows, columns))
+
+    def load_experts(
+        self, weights: Weights, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str
+    ) -> ops.PackedLinear:
+        return weights.pack_experts(names, rows, columns, num_experts, fused)

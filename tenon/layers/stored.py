@@ -5,6 +5,7 @@ Both are stand-ins for `Weights`, so models know nothing of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tenon import ops
@@ -12,13 +13,14 @@ from tenon.core.tensors import RawTensor
 from tenon.errors import ModelFileError
 from tenon.formats.packed import Packed, PackedFile, PackedWriter, Tensor
 from tenon.layers.packed import PackedShape
+from tenon.layers.weights import Tensor as AskedTensor
 from tenon.layers.weights import Weights
 
 
-def _key(weights: Weights, names: list[str]) -> str:
+def _key(weights: Weights, tensors: list[AskedTensor]) -> str:
     """The name of stacked matrices; those for float32 activations are other bytes."""
     act = "" if weights.act == ops.act_dtype("bfloat16") else f" {weights.act}"
-    return " ".join(weights.file_name(f"{name}.weight") for name in names) + act
+    return " ".join(weights.file_name(name) for name, _ in tensors) + act
 
 
 class RecordedWeights(Weights):
@@ -41,11 +43,11 @@ class RecordedWeights(Weights):
             piece = self._writer.add(raw.data)
             self.stored[raw.name] = Tensor(raw.dtype, raw.shape, piece.offset)
 
-    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
-        packed = super().pack(names, rows, columns)
+    def pack_tensors(self, tensors: list[AskedTensor]) -> ops.PackedLinear:
+        packed = super().pack_tensors(tensors)
         piece = self._writer.add(ops.packed_bytes(packed))
         parts = tuple((format, count) for format, count in packed.layout)
-        self.packed[_key(self, names)] = Packed(columns, parts, *piece)
+        self.packed[_key(self, tensors)] = Packed(packed.shape[1], parts, *piece)
         return PackedShape(packed.shape)
 
 
@@ -66,19 +68,21 @@ class StoredWeights(Weights):
             )
         return super().raw(name, shape)
 
-    def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
-        key = _key(self, names)
+    def pack_tensors(self, tensors: list[AskedTensor]) -> ops.PackedLinear:
+        key = _key(self, tensors)
         packed, data = self.file.packed(key)
-        if (sum(count for _, count in packed.parts), packed.columns) != (sum(rows), columns):
+        rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
+        columns = tensors[0][1][-1]
+        if (sum(count for _, count in packed.parts), packed.columns) != (rows, columns):
             raise ModelFileError(
                 f"{self.file.path}: packed weights {key!r} have {packed.parts} rows of {packed.columns} "
-                f"columns; the model's configuration says {sum(rows)} of {columns}"
+                f"columns; the model's configuration says {rows} of {columns}"
             )
         try:
             adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, act_bits=self.act_bits)
         except ValueError as error:
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
-        self.mark_taken(names)
+        self.mark_taken(name for name, _ in tensors)
         self._used.add(key)
         return adopted
 

@@ -21,6 +21,7 @@ from tenon.errors import ConfigError, ModelFileError
 from tenon.formats.mapped import TensorFile, TensorInfo
 
 Progress = Callable[[int, int], None]  # bytes of weights loaded so far, bytes in all
+Tensor = tuple[str, tuple[int, ...]]  # a name below the prefix, and the shape it must have
 
 _TABLES = ("embed_tokens", "word_embeddings", "lm_head")
 _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
@@ -31,6 +32,12 @@ class LinearScheme(Protocol):
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> LinearWeights:
         """The layers `names` (HF names, no suffix), stacked: [rows[0] + rows[1] + ..., columns]."""
+        ...
+
+    def load_experts(
+        self, weights: Weights, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str
+    ) -> ops.PackedLinear:
+        """The layers `names` of each expert, stacked, expert after expert; see `Weights.pack_experts`."""
         ...
 
 
@@ -92,6 +99,12 @@ class Weights:
         other.act_bits = 0
         return other
 
+    def unquantized(self) -> Weights:
+        """The same tensors, of which none is quantised here: they stay what they are in the file."""
+        other = self._copy()
+        other.quantization = None
+        return other
+
     def _copy(self) -> Weights:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
@@ -118,13 +131,13 @@ class Weights:
         info = self.file.tensors.get(file_name)
         if info is None:
             raise ModelFileError(f"{self.file.path}: tensor {file_name!r} is missing")
-        if info.shape != shape:
+        if info.shape != shape and (1, *info.shape) != shape:  # GGUF files drop an axis of one
             raise ModelFileError(
                 f"{self.file.path}: tensor {file_name!r} has shape {_text(info.shape)}; "
                 f"the model's configuration says {_text(shape)}"
             )
         self._book.take(info)
-        raw = info.raw()
+        raw = replace(info.raw(), shape=shape)
         order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
         return raw if order is None else replace(raw, row_order=order)
 
@@ -142,9 +155,38 @@ class Weights:
 
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
-        raws = [self._read(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
-        quantize = self._quantized(names, raws)
-        packed = ops.pack_linear(raws, self.act, act_bits=self.act_bits, quantize=quantize)
+        return self.pack_tensors(
+            [(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
+        )
+
+    def pack_experts(
+        self, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str | None = None
+    ) -> ops.PackedLinear:
+        """For each expert the matrices `names`, as `pack` stacks them, expert after expert.
+
+        Files have a tensor for each matrix of each expert, `experts.3.<name>.weight`; or, as in GGUF, one for
+        each name, `experts.<name>.weight` [experts, rows, columns]; or, if the file has it, a single one that
+        is called `experts.<fused>`, with the rows of all names.
+        """
+        if self._names is not None:
+            stacked = [(f"experts.{name}.weight", n) for name, n in zip(names, rows, strict=True)]
+        elif fused is not None and self.has(f"experts.{fused}"):
+            stacked = [(f"experts.{fused}", sum(rows))]
+        else:
+            each = [
+                (f"experts.{e}", name, n)
+                for e in range(num_experts)
+                for name, n in zip(names, rows, strict=True)
+            ]
+            return self.pack_tensors([(f"{expert}.{name}.weight", (n, columns)) for expert, name, n in each])
+        return self.pack_tensors([(name, (num_experts, n, columns)) for name, n in stacked])
+
+    def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
+        """Matrices [rows, columns], stacked; of tensors [experts, rows, columns] first every one's first
+        matrix, then every one's second, and so on."""
+        raws = [self._read(name, shape) for name, shape in tensors]
+        quantize = self._quantized([name for name, _ in tensors], raws)
+        packed = ops.pack_linear(_interleaved(raws), self.act, act_bits=self.act_bits, quantize=quantize)
         for raw in raws:
             self._book.done(raw.name)
         return packed
@@ -153,10 +195,10 @@ class Weights:
         """The type that floats among these matrices become. Tables of the vocabulary keep eight bits, and
         rows that are no whole number of blocks what they have."""
         has_floats = any(raw.dtype in ggml.FLOATS for raw in raws)
-        if self.quantization is None or not has_floats or raws[0].shape[1] % ggml.BLOCKS["q8_0"].elements:
+        if self.quantization is None or not has_floats or raws[0].shape[-1] % ggml.BLOCKS["q8_0"].elements:
             return None
         self._book.num_quantized += 1
-        eight = self.quantization == "int8" or any(name in _TABLES for name in names)
+        eight = self.quantization == "int8" or any(name.removesuffix(".weight") in _TABLES for name in names)
         return "q8_0" if eight else "q4_1"
 
     def ignore(self, patterns: Iterable[str]) -> None:
@@ -166,8 +208,8 @@ class Weights:
                 self._book.taken.add(name)
 
     def mark_taken(self, names: Iterable[str]) -> None:
-        """The matrices `<name>.weight` have been asked for, though nothing was read."""
-        self._book.taken.update(self.file_name(f"{name}.weight") for name in names)
+        """These tensors have been asked for, though nothing was read."""
+        self._book.taken.update(self.file_name(name) for name in names)
 
     def check_all_used(self) -> None:
         """Raises ModelFileError naming the tensors that nobody asked for: the model would be another one.
@@ -203,6 +245,18 @@ class _Book:
 
     def done(self, name: str) -> None:
         self._tensors[name].release()
+
+
+def _interleaved(raws: list[RawTensor]) -> list[RawTensor]:
+    """The matrices of tensors [count, rows, columns]: every one's first, every one's second, and so on."""
+    if len(raws[0].shape) == 2:
+        return raws
+    split = [np.split(raw.data, raw.shape[0]) for raw in raws]
+    return [
+        replace(raw, shape=raw.shape[1:], data=data)
+        for matrices in zip(*split, strict=True)
+        for raw, data in zip(raws, matrices, strict=True)
+    ]
 
 
 def _template(stem: str) -> str:

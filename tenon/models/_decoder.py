@@ -9,6 +9,7 @@ import numpy as np
 from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import AttentionShape
+from tenon.layers.moe import MoEShape
 from tenon.layers.rope import SCALINGS, RopeConfig
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._fields import MAX_WIDTH, Fields
@@ -45,6 +46,8 @@ class DecoderConfig:
     output_bias: bool = False
     mlp_bias: bool = False
     head_norms: bool = False
+    experts: MoEShape | None = None
+    dense_layers: frozenset[int] = frozenset()  # those without experts, if the others have some
 
     @property
     def attention(self) -> AttentionShape:
@@ -152,8 +155,6 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
 
 def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
     fields, tensors = checkpoint.fields, checkpoint.file.tensors
-    if fields.whole("expert_count", 0, low=0):
-        raise UnsupportedModel(f"{fields.path}: {checkpoint.architecture} with experts is not supported")
     width, num_heads = fields.whole("embedding_length"), fields.whole("attention.head_count")
     head_dim = fields.whole("attention.key_length", head_dim or width // num_heads)
     if fields.whole("attention.value_length", head_dim) != head_dim:

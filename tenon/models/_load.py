@@ -174,7 +174,7 @@ def _family(checkpoint: Checkpoint) -> ModuleType:
     first = [checkpoint.model_type] if checkpoint.model_type in names else []
     for name in [*first, *names]:
         module = plugin.load(__package__, name)
-        if checkpoint.architecture in _architectures(module, checkpoint.kind):
+        if checkpoint.architecture in _architectures(module, checkpoint.kind) and _fits(module, checkpoint):
             return module
     supported = sorted(
         {a for n in names for a in _architectures(plugin.load(__package__, n), checkpoint.kind)}
@@ -183,6 +183,11 @@ def _family(checkpoint: Checkpoint) -> ModuleType:
         f"{checkpoint.file.path}: architecture {checkpoint.architecture!r} is not supported; "
         f"{', '.join(supported)} are"
     )
+
+
+def _fits(module: ModuleType, checkpoint: Checkpoint) -> bool:
+    """Where families share the name of an architecture, each says which checkpoints are its own."""
+    return not hasattr(module, "fits") or bool(module.fits(checkpoint))
 
 
 def _architectures(module: ModuleType, kind: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ Shape letters: T tokens, S rows whose logits are wanted, D model width, V vocabu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,17 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+FeedForward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (residual_TD, x_TD) -> residual_TD
+
+
 class Block:
     """One layer: attention, then the feed-forward network, each on a norm of the residual stream."""
 
-    def __init__(self, config: DecoderConfig, weights: Weights, rope: Rope) -> None:
+    def __init__(self, config: DecoderConfig, weights: Weights, rope: Rope, mlp: FeedForward) -> None:
         self.attention_norm = RMSNorm(weights, "input_layernorm", config.width, config.eps)
         self.attention = Attention(weights.at("self_attn"), config.attention, rope)
         self.mlp_norm = RMSNorm(weights, "post_attention_layernorm", config.width, config.eps)
-        self.mlp = GatedMLP(weights.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias)
+        self.mlp = mlp
 
     def __call__(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
         x_TD = self.attention(x_TD, self.attention_norm(x_TD), batch, kv)
@@ -100,13 +104,18 @@ class Block:
 
 
 class Llama:
+    """Families that have something else in place of the feed-forward layer override `feed_forward`."""
+
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
         rope = Rope(config.rope, num_positions)
         bare = "embed_tokens.weight" in weights.file.tensors  # of a model saved without any head
         model = weights if bare else weights.at("model")
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width)
-        self.blocks = [Block(config, model.at("layers").at(i), rope) for i in range(config.num_layers)]
+        layers = [model.at("layers").at(i) for i in range(config.num_layers)]
+        self.blocks = [
+            Block(config, layer, rope, self.feed_forward(config, layer, i)) for i, layer in enumerate(layers)
+        ]
         self.norm = RMSNorm(model, "norm", config.width, config.eps)
         self.head = Head()
         self.lm_head: Linear | None = None
@@ -116,6 +125,10 @@ class Llama:
             weights.ignore(["lm_head.weight"])  # some files repeat the table
         else:
             self.lm_head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+
+    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> FeedForward:
+        """What layer `number` has after its attention: adds to the residual stream what it makes of x."""
+        return GatedMLP(layer.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias)
 
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)
@@ -150,6 +163,11 @@ def pooling_head(pooling: PoolingSpec, weights: Weights, width: int) -> Head:
         weights.ignore(["score.weight"])
         return Head()
     return Head([Dense(weights, "score", pooling.width, width, bias=False)])
+
+
+def fits(checkpoint: Checkpoint) -> bool:
+    """GGUF says llama to Mixtral as well."""
+    return checkpoint.kind != "gguf" or not checkpoint.fields.get("expert_count")
 
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:

@@ -20,6 +20,7 @@ from tenon.ops.linear import (
 )
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
+from tenon.ops.moe import Routing, gate_rows, moe_experts, route
 from tenon.ops.norm import add_rms_norm, layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write, rotate
@@ -32,6 +33,7 @@ from tenon.ops.workspace import empty
 __all__ = [
     "LayerKV",
     "PackedLinear",
+    "Routing",
     "act_dtype",
     "add_rms_norm",
     "add_rows",
@@ -42,6 +44,7 @@ __all__ = [
     "explain",
     "fill_batch",
     "full_attention",
+    "gate_rows",
     "gather_rows",
     "gelu",
     "gelu_mul",
@@ -51,6 +54,7 @@ __all__ = [
     "linear",
     "logprobs",
     "mask_logits",
+    "moe_experts",
     "pack_linear",
     "packed_bytes",
     "packed_layout",
@@ -58,6 +62,7 @@ __all__ = [
     "rms_norm",
     "rope_kv_write",
     "rotate",
+    "route",
     "sample",
     "set_num_threads",
     "sigmoid",

@@ -23,6 +23,7 @@ if reason := cpu.support():
 
 from tenon.kernels.cpu import _native
 
+FAMILIES = ["llama", "qwen3_moe"]
 VOCAB = 160
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
 TYPES = {
@@ -53,9 +54,13 @@ def threads(count: int) -> Iterator[None]:
 class Setting:
     """A model's files, its requests, and what each is answered with alone, on one thread."""
 
-    def __init__(self, model: str, mode: str, rng: random.Random) -> None:
+    def __init__(self, family: str, model: str, mode: str, rng: random.Random) -> None:
         self.args = {"model": model, **MODES[mode]}
-        self.element = 4 if mode == "float32" else 2
+        config = tiny(family)
+        element = 4 if mode == "float32" else 2
+        head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        kv = 2 * config["num_key_value_heads"] * head_dim * element  # K and V of a token in a layer
+        self.block_bytes = config["num_hidden_layers"] * 32 * kv
         self.requests = make_requests(rng, LENGTHS, VOCAB)
         with threads(1):
             recorder = self.load(enable_prefix_caching=False)
@@ -65,9 +70,8 @@ class Setting:
 
     def load(self, num_blocks: int = 64, **args) -> Recorder:
         mode = self.args.get("activations")
-        block_bytes = 2 * 2 * 32 * 2 * 16 * self.element  # layers, K and V, tokens, heads, width
         args = {"max_num_seqs": 16, "max_model_len": 448, **args}
-        config = EngineArgs(kv_cache_memory=num_blocks * block_bytes, **self.args, **args).resolve()
+        config = EngineArgs(kv_cache_memory=num_blocks * self.block_bytes, **self.args, **args).resolve()
         recorder = Recorder(load_engine(config))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
         assert recorder.engine.runner.model.spec.act_bits == {"int8": 8, "int16": 16}.get(mode, 0)
@@ -79,15 +83,18 @@ def shared_seed() -> int:
     return new_seed()
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(
+    scope="module", params=[(family, mode) for family in FAMILIES for mode in MODES], ids="-".join
+)
 def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
-    model, path = make(tiny("llama"), shared_seed), tmp_path_factory.mktemp("tiny")
-    if request.param in ("int8", "int16"):
+    family, mode = request.param
+    model, path = make(tiny(family), shared_seed), tmp_path_factory.mktemp("tiny")
+    if mode in ("int8", "int16"):
         path /= "mixed.gguf"
         save_gguf(model, path, lambda name: next((TYPES[part] for part in TYPES if part in name), Type.Q8_0))
     else:
         save_safetensors(model, path)
-    return Setting(str(path), request.param, random.Random(shared_seed))
+    return Setting(family, str(path), mode, random.Random(shared_seed))
 
 
 @pytest.fixture

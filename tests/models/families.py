@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Type
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tenon.core.files import ModelFiles
+from tenon.models._decoder import GGUF_FIELDS
 from tenon.util import plugin
 
 # Those that generate; tests/models/encoders.py has the others.
@@ -20,6 +21,12 @@ FAMILIES = [name for name in plugin.names("tenon.models") if plugin.load("tenon.
 
 Model = Any  # a transformers causal LM
 PickType = Callable[[str], Type]  # by GGUF tensor name
+
+
+# Of transformers' names of parameters, what publishers call otherwise.
+RENAMED = {
+    "mixtral": {".mlp.": ".block_sparse_moe.", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
+}
 
 
 def tiny(family: str) -> dict[str, Any]:
@@ -37,8 +44,8 @@ def make(config: dict[str, Any], seed: int) -> Model:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() == 2:
-                parameter.copy_(noise * 1.5 / parameter.shape[1] ** 0.5)
+            if parameter.dim() >= 2:
+                parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
             elif name.endswith("bias"):
                 parameter.copy_(noise * 0.5)
             else:
@@ -84,15 +91,21 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             writer.add_tensor(f"{key[1:]}.weight", value)
         else:
             _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
-    parameters = dict(model.named_parameters())
-    for hf_name, parameter in parameters.items():
+    fields = getattr(module, "GGUF_FIELDS", {})
+    metadata = {
+        fields[f][0]: getattr(config, f) for f in fields if f not in GGUF_FIELDS and hasattr(config, f)
+    }
+    for key, value in metadata.items():
+        _add(writer, f"{architecture}.{key}", value)
+    for hf_name, tensor in _tensors(model):
         stem, _, suffix = hf_name.rpartition(".")
         name = f"{_gguf_name(module.WEIGHTS, stem)}.{suffix}"
-        kind = pick(name) if parameter.dim() == 2 else Type.F32
-        data = quantize(parameter.detach().numpy(), kind)
-        values = gguf.quants.dequantize(data, kind).reshape(parameter.shape)
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(values))
+        router = "ffn_gate_inp" in name
+        kind = pick(name) if tensor.dim() >= 2 and not router else Type.F32
+        data = quantize(tensor.numpy(), kind)
+        tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
+        if router and len(data) == 1:
+            data = data[0]  # as converters do
         if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -101,6 +114,25 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     writer.write_tensors_to_file()
     writer.close()
     return ModelFiles("gguf", (path,), "tiny", path.parent)
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights under the names that WEIGHTS has: those of gate and up of experts apart."""
+    renamed = RENAMED.get(model.config.model_type, {})
+    for name, tensor in _split_tensors(model):
+        for ours, published in renamed.items():
+            name = name.replace(ours, published)
+        yield name, tensor
+
+
+def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in model.named_parameters():
+        if name.endswith("experts.gate_up_proj"):
+            gate, up = parameter.data.chunk(2, dim=1)
+            yield name.replace("gate_up_proj", "gate_proj.weight"), gate
+            yield name.replace("gate_up_proj", "up_proj.weight"), up
+        else:
+            yield name + (".weight" if name.endswith("experts.down_proj") else ""), parameter.data
 
 
 def quantize(values: np.ndarray, kind: Type) -> np.ndarray:
@@ -117,23 +149,24 @@ def quantize(values: np.ndarray, kind: Type) -> np.ndarray:
 def _random_blocks(values: np.ndarray, kind: Type) -> np.ndarray:
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     rng = np.random.default_rng(abs(int(values.view(np.int32).sum())))
-    rows, blocks = values.shape[0], values.shape[1] // elements
-    data = rng.integers(0, 256, (rows, blocks, size), dtype=np.uint8)
+    *rows, columns = values.shape
+    blocks = (*rows, columns // elements)
+    data = rng.integers(0, 256, (*blocks, size), dtype=np.uint8)
 
     def scale(start: int, around: float) -> None:
-        halves = (rng.uniform(0.5, 1.5, (rows, blocks, 1)) * around).astype(np.float16)
-        data[:, :, start : start + 2] = halves.view(np.uint8)
+        halves = (rng.uniform(0.5, 1.5, (*blocks, 1)) * around).astype(np.float16)
+        data[..., start : start + 2] = halves.view(np.uint8)
 
     # Weights of about the spread that `make` gives: code * scale of 6 bits * d, less minimum of 6 bits *
     # dmin.
-    spread = 1.5 / values.shape[1] ** 0.5
+    spread = 1.5 / columns**0.5
     if kind == Type.Q6_K:
         scale(208, spread / (18 * 74))
     else:
         codes = 16 if kind == Type.Q4_K else 32
         scale(0, spread / (codes / 2 * 20))
         scale(2, spread / 20)
-    return data.reshape(rows, -1)
+    return data.reshape(*rows, -1)
 
 
 def _gguf_name(names: dict[str, str], stem: str) -> str:
@@ -153,6 +186,8 @@ def _interleave(rows: np.ndarray, head_dim: int) -> np.ndarray:
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, str):
         writer.add_string(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
     else:

@@ -209,7 +209,7 @@ def test_a_sliding_window_limits_the_context(tmp_path, seed):
 @pytest.mark.parametrize(
     ("extra", "error", "says"),
     [
-        ({"expert_count": 8}, UnsupportedModel, "experts"),
+        ({"expert_count": 8}, ModelFileError, "expert_used_count is missing"),
         ({"attention__value_length": 8}, UnsupportedModel, "differ in width"),
         ({"rope__scaling__type": "longrope"}, UnsupportedModel, "longrope"),
         ({"_rope_freqs": np.ones(7, np.float32)}, ModelFileError, "rope_freqs"),

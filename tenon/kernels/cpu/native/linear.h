@@ -83,6 +83,12 @@ struct LinearArgs {
     float* y;
     int64_t y_stride;
     Count rows;
+    const int32_t* gather = nullptr;  // row i reads row gather[i] of x, if there is one
+
+    template <class T>
+    const T* x_row(int64_t row) const {
+        return static_cast<const T*>(x) + (gather ? gather[row] : row) * x_stride;
+    }
 
     Work work(const StepDims& dims) const {
         const double m = rows.at(dims), n = double(w->rows), k = double(w->columns);
@@ -91,8 +97,27 @@ struct LinearArgs {
     }
 };
 
+// Rows [first, first + rows) of x and y meet weights of their own.
+struct LinearGroup {
+    const PackedView* w;
+    int64_t first;
+    int64_t rows;
+};
+
+// Many small products at once, none of which would keep all threads busy: `each` says what they share, but
+// for its `w`, `bias` and `rows`. Only groups of min_rows to max_rows rows are computed.
+struct GroupedLinearArgs {
+    LinearArgs each;
+    const LinearGroup* groups;
+    int64_t num_groups;
+    int64_t min_rows = 1;
+    int64_t max_rows = INT64_MAX;
+};
+
+// A row of a group has the bits that `linear` gives it.
 struct LinearKernels {
     Kernel<LinearArgs> linear;
+    Kernel<GroupedLinearArgs> grouped;
 };
 TENON_DECLARE_KERNELS(LinearKernels, linear_kernels)
 

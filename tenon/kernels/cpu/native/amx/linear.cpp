@@ -22,7 +22,8 @@ constexpr int64_t kTileMaxRows = 512;    // rows per unpacking; bounds scratch m
 TENON_INLINE void tile_rows(const LinearArgs& args, int64_t first, int64_t rows, uint8_t* out) {
     const int64_t columns = args.w->columns;
     for (int64_t row = 0; row < 16; ++row) {
-        const bf16* x = static_cast<const bf16*>(args.x) + (first + row) * args.x_stride;
+        // Rows that do not exist have no place in x either.
+        const bf16* x = row < rows ? args.x_row<bf16>(first + row) : nullptr;
         for (int64_t s = 0; s < args.w->steps; ++s) {
             uint8_t* target = out + s * kTileBytes + row * 64;
             const int64_t left = row < rows ? columns - s * 32 : 0;
@@ -91,6 +92,11 @@ void multiply_row_tiles(int64_t row_tiles, const uint8_t* x, int64_t x_stride,
     if (row_tiles) multiply_tiles<1, N>(x, x_stride, panels, steps, acc, first);
 }
 
+// What `sweep_tiles` needs of scratch for so many row tiles.
+TENON_INLINE int64_t sweep_bytes(int64_t row_tiles) {
+    return row_tiles * 16 * 32 * int64_t(sizeof(float)) + 2 * kTileBlockSteps * kTileBytes;
+}
+
 // Row tiles of x times one or two panels from `panel` on.
 void sweep_tiles(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, int64_t rows,
                  const uint8_t* x, const Output& out, uint8_t* scratch) {
@@ -133,8 +139,7 @@ void tile_linear_block(const LinearArgs& args, int64_t first, int64_t rows, Pool
     const Units units(w, 2);
     const int64_t splits = row_splits(units.count, rows, pool.num_threads());
     pool.parallel_for(units.count * splits, [&](int64_t begin, int64_t end, int thread) {
-        const int64_t bytes = row_tiles * 16 * 32 * int64_t(sizeof(float)) + 2 * kTileBlockSteps * kTileBytes;
-        uint8_t* scratch = static_cast<uint8_t*>(pool.scratch(thread, size_t(bytes)));
+        uint8_t* scratch = static_cast<uint8_t*>(pool.scratch(thread, size_t(sweep_bytes(row_tiles))));
         const Tiles::Session session;
         for (int64_t task = begin; task < end; ++task) {
             const int64_t split = task % splits, unit = task / splits;
@@ -155,8 +160,39 @@ void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
         tile_linear_block(args, first, kTileMaxRows < rows - first ? kTileMaxRows : rows - first, pool);
 }
 
+// Each thread makes the tiles of a group's rows for itself: there are far fewer of them than columns of
+// weights.
+void grouped(const GroupedLinearArgs& args, const StepDims& dims, Pool& pool) {
+    GroupedLinearArgs few = args, many = args;
+    if (!args.each.x_is_f32) few.max_rows = kTileMinRows - 1;
+    avx512::linear_kernels.grouped(few, dims, pool);
+    if (args.each.x_is_f32) return;
+    many.min_rows = kTileMinRows;
+    const auto part = [&](const LinearGroup& group, const Units& units, int64_t begin, int64_t end,
+                          int thread) {
+        LinearArgs one = args.each;
+        one.w = group.w;
+        const int64_t most = kTileMaxRows < group.rows ? kTileMaxRows : group.rows;
+        const int64_t most_tiles = (most + 15) / 16, tile_row_bytes = group.w->steps * kTileBytes;
+        const int64_t x_bytes = most_tiles * tile_row_bytes;
+        uint8_t* x = static_cast<uint8_t*>(pool.scratch(thread, size_t(x_bytes + sweep_bytes(most_tiles))));
+        const Tiles::Session session;
+        for (int64_t done = 0; done < group.rows; done += most) {
+            const int64_t rows = most < group.rows - done ? most : group.rows - done;
+            const int64_t first = group.first + done;
+            for (int64_t t = 0; t * 16 < rows; ++t)
+                tile_rows(one, first + t * 16, rows - t * 16, x + t * tile_row_bytes);
+            for (int64_t unit = begin; unit < end; ++unit)
+                units.visit(unit, unit + 1, [&](const Segment& segment, int64_t panel, int64_t panels) {
+                    sweep_tiles(*group.w, segment, panel, panels, rows, x, Output(one, first), x + x_bytes);
+                });
+        }
+    };
+    for_groups(many, pool, [](int64_t) { return 2; }, part);
+}
+
 }  // namespace
 
-extern const LinearKernels linear_kernels{linear};
+extern const LinearKernels linear_kernels{linear, grouped};
 
 }  // namespace tenon::TENON_ISA

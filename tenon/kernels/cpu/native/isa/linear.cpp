@@ -38,8 +38,8 @@ void widen_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t en
                 int64_t block, float* out) {
     const int64_t columns = args.w->columns, steps = args.w->steps;
     for (int64_t row = begin; row < end; ++row) {
-        const float* wide = static_cast<const float*>(args.x) + (first + row) * args.x_stride;
-        const bf16* half = static_cast<const bf16*>(args.x) + (first + row) * args.x_stride;
+        const float* wide = args.x_row<float>(first + row);
+        const bf16* half = args.x_row<bf16>(first + row);
         for (int64_t s = 0; s < steps; s += block) {
             const int64_t from = s * 32, to = from + min64(block, steps - s) * 32;
             float* target = out + from * rows + row * (to - from) - from;
@@ -98,26 +98,32 @@ void multiply_few_panels(const Segment& segment, int64_t panel, int64_t panels, 
         if (panels > 0) multiply_few<F, M, 1>(segment, panel, steps, x, out);
 }
 
-void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
+// Rows [first, first + rows) of x, few of them, times units [begin, end).
+void few_rows_part(const LinearArgs& args, int64_t first, int64_t rows, const Units& units, int64_t begin,
+                   int64_t end, float* x) {
     const int64_t steps = args.w->steps;
-    const Units units(*args.w, kFewPanels);
-    const Output out(args, 0);
-    pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
-        float* x = static_cast<float*>(pool.scratch(thread, size_t(rows * steps * 32) * 4));
-        widen_rows(args, 0, 0, rows, rows, steps, x);
-        units.visit(begin, end, [&](const Segment& segment, int64_t panel, int64_t panels) {
-            with_format(segment.format, [&](auto format) {
-                constexpr Format F = format.value;
-                if constexpr (kFewRows >= 1)
-                    if (rows == 1) multiply_few_panels<F, 1>(segment, panel, panels, steps, x, out);
-                if constexpr (kFewRows >= 2)
-                    if (rows == 2) multiply_few_panels<F, 2>(segment, panel, panels, steps, x, out);
-                if constexpr (kFewRows >= 3)
-                    if (rows == 3) multiply_few_panels<F, 3>(segment, panel, panels, steps, x, out);
-                if constexpr (kFewRows >= 4)
-                    if (rows == 4) multiply_few_panels<F, 4>(segment, panel, panels, steps, x, out);
-            });
+    const Output out(args, first);
+    widen_rows(args, first, 0, rows, rows, steps, x);
+    units.visit(begin, end, [&](const Segment& segment, int64_t panel, int64_t panels) {
+        with_format(segment.format, [&](auto format) {
+            constexpr Format F = format.value;
+            if constexpr (kFewRows >= 1)
+                if (rows == 1) multiply_few_panels<F, 1>(segment, panel, panels, steps, x, out);
+            if constexpr (kFewRows >= 2)
+                if (rows == 2) multiply_few_panels<F, 2>(segment, panel, panels, steps, x, out);
+            if constexpr (kFewRows >= 3)
+                if (rows == 3) multiply_few_panels<F, 3>(segment, panel, panels, steps, x, out);
+            if constexpr (kFewRows >= 4)
+                if (rows == 4) multiply_few_panels<F, 4>(segment, panel, panels, steps, x, out);
         });
+    });
+}
+
+void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
+    const Units units(*args.w, kFewPanels);
+    pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
+        float* x = static_cast<float*>(pool.scratch(thread, size_t(rows * args.w->steps * 32) * 4));
+        few_rows_part(args, 0, rows, units, begin, end, x);
     });
 }
 
@@ -180,6 +186,11 @@ void multiply_rows(int64_t rows, const float* x, Panels panels, int64_t steps, f
     multiply_blocks<1, P>(rows, x, panels, steps, acc);
 }
 
+// What `sweep` needs of scratch for so many rows.
+TENON_INLINE int64_t sweep_floats(int64_t rows) {
+    return rows * kBlockPanels * 16 + kBlockPanels * kBlockSteps * 32 * 16;
+}
+
 // Rows [from, to) of all `rows` widened ones times 1..kBlockPanels panels from `panel` on.
 void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t num_panels, const float* x,
            int64_t rows, int64_t from, int64_t to, const Output& out, float* scratch) {
@@ -221,8 +232,7 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
     const Units units(w, kBlockPanels);
     const int64_t splits = row_splits(units.count, rows, pool.num_threads());
     pool.parallel_for(units.count * splits, [&](int64_t begin, int64_t end, int thread) {
-        const size_t scratch_floats = size_t(rows * kBlockPanels * 16 + kBlockPanels * kBlockSteps * 32 * 16);
-        float* scratch = static_cast<float*>(pool.scratch(thread, scratch_floats * 4));
+        float* scratch = static_cast<float*>(pool.scratch(thread, size_t(sweep_floats(rows)) * 4));
         for (int64_t task = begin; task < end; ++task) {
             const int64_t split = task % splits, unit = task / splits;
             const int64_t from = rows * split / splits, to = rows * (split + 1) / splits;
@@ -240,8 +250,31 @@ void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
         many_rows(args, first, min64(kMaxRows, rows - first), pool);
 }
 
+// Each thread widens the rows of a group for itself: there are far fewer of them than columns of weights.
+void grouped(const GroupedLinearArgs& args, const StepDims&, Pool& pool) {
+    const auto size_of = [](int64_t rows) { return rows <= kFewRows ? kFewPanels : kBlockPanels; };
+    const auto part = [&](const LinearGroup& group, const Units& units, int64_t begin, int64_t end,
+                          int thread) {
+        LinearArgs one = args.each;
+        one.w = group.w;
+        const int64_t most = min64(kMaxRows, group.rows), x_floats = most * group.w->steps * 32;
+        float* x = static_cast<float*>(pool.scratch(thread, size_t(x_floats + sweep_floats(most)) * 4));
+        if (group.rows <= kFewRows) return few_rows_part(one, group.first, group.rows, units, begin, end, x);
+        for (int64_t done = 0; done < group.rows; done += kMaxRows) {
+            const int64_t rows = min64(kMaxRows, group.rows - done), first = group.first + done;
+            widen_rows(one, first, 0, rows, rows, kBlockSteps, x);
+            for (int64_t unit = begin; unit < end; ++unit)
+                units.visit(unit, unit + 1, [&](const Segment& segment, int64_t panel, int64_t panels) {
+                    sweep(*group.w, segment, panel, panels, x, rows, 0, rows, Output(one, first),
+                          x + x_floats);
+                });
+        }
+    };
+    for_groups(args, pool, size_of, part);
+}
+
 }  // namespace
 
-extern const LinearKernels linear_kernels{linear};
+extern const LinearKernels linear_kernels{linear, grouped};
 
 }  // namespace tenon::TENON_ISA

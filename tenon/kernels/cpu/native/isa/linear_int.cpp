@@ -132,7 +132,7 @@ void quantize_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t
                    const QuantizedRows<P>& out) {
     const int64_t steps = args.w->steps;
     for (int64_t row = begin; row < end; ++row) {
-        const bf16* x = static_cast<const bf16*>(args.x) + (first + row) * args.x_stride;
+        const bf16* x = args.x_row<bf16>(first + row);
         for (int64_t s = 0; s < steps; ++s)
             quantize_step(x, args.w->columns, s, out.u4 ? out.u4 + row * steps + s : nullptr,
                           out.s8 ? out.s8 + row * steps + s : nullptr);
@@ -284,20 +284,45 @@ void many_rows(const LinearArgs& args, int64_t first, int64_t rows, Pool& pool) 
     });
 }
 
+// Rows that a panel meets at a time.
+template <int P>
+int64_t swept_rows(const PackedView& w) {
+    constexpr int64_t block = kBlockRows<P>;
+    const int64_t fit = kSweptBytes / (w.steps * int64_t(sizeof(Quantized<P>))) / block * block;
+    return fit < kMinSweptRows ? kMinSweptRows : fit;
+}
+
 template <int P>
 void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t rows = args.rows.at(dims);
     if (rows <= kFewRows) return few_rows<P>(args, rows, pool);
-    constexpr int64_t block = kBlockRows<P>;
-    const int64_t fit = kSweptBytes / (args.w->steps * int64_t(sizeof(Quantized<P>))) / block * block;
-    const int64_t swept = fit < kMinSweptRows ? kMinSweptRows : fit;
+    const int64_t swept = swept_rows<P>(*args.w);
     for (int64_t first = 0; first < rows; first += swept)
         many_rows<P>(args, first, min64(swept, rows - first), pool);
 }
 
+// Each thread quantises the rows of a group for itself: there are far fewer of them than columns of weights.
+template <int P>
+void grouped(const GroupedLinearArgs& args, const StepDims&, Pool& pool) {
+    const auto part = [&](const LinearGroup& group, const Units& units, int64_t begin, int64_t end,
+                          int thread) {
+        const PackedView& w = *group.w;
+        LinearArgs one = args.each;
+        one.w = group.w;
+        const int64_t swept = swept_rows<P>(w), most = min64(swept, group.rows);
+        const QuantizedRows<P> x(w, most, pool.scratch(thread, size_t(QuantizedRows<P>::bytes(w, most))));
+        for (int64_t done = 0; done < group.rows; done += swept) {
+            const int64_t rows = min64(swept, group.rows - done), first = group.first + done;
+            quantize_rows(one, first, 0, rows, x);
+            sweep(w, units, begin, end, x, 0, rows, Output(one, first));
+        }
+    };
+    for_groups(args, pool, [](int64_t) { return 1; }, part);
+}
+
 }  // namespace
 
-extern const LinearKernels linear_int8_kernels{linear<1>};
-extern const LinearKernels linear_int16_kernels{linear<2>};
+extern const LinearKernels linear_int8_kernels{linear<1>, grouped<1>};
+extern const LinearKernels linear_int16_kernels{linear<2>, grouped<2>};
 
 }  // namespace tenon::TENON_ISA

@@ -1,7 +1,6 @@
 #include "pooling.h"
 
-#include "isa/rows.h"
-#include "simd/math.h"
+#include "isa/softmax.h"
 
 namespace tenon::TENON_ISA {
 namespace {
@@ -23,16 +22,6 @@ void sum_rows(const SumRowsArgs& args, const StepDims& dims, Pool& pool) {
 template <class F>
 TENON_INLINE void map(const float* x, float* y, int64_t width, const F& f) {
     for_vectors(width, [&](int64_t i, int n) { store_part(y + i, f(load_part(x + i, n)), n); });
-}
-
-void softmax(const float* x, float* y, int64_t width) {
-    F32x16 top = splat(-__builtin_inff());
-    for_vectors(width,
-                [&](int64_t i, int n) { top = max(top, select(first_n(n), load_part(x + i, n), top)); });
-    const F32x16 largest = splat(reduce_max(top));
-    map(x, y, width, [&](F32x16 v) TENON_LAMBDA { return exp(v - largest); });
-    const float sum = sum_over(y, width, 0.0f, [](F32x16 a, F32x16 total) TENON_LAMBDA { return total + a; });
-    map(y, y, width, [&](F32x16 v) TENON_LAMBDA { return v / splat(sum); });
 }
 
 // A row of zeros stays one.

@@ -41,15 +41,15 @@ Format format_for(const RawPart& part, bool f32) {
 }
 
 // The view of some of a matrix's segments.
-PackedView view_of(const std::vector<Segment>& segments, const PackedView& whole) {
+PackedView view_of(const Segment* segments, size_t count, const PackedView& whole) {
     PackedView view = whole;
     view.rows = view.num_bytes = 0;
-    for (const Segment& segment : segments) {
-        view.rows += segment.rows;
-        view.num_bytes += segment.panels * segment.panel_bytes;
+    for (size_t i = 0; i < count; ++i) {
+        view.rows += segments[i].rows;
+        view.num_bytes += segments[i].panels * segments[i].panel_bytes;
     }
-    view.num_segments = int32_t(segments.size());
-    view.segments = segments.data();
+    view.num_segments = int32_t(count);
+    view.segments = segments;
     return view;
 }
 
@@ -97,8 +97,36 @@ void PackedLinear::place(const uint8_t* bytes, int act_bits) {
         bytes += (segment.panels * segment.panel_bytes + 63) / 64 * 64;
         (act_bits && is_grouped(segment.format) ? int_segments_ : float_segments_).push_back(segment);
     }
-    float_view_ = view_of(float_segments_, view_);
-    int_view_ = view_of(int_segments_, view_);
+    float_view_ = view_of(float_segments_.data(), float_segments_.size(), view_);
+    int_view_ = view_of(int_segments_.data(), int_segments_.size(), view_);
+}
+
+const Slices& PackedLinear::slices(int64_t count) {
+    if (const auto made = slices_.find(count); made != slices_.end()) return made->second;
+    if (count < 1 || view_.rows % count)
+        throw std::invalid_argument(std::to_string(view_.rows) + " rows are not " + std::to_string(count) +
+                                    " matrices of equal rows");
+    const int64_t rows = view_.rows / count;
+    Slices slices;
+    slices.segments.reserve(segments_.size());
+    size_t next = 0;
+    for (int64_t first = 0; first < view_.rows; first += rows) {
+        const size_t begin = next;
+        while (next < segments_.size() && segments_[next].first_row < first + rows) ++next;
+        if (segments_[next - 1].first_row + segments_[next - 1].rows != first + rows)
+            throw std::invalid_argument("a part of packed weights belongs to two matrices");
+        for (const bool with_ints : {false, true}) {
+            const size_t from = slices.segments.size();
+            for (size_t i = begin; i < next; ++i) {
+                if ((act_bits_ && is_grouped(segments_[i].format)) != with_ints) continue;
+                slices.segments.push_back(segments_[i]);
+                slices.segments.back().first_row -= first;
+            }
+            (with_ints ? slices.int_views : slices.float_views)
+                .push_back(view_of(slices.segments.data() + from, slices.segments.size() - from, view_));
+        }
+    }
+    return slices_.emplace(count, std::move(slices)).first->second;
 }
 
 std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& parts, bool f32, int act_bits) {

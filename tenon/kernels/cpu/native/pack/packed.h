@@ -1,6 +1,7 @@
 // Packed weights that own their memory, and how they come about.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,13 @@ constexpr int kLayoutVersion = 1;
 
 const char* format_name(Format format);
 Format parse_format(const std::string& name);  // throws std::invalid_argument
+
+// A matrix that was packed as several of equal rows, one after the other: what the kernels compute of each,
+// as `float_view` and `int_view` are of the whole.
+struct Slices {
+    std::vector<Segment> segments;
+    std::vector<PackedView> float_views, int_views;
+};
 
 class PackedLinear {
   public:
@@ -45,6 +53,10 @@ class PackedLinear {
     const PackedView& float_view() const { return float_view_; }
     const PackedView& int_view() const { return int_view_; }
     int act_bits() const { return act_bits_; }
+
+    // It as `count` matrices, at the same address for life. Throws std::invalid_argument when a segment
+    // belongs to two of them. Not for two threads at once.
+    const Slices& slices(int64_t count);
     const std::vector<Segment>& segments() const { return segments_; }
     const uint8_t* bytes() const { return bytes_; }
 
@@ -54,6 +66,7 @@ class PackedLinear {
 
     std::vector<Segment> segments_, float_segments_, int_segments_;
     PackedView view_{}, float_view_{}, int_view_{};
+    std::map<int64_t, Slices> slices_;
     int act_bits_ = 0;
     const uint8_t* bytes_ = nullptr;
     void* owned_ = nullptr;

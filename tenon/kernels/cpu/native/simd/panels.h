@@ -58,6 +58,36 @@ struct Units {
     }
 };
 
+// f(group, its units, begin, end, thread) for the units [begin, end) of groups, shared out over threads by
+// what they cost: reading weights counts as much as computing kReadingRows rows. `size_of(rows)` panels make
+// a unit.
+template <class Size, class F>
+void for_groups(const GroupedLinearArgs& args, Pool& pool, const Size& size_of, const F& f) {
+    constexpr int64_t kReadingRows = 4;
+    const auto visit = [&](const auto& g) {
+        for (int64_t i = 0; i < args.num_groups; ++i) {
+            const LinearGroup& group = args.groups[i];
+            if (group.rows < args.min_rows || group.rows > args.max_rows) continue;
+            const Units units(*group.w, size_of(group.rows));
+            g(group, units, units.size * (group.rows + kReadingRows));
+        }
+    };
+    int64_t total = 0;
+    visit([&](const LinearGroup&, const Units& units, int64_t cost) { total += units.count * cost; });
+    if (!total) return;
+    pool.parallel_for(total, [&](int64_t begin, int64_t end, int thread) {
+        visit([&](const LinearGroup& group, const Units& units, int64_t cost) {
+            // A unit belongs to the thread that has its first point.
+            const int64_t from = begin > 0 ? (begin + cost - 1) / cost : 0;
+            const int64_t upto = end > 0 ? (end + cost - 1) / cost : 0;
+            const int64_t to = upto < units.count ? upto : units.count;
+            if (from < to) f(group, units, from, to, thread);
+            begin -= units.count * cost;
+            end -= units.count * cost;
+        });
+    });
+}
+
 // Into how many parts to cut the rows, when there are too few units to keep all threads busy.
 TENON_INLINE int64_t row_splits(int64_t units, int64_t rows, int threads) {
     int64_t splits = 1;

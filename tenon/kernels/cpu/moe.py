@@ -1,0 +1,79 @@
+"""Mixtures of experts on the native kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tenon.kernels.cpu import _native
+from tenon.kernels.cpu.memory import address, dense, row_stride
+from tenon.ops.arrays import BFLOAT16, FLOAT32
+from tenon.ops.linear import PackedLinear
+from tenon.ops.moe import Routing
+from tenon.ops.workspace import empty
+
+
+def route(
+    logits_TE: np.ndarray, routing: Routing, bias_E: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    tokens, num_experts = logits_TE.shape
+    if num_experts != routing.num_experts or (bias_E is not None and bias_E.shape != (num_experts,)):
+        raise ValueError(f"logits and bias must be of {routing.num_experts} experts")
+    experts_TK = empty((tokens, routing.top_k), np.int32)
+    weights_TK = empty((tokens, routing.top_k), FLOAT32)
+    _native.route(
+        dense(logits_TE),
+        0 if bias_E is None else dense(bias_E),
+        address(experts_TK),
+        address(weights_TK),
+        tokens,
+        num_experts,
+        routing.top_k,
+        routing.scores == "sigmoid",
+        routing.renormalize,
+        routing.floor,
+        routing.scale,
+        routing.num_groups,
+        routing.top_groups,
+        routing.group_best,
+    )
+    return experts_TK, weights_TK
+
+
+def moe_experts(
+    x_TD: np.ndarray,
+    experts_TK: np.ndarray,
+    weights_TK: np.ndarray,
+    gate_up: PackedLinear,
+    down: PackedLinear,
+    num_experts: int,
+    *,
+    accumulate_into_TD: np.ndarray | None = None,
+) -> np.ndarray:
+    tokens, width = x_TD.shape
+    if not len(experts_TK) == len(weights_TK) == tokens or experts_TK.shape != weights_TK.shape:
+        raise ValueError(f"{tokens} tokens need as many rows of experts and of weights")
+    y_TD = accumulate_into_TD
+    if y_TD is None:
+        y_TD = empty((tokens, width), FLOAT32)
+    _native.moe_experts(
+        address(x_TD),
+        row_stride(x_TD),
+        tokens,
+        width,
+        x_TD.dtype == FLOAT32,
+        dense(experts_TK, np.int32),
+        dense(weights_TK),
+        experts_TK.shape[1],
+        num_experts,
+        gate_up,
+        down,
+        address(y_TD),
+        row_stride(y_TD),
+        accumulate_into_TD is not None,
+    )
+    return y_TD
+
+
+def gate_rows(x_TF: np.ndarray, gate_T1: np.ndarray) -> np.ndarray:
+    _native.gate_rows(dense(x_TF, x_TF.dtype), dense(gate_T1), *x_TF.shape, x_TF.dtype == BFLOAT16)
+    return x_TF

@@ -1,0 +1,96 @@
+"""Mixtures of experts in place of a feed-forward layer (Shazeer et al. 2017; Lepikhin et al. 2020).
+
+Shape letters: T tokens, D model width, F width of an expert, E experts, K experts of one token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tenon import ops
+from tenon.layers.linear import Linear
+from tenon.layers.mlp import GatedMLP
+from tenon.layers.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class MoEShape:
+    width: int
+    inner: int  # of one expert
+    routing: ops.Routing
+    shared: int = 0  # width of the experts that every token goes to, taken as one; 0: there are none
+    shared_gate: bool = False  # what they give is weighted too, by a gate of its own (Qwen2)
+
+
+class Router:
+    """Which experts a token goes to. Never quantised when it is loaded: it is small, and decides a lot."""
+
+    def __init__(
+        self, weights: Weights, routing: ops.Routing, width: int, bias_E: np.ndarray | None = None
+    ) -> None:
+        self.routing = routing
+        self.logits = Linear(weights.unquantized(), ["gate"], [routing.num_experts], width)
+        self.bias_E = bias_E
+
+    def __call__(self, x_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(experts [T, K], their weights [T, K])"""
+        return ops.route(self.logits(x_TD), self.routing, self.bias_E)
+
+
+class Experts:
+    """residual + sum of weight * down(silu(gate(x)) * up(x)) over a token's experts.
+
+    `names` are those of gate, up and down in files with tensors of their own for each expert.
+    """
+
+    def __init__(self, weights: Weights, shape: MoEShape, names: tuple[str, str, str]) -> None:
+        self.num_experts = shape.routing.num_experts
+        self.active_share = shape.routing.top_k / self.num_experts  # of the weights, for one token
+        load = weights.scheme.load_experts
+        gate, up, down = names
+        rows = [shape.inner, shape.inner]
+        self.gate_up = load(weights, [gate, up], rows, shape.width, self.num_experts, "gate_up_proj")
+        self.down = load(weights, [down], [shape.width], shape.inner, self.num_experts, "down_proj")
+
+    def __call__(
+        self, residual_TD: np.ndarray, x_TD: np.ndarray, experts_TK: np.ndarray, weights_TK: np.ndarray
+    ) -> np.ndarray:
+        return ops.moe_experts(
+            x_TD,
+            experts_TK,
+            weights_TK,
+            self.gate_up,
+            self.down,
+            self.num_experts,
+            accumulate_into_TD=residual_TD,
+        )
+
+
+class MoE:
+    """residual + routed experts + shared experts"""
+
+    def __init__(
+        self,
+        weights: Weights,
+        shape: MoEShape,
+        *,
+        names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+        shared: str = "shared_experts",
+        bias_E: np.ndarray | None = None,
+    ) -> None:
+        self.router = Router(weights, shape.routing, shape.width, bias_E)
+        self.experts = Experts(weights, shape, names)
+        self.shared = GatedMLP(weights.at(shared), shape.width, shape.shared) if shape.shared else None
+        self.shared_gate: Linear | None = None
+        if shape.shared_gate:
+            self.shared_gate = Linear(weights.unquantized(), [f"{shared}_gate"], [1], shape.width)
+
+    def __call__(self, residual_TD: np.ndarray, x_TD: np.ndarray) -> np.ndarray:
+        experts_TK, weights_TK = self.router(x_TD)
+        residual_TD = self.experts(residual_TD, x_TD, experts_TK, weights_TK)
+        if self.shared is None:
+            return residual_TD
+        gate_T1 = None if self.shared_gate is None else self.shared_gate(x_TD)
+        return self.shared(residual_TD, x_TD, gate_T1)

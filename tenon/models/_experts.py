@@ -1,0 +1,69 @@
+"""What the configurations of families with experts have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenon import ops
+from tenon.layers.moe import MoEShape
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._decoder import GGUF_FIELDS as DECODER_FIELDS
+from tenon.models._fields import Fields
+
+WEIGHTS = {
+    "model.layers.{i}.mlp.gate": "blk.{i}.ffn_gate_inp",
+    "model.layers.{i}.mlp.experts.gate_proj": "blk.{i}.ffn_gate_exps",
+    "model.layers.{i}.mlp.experts.up_proj": "blk.{i}.ffn_up_exps",
+    "model.layers.{i}.mlp.experts.down_proj": "blk.{i}.ffn_down_exps",
+}
+
+GGUF_FIELDS: dict[str, tuple[str, ...]] = {
+    **DECODER_FIELDS,
+    "num_experts": ("expert_count",),
+    "num_experts_per_tok": ("expert_used_count",),
+    "moe_intermediate_size": ("expert_feed_forward_length",),
+    "norm_topk_prob": ("expert_weights_norm",),
+}
+
+
+def read_experts(
+    checkpoint: Checkpoint,
+    width: int,
+    *,
+    count: str = "num_experts",
+    top_k: str = "num_experts_per_tok",
+    inner: str | None = None,
+    renormalize: bool = False,
+    **routing: Any,
+) -> MoEShape:
+    """The experts of a configuration. Of config.json the names of `count` and `top_k` can be told, where they
+    are not Qwen's; of both formats that of the experts' width. `renormalize` is what holds when nothing is
+    said; `routing` is more for `ops.Routing`.
+
+    Raises ModelFileError for fields that are missing or do not fit together.
+    """
+    fields = checkpoint.fields
+    gguf = checkpoint.kind == "gguf"
+    # transformers writes num_local_experts where publishers write num_experts.
+    num_experts = fields.whole("expert_count" if gguf else count, fields.get("num_local_experts"))
+    chosen = fields.whole("expert_used_count" if gguf else top_k)
+    norm = fields.flag("expert_weights_norm" if gguf else "norm_topk_prob", renormalize)
+    try:
+        shape = ops.Routing(num_experts, chosen, renormalize=norm, **routing)
+    except ValueError as error:
+        raise fields.error("expert_used_count" if gguf else top_k, f"does not fit: {error}") from None
+    return MoEShape(
+        width,
+        fields.whole(inner or ("expert_feed_forward_length" if gguf else "moe_intermediate_size")),
+        shape,
+    )
+
+
+def dense_layers(fields: Fields, num_layers: int) -> frozenset[int]:
+    """The layers that have no experts: those that `mlp_only_layers` names, and all but every
+    `decoder_sparse_step`-th."""
+    step = fields.whole("decoder_sparse_step", 1)
+    named = fields.get("mlp_only_layers", [])
+    if not isinstance(named, list) or not all(isinstance(layer, int) for layer in named):
+        raise fields.error("mlp_only_layers", "must list layers")
+    return frozenset(layer for layer in range(num_layers) if layer in named or (layer + 1) % step)
