@@ -151,6 +151,8 @@ def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
     """
     if len(tensor.shape) == 1:
         return tensor
+    if "ffn_gate_inp" in tensor.name:  # routers are floats, and gates of shared experts vectors
+        return tensor._replace(shape=tensor.shape if tensor.shape[0] > 1 else tensor.shape[1:])
     block = ggml.BLOCKS[dtype]
     if tensor.name in _TABLES and block.group and dtype != "q6_k":
         dtype = "q8_0"

@@ -11,7 +11,7 @@ from tenon.core.files import ModelFiles
 from tenon.errors import ConfigError
 from tenon.formats.gguf import open_gguf
 from tenon.util import plugin
-from tests.models.families import FAMILIES
+from tests.models.families import FAMILIES, published_shapes
 
 SIZED = [(family, size) for family in FAMILIES for size in sizes(family)]
 
@@ -34,7 +34,7 @@ def test_a_size_has_the_tensors_that_transformers_gives_it(family, size):
     settings = {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **settings))
-    theirs = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    theirs = published_shapes(model)
     module = plugin.load("tenon.models", family)
     assert {tensor.name: tensor.shape for tensor in blueprint(module, config, None)} == theirs
 
@@ -48,6 +48,7 @@ def test_sizes_are_what_their_names_say():
         counts[family, size] = sum(torch.Size(tensor.shape).numel() for tensor in tensors)
     assert counts["qwen3", "0.6B"] == 596_049_920  # as published
     assert counts["qwen3", "4B"] == 4_022_468_096
+    assert counts["qwen3_moe", "30B-A3B"] == 30_532_122_624
 
 
 @pytest.mark.parametrize("family", FAMILIES)

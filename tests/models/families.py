@@ -116,6 +116,18 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     return ModelFiles("gguf", (path,), "tiny", path.parent)
 
 
+def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Of all tensors, under the names that publishers give them: each expert has its own."""
+    shapes = {}
+    for name, tensor in _tensors(model):
+        if tensor.dim() == 3:
+            before, after = name.split(".experts.")
+            shapes |= {f"{before}.experts.{e}.{after}": tuple(tensor.shape[1:]) for e in range(len(tensor))}
+        else:
+            shapes[name] = tuple(tensor.shape)
+    return shapes
+
+
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
     """Weights under the names that WEIGHTS has: those of gate and up of experts apart."""
     renamed = RENAMED.get(model.config.model_type, {})
@@ -126,6 +138,10 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
+    kept = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in kept:
+            yield name, buffer
     for name, parameter in model.named_parameters():
         if name.endswith("experts.gate_up_proj"):
             gate, up = parameter.data.chunk(2, dim=1)

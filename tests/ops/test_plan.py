@@ -25,9 +25,9 @@ def rng(seed):
     return np.random.default_rng(seed)
 
 
-def weights(rng, rows, columns):
-    data = rng.normal(size=(rows, columns)).astype(np.float32).view(np.uint8).ravel()
-    return ops.pack_linear([RawTensor("w", "f32", (rows, columns), data)], BFLOAT16)
+def weights(rng, rows, columns, count=1):
+    data = rng.normal(size=(count, rows * columns)).astype(np.float32).view(np.uint8)
+    return ops.pack_linear([RawTensor("w", "f32", (rows, columns), part) for part in data], BFLOAT16)
 
 
 class Network:
@@ -128,3 +128,28 @@ def test_without_a_recording_backend_plans_say_so():
         with plan.capture(tokens=5, requests=4, sampled=3):
             pass
     assert plan.reason == "no backend records plans"
+
+
+@needs_native
+def test_replay_of_experts_equals_eager_for_every_size(rng):
+    """Who goes where is decided at every replay, and so is how many go."""
+    num_experts, inner = 6, 32
+    router = weights(rng, num_experts, K)
+    gate_up = weights(rng, 2 * inner, K, count=num_experts)
+    down = weights(rng, K, inner, count=num_experts)
+    routing = ops.Routing(num_experts, 3, renormalize=True)
+
+    def forward(x_TK):
+        experts, chosen_weights = ops.route(ops.linear(x_TK, router), routing)
+        return ops.moe_experts(x_TK, experts, chosen_weights, gate_up, down, num_experts)
+
+    x_TK = rng.normal(size=(MAX[0], K)).astype(BFLOAT16)
+    plan = Plan(*MAX)
+    with plan.capture(tokens=5, requests=4, sampled=3):
+        out = forward(x_TK[:5])
+    assert plan.valid
+    assert plan.ops == ["linear", "route", "moe_experts"]
+    for tokens in (1, 50, 17, 2, 5):
+        x_TK[:] = rng.normal(size=x_TK.shape).astype(BFLOAT16)
+        plan.run(tokens, 2, 2)
+        np.testing.assert_array_equal(plan.rows(out, tokens), forward(x_TK[:tokens]))
