@@ -6,6 +6,7 @@ multipart/form-data and calls `handler(call, form)`, `Bare(handler)` reads nothi
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import msgspec
 
 from tenon.server.call import Call
 from tenon.server.errors import ApiError, bad_request
+from tenon.server.limits import Limits
 from tenon.server.schema.decode import decode
+from tenon.server.schema.measure import TooDeep, TooMany, measure
 from tenon.util.failpoint import failpoint
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
 _FORM = re.compile(r"multipart/form-data\s*(;|\Z)", re.IGNORECASE)
+
+INLINE_BYTES = 64 * 1024  # of JSON that is read on the event loop; more of it would hold others up
 
 # A handler that has got its input: what supervision runs.
 Work = Callable[[], Awaitable[None]]
@@ -48,11 +53,16 @@ class Json:
     async def __call__(self, call: Call) -> None:
         _check_type(call, _JSON, "application/json")
         limits = call.app.settings.limits
-        body = b"".join([part async for part in call.body(limits.body_bytes)])
+        body = bytearray()
+        async for part in call.body(limits.body_bytes):
+            body += part
         call.log_text("asked", body)
         failpoint("parse", body)
-        request = decode(body, self.schema)
-        limits.check(request)
+        if len(body) <= INLINE_BYTES:
+            request = read(body, self.schema, limits)
+        else:
+            request = await asyncio.to_thread(read, body, self.schema, limits)
+        del body
         await call.supervise(self.handler(call, request))
 
 
@@ -82,6 +92,23 @@ class Form:
             await call.supervise(self.handler(call, form))
         finally:
             await form.close()
+
+
+def read(body: bytes | bytearray, schema: type[msgspec.Struct], limits: Limits) -> Any:
+    """JSON as a request that is within its limits. Raises ApiError."""
+    try:
+        measure(body, limits.json_depth, limits.json_values)
+    except TooDeep:
+        raise _over(f"is nested more than {limits.json_depth} levels deep") from None
+    except TooMany:
+        raise _over(f"holds more than {limits.json_values} values, or a number of too many digits") from None
+    request = decode(body, schema)
+    limits.check(request)
+    return request
+
+
+def _over(what: str) -> ApiError:
+    return bad_request(f"the body {what}", code="limit_exceeded")
 
 
 def _check_type(call: Call, pattern: re.Pattern[str], name: str) -> None:

@@ -361,7 +361,7 @@ class Call:
         said = api_error.message if self.app.settings.log_requests else _in_short(api_error)
         self.log_end(api_error.status, said, level)
 
-    def log_text(self, what: str, text: bytes) -> None:
+    def log_text(self, what: str, text: bytes | bytearray) -> None:
         """What was asked or answered, where the operator wants to see that."""
         if self.app.settings.log_requests:
             log.info("%s %s: %s", self.request_id, what, _printable(text.decode(errors="replace")))

@@ -387,7 +387,7 @@ class Guard(H11Protocol):
             return self.refuse(408, "body_timeout", "the request's body does not come")
         if self._head:
             return self.refuse(408, "header_timeout", "the request's head does not come")
-        return self.hang_up()
+        return self._socket.close()
 
 
 class _Line:

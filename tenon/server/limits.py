@@ -58,6 +58,8 @@ class Limits:
 
     # --- bodies
     body_bytes: int = _limit(8 * MiB, "bytes", 413, "a request's body, unless it is an uploaded file")
+    json_depth: int = _limit(64, "levels", 400, "lists and objects inside of each other, in a body")
+    json_values: int = _limit(256 * KiB, "values", 400, "in a body, token ids of a prompt included")
     file_bytes: int = _limit(200 * MiB, "bytes", 413, "an uploaded file")
     stored_bytes: int = _limit(16 * GiB, "bytes", 413, "all files that the server keeps, together")
     form_fields: int = _limit(64, "fields", 400, "fields of a form")

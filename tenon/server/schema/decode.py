@@ -16,7 +16,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`\Z")
 _FIELD = re.compile(r"(missing required|unknown) field `([^`]*)`")
 
 
-def decode(body: bytes, schema: type[T]) -> T:
+def decode(body: bytes | bytearray, schema: type[T]) -> T:
     """Raises ApiError(400) with `param` set to the path of the offending field, like `messages[0].role`."""
     try:
         return msgspec.json.decode(body, type=schema)
