@@ -54,6 +54,12 @@ def failpoints() -> str:
     return os.environ.get("TENON_FAILPOINTS", "")
 
 
+def tokenize_in_one_thread() -> None:
+    """Texts are tokenised one at a time, in whatever thread asks: `tokenizers` must start none of its own,
+    which a fork would lose."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """The whole environment, with changes, for a process that tenon starts."""
     return {**os.environ, **changes}

@@ -49,3 +49,7 @@ class DeadlyRequest(TenonError):
 
 class UnsupportedOp(TenonError):
     """No backend can run an op as asked; lists each backend's reason."""
+
+
+class Unavailable(TenonError):
+    """Something that a request needs is not there at the moment; the same request may succeed later."""

@@ -110,9 +110,15 @@ class LLM:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        special_tokens_in_messages: bool = False,
     ) -> list[RequestOutput]:
-        """Like `generate`, for one conversation or a list of them, through the model's chat template."""
+        """Like `generate`, for one conversation or a list of them, through the model's chat template.
+
+        Text of messages that spells a control token, like `<|im_end|>`, is that text to the model, unless
+        `special_tokens_in_messages`.
+        """
         from tenon.text.chat import render
+        from tenon.text.conversation import Conversation
 
         tokenizer = self.get_tokenizer()
         single = bool(messages) and isinstance(messages[0], Mapping)
@@ -121,17 +127,20 @@ class LLM:
         given = _params(sampling_params)
         params = _one_each("sampling_params", given, len(conversations))
         for index, conversation in enumerate(conversations):
-            text = render(
-                conversation,
-                chat_template,
+            rendered = render(
+                Conversation(
+                    messages=conversation,
+                    template=chat_template,
+                    tools=tools,
+                    variables=dict(chat_template_kwargs or {}),
+                    add_generation_prompt=add_generation_prompt,
+                    plain=not special_tokens_in_messages,
+                ),
                 tokenizer,
-                add_generation_prompt=add_generation_prompt,
-                tools=tools,
-                **(chat_template_kwargs or {}),
             )
-            prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
+            prompts.append({"prompt_token_ids": rendered.encode(tokenizer)})
             if params[index].structured_outputs or params[index].thinking_token_budget is not None:
-                params[index] = self._held(params[index], text, chat_template)
+                params[index] = self._held(params[index], rendered.text, chat_template)
         return self.generate(prompts, params, use_tqdm)
 
     def _held(self, params: SamplingParams, prompt: str, chat_template: str | None) -> SamplingParams:

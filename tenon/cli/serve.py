@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
@@ -132,6 +132,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Let requests set this variable of the chat template too (chat_template_kwargs).",
 )
 @click.option(
+    "--special-tokens",
+    type=click.Choice(["prompts", "all", "none"]),
+    default="prompts",
+    show_default=True,
+    metavar="WHERE",
+    help="Where text like <|im_end|> of clients becomes the control token: in raw prompts, but not in chats"
+    " (prompts); there too (all); nowhere (none).",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default=None,
@@ -202,6 +211,7 @@ def command(
     output_format: str,
     reasoning_content: bool,
     template_variables: tuple[str, ...],
+    special_tokens: Literal["prompts", "all", "none"],
     log_level: str | None,
     log_requests: bool,
     data_dir: Path | None,
@@ -251,6 +261,7 @@ def command(
         output_format=output_format,
         reasoning_content=reasoning_content,
         template_variables=template_variables,
+        special_tokens=special_tokens,
         data_dir=data_dir,
         batch_concurrency=batch_concurrency,
         restarts=RestartSettings(max_restarts, restart_window),

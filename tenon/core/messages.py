@@ -103,6 +103,7 @@ class Ready(msgspec.Struct, tag="ready", kw_only=True):
     block_size: int
     vocab_size: int
     load_seconds: float
+    eos_token_ids: tuple[int, ...] = ()  # the model's own
     pooling: PoolingSpec | None = None  # of a model that gives vectors and no tokens
     info: dict[str, str | int | float] = {}  # for logs and `explain`: dtype, weight bytes ...
 

@@ -115,10 +115,12 @@ def _object(value: Any, name: str, what: str) -> dict[str, Any]:
     return value
 
 
-def check_schema(schema: Any, where: str) -> None:
+def check_schema(
+    schema: Any, where: str, max_bytes: int = MAX_SCHEMA_BYTES, max_depth: int = MAX_DEPTH
+) -> None:
     """Refuse a schema that is too deep or too large. Raises InvalidRequest naming `where`."""
     level = [schema]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(max_depth + 1):
         if not level:
             break
         level = [
@@ -128,9 +130,9 @@ def check_schema(schema: Any, where: str) -> None:
             for inner in (node.values() if isinstance(node, dict) else node)
         ]
     else:
-        raise InvalidRequest(f"{where} is nested more than {MAX_DEPTH} levels deep", where)
-    if len(json.dumps(schema).encode()) > MAX_SCHEMA_BYTES:
-        raise InvalidRequest(f"{where} is larger than {MAX_SCHEMA_BYTES} bytes", where)
+        raise InvalidRequest(f"{where} is nested more than {max_depth} levels deep", where)
+    if len(json.dumps(schema).encode()) > max_bytes:
+        raise InvalidRequest(f"{where} is larger than {max_bytes} bytes", where)
 
 
 def _wrong(reason: str, name: str = "") -> InvalidRequest:

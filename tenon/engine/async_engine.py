@@ -14,8 +14,12 @@ from tenon.core.messages import Abort, AddRequest, EngineStats, Ready, ResetPref
 from tenon.core.outputs import PoolingRequestOutput, RequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.sampling import SamplingParams
+from tenon.core.structured import StructuredOutputs
 from tenon.engine.client import EngineClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
+from tenon.engine.jobs.in_place import InPlace
+from tenon.engine.jobs.pool import Workers
+from tenon.engine.jobs.work import Allowance, Grammar
 from tenon.engine.pooling_frontend import Pooling, PoolingFrontend, PoolingInput
 from tenon.engine.suspects import Suspects
 from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, TenonError
@@ -35,7 +39,10 @@ class AsyncEngine:
     reader is cancelled aborts its request. `suspects` may come from an engine that was here before.
     """
 
-    def __init__(self, config: EngineConfig, client: EngineClient | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, client: EngineClient | None = None, *, serves: bool = False
+    ) -> None:
+        """`serves`: strangers send requests, so their jobs are done by workers."""
         if client is None:
             from tenon.engine.process import ProcessClient
 
@@ -45,6 +52,7 @@ class AsyncEngine:
         self.info: Ready | None = None  # what the engine said when it became ready
         self.stats = EngineStats()  # the latest
         self.suspects = Suspects()
+        self.jobs = Workers(config) if serves else InPlace(self._the_tokenizer)
         self._client = client
         self._frontend: Frontend | PoolingFrontend | None = None
         self._reader: asyncio.Task | None = None
@@ -113,12 +121,15 @@ class AsyncEngine:
         self._reader = asyncio.create_task(self._read(), name="tenon-outputs")
         self.stats = EngineStats(kv_blocks_total=info.num_kv_blocks)  # until it tells more
         self.info = info
+        if isinstance(self.jobs, Workers) and info.pooling is None:
+            self.jobs.start_soon()
 
     async def stop(self) -> None:
         """End the engine; requests in flight end with EngineDead. May be called twice."""
         if self._reader:
             self._reader.cancel()
         self._die(EngineDead("the engine was stopped"))
+        await self.jobs.stop()
         await self._client.stop()
 
     def generate(
@@ -218,6 +229,18 @@ class AsyncEngine:
         except DeadlyRequest:
             self.abort(flight.request_id)
             raise
+
+    def _the_tokenizer(self) -> Tokenizer:
+        assert self.tokenizer is not None, "not started"
+        return self.tokenizer
+
+    async def try_grammar(self, outputs: StructuredOutputs, allowance: Allowance) -> None:
+        """Compile a constraint where it can do no harm, before the engine does it too.
+
+        Raises InvalidRequest, Unavailable."""
+        assert self.info is not None, "not started"
+        job = Grammar(outputs, self.info.vocab_size, self.info.eos_token_ids)
+        await self.jobs.run(job, allowance)
 
     def _running(self) -> Frontend | PoolingFrontend:
         if self._dead or self._frontend is None:

@@ -103,6 +103,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         block_size=config.block_size,
         vocab_size=spec.vocab_size,
         load_seconds=0.0,
+        eos_token_ids=tuple(spec.eos_token_ids),
         pooling=spec.pooling,
         info={
             "model_type": spec.model_type,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from tenon.config import EngineConfig
 from tenon.core.spec import ModelSpec
-from tenon.grammar.vocabulary import Vocabulary
+from tenon.grammar.vocabulary import Vocabulary, of_tokenizer
 from tenon.text.load import load_tokenizer
 from tenon.text.tokenizer import Tokenizer
 
@@ -30,11 +28,4 @@ def load_tokenizer_for(config: EngineConfig) -> Tokenizer:
 
 def load_vocabulary(config: EngineConfig, spec: ModelSpec) -> Vocabulary:
     """The model's tokens as grammars see them."""
-    tokenizer = load_tokenizer_for(config)
-    known = min(tokenizer.vocab_size, spec.vocab_size)
-    return Vocabulary(
-        [tokenizer.token_bytes(token) for token in range(known)] + [b""] * (spec.vocab_size - known),
-        eos_ids=(t for t in (*spec.eos_token_ids, *tokenizer.eos_token_ids) if t < spec.vocab_size),
-        special_ids=(token for token in tokenizer.special_ids if token < known),
-        encode=partial(tokenizer.encode, add_special_tokens=False, parse_special=False),
-    )
+    return of_tokenizer(load_tokenizer_for(config), spec.vocab_size, spec.eos_token_ids)

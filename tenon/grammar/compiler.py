@@ -22,18 +22,23 @@ from tenon.util.failpoint import failpoint
 log = logging.getLogger(__name__)
 
 MiB = 1 << 20
-COMPILE_SECONDS = 5.0
+COMPILE_SECONDS = 2.0
 CACHE_BYTES = 64 * MiB
+CACHE_COUNT = 256
 MAX_LEFT_BEHIND = 8  # threads that were given up and have not ended yet
 
 
 class Cache:
-    """Programs by their source; the least recently used go when they are too many bytes."""
+    """Programs by their source; the least recently used go when they are too many, or too many bytes."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_count: int = CACHE_COUNT) -> None:
         self.max_bytes = max_bytes
+        self.max_count = max_count
         self.num_bytes = 0
         self._programs: OrderedDict[Hashable, Program] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._programs)
 
     def get(self, key: Hashable) -> Program | None:
         if (program := self._programs.get(key)) is not None:
@@ -49,7 +54,7 @@ class Cache:
             return
         self._programs[key] = program
         self.num_bytes += program.num_bytes
-        while self.num_bytes > self.max_bytes:
+        while self.num_bytes > self.max_bytes or len(self._programs) > self.max_count:
             _, dropped = self._programs.popitem(last=False)
             self.num_bytes -= dropped.num_bytes
 
@@ -77,12 +82,14 @@ class Compiler:
         seconds: float = COMPILE_SECONDS,
         cache_bytes: int = CACHE_BYTES,
         compile: Callable[[StructuredOutputs, Vocabulary], Program] = select.compile,
+        prepare: Callable[[StructuredOutputs, Vocabulary], None] = select.prepare,
     ) -> None:
         self.vocabulary: Vocabulary | None = None
         self.cache = Cache(cache_bytes)
         self._load = load
         self._seconds = seconds
         self._compile = compile
+        self._prepare = prepare
         self._queue: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._running: Ticket | None = None
@@ -166,7 +173,7 @@ class Compiler:
             if self.vocabulary is None:
                 self.vocabulary = self._load()
             if ticket.outputs is not None:
-                select.prepare(ticket.outputs)
+                self._prepare(ticket.outputs, self.vocabulary)
             ticket.began = time.monotonic()
             if ticket.outputs is None:
                 return None, None

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from tenon.core.structured import StructuredOutputs
-from tenon.errors import InvalidRequest
 from tenon.grammar.matcher import GrammarError
 from tenon.grammar.schema import SPACES, without_options
 from tenon.grammar.vocabulary import Vocabulary
@@ -40,8 +39,8 @@ def support(outputs: StructuredOutputs) -> str | None:
     return None
 
 
-def load() -> None:
-    import llguidance  # noqa: F401
+def load(vocabulary: Vocabulary) -> None:
+    _tokenizer(vocabulary)
 
 
 def compile(outputs: StructuredOutputs, vocabulary: Vocabulary) -> LlgProgram:
@@ -85,18 +84,6 @@ def grammar_text(outputs: StructuredOutputs) -> str:
 
         return _or_error(lambda: gbnf_to_lark(text))
     return text
-
-
-def schema_fault(schema: dict[str, Any]) -> str | None:
-    """Why a JSON schema cannot be enforced, whatever the model; None if it can."""
-    import llguidance
-
-    try:
-        text = grammar_text(StructuredOutputs(json=schema))
-    except InvalidRequest as error:
-        return str(error)
-    limits = llguidance.LLParserLimits(**_LIMITS)
-    return _reason(llguidance.LLMatcher.validate_grammar(text, limits=limits)) or None
 
 
 class LlgProgram:

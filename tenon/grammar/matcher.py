@@ -43,8 +43,8 @@ class Backend(Protocol):
     def support(self, outputs: StructuredOutputs) -> str | None:
         """Why this backend cannot be asked for this; None if it can."""
 
-    def load(self) -> None:
-        """Import what compiling needs; it may take long."""
+    def load(self, vocabulary: Vocabulary) -> None:
+        """Import what compiling needs, and put the vocabulary in its terms; it may take long."""
 
     def compile(self, outputs: StructuredOutputs, vocabulary: Vocabulary) -> Program:
         """Raises GrammarError for what cannot be compiled, with the reason."""

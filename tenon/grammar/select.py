@@ -16,11 +16,11 @@ def backend(name: str) -> Backend:
     return importlib.import_module(f"tenon.grammar.{name}")  # type: ignore[return-value]
 
 
-def prepare(outputs: StructuredOutputs) -> None:
-    """Import what compiling needs."""
+def prepare(outputs: StructuredOutputs, vocabulary: Vocabulary) -> None:
+    """Have ready what compiling needs, which is not the grammar's time. Raises GrammarError."""
     for name in BACKENDS:
         if backend(name).support(outputs) is None:
-            backend(name).load()
+            backend(name).load(vocabulary)
             return
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tenon.text.tokenizer import Tokenizer
 
 
 class Vocabulary:
@@ -101,3 +105,14 @@ class Vocabulary:
     @cached_property
     def _sorted(self) -> list[tuple[bytes, int]]:
         return sorted((data, i) for i, data in enumerate(self.tokens) if data)
+
+
+def of_tokenizer(tokenizer: Tokenizer, size: int, eos_ids: Iterable[int]) -> Vocabulary:
+    """The tokens of a model with `size` of them, of which these and the tokenizer's own end a text."""
+    known = min(tokenizer.vocab_size, size)
+    return Vocabulary(
+        [tokenizer.token_bytes(token) for token in range(known)] + [b""] * (size - known),
+        eos_ids=(token for token in (*eos_ids, *tokenizer.eos_token_ids) if token < size),
+        special_ids=(token for token in tokenizer.special_ids if token < known),
+        encode=partial(tokenizer.encode, add_special_tokens=False, parse_special=False),
+    )

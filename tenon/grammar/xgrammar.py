@@ -37,9 +37,9 @@ def support(outputs: StructuredOutputs) -> str | None:
     return None
 
 
-def load() -> None:
-    """Import the package, which takes seconds: that is not the grammar's time."""
-    import xgrammar  # noqa: F401
+def load(vocabulary: Vocabulary) -> None:
+    """Importing the package takes seconds."""
+    _compiler(vocabulary)
 
 
 def compile(outputs: StructuredOutputs, vocabulary: Vocabulary) -> XgrProgram:

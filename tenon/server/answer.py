@@ -82,6 +82,7 @@ def generation(
         meter=call.app.metrics.of_model(engine.model_name).start(
             call.arrival, len(prompt_token_ids), params.n, params.max_tokens
         ),
+        allowance=call.app.settings.limits.allowance,
     )
     call.generations.append(run)
     call.tokenised(len(prompt_token_ids))

@@ -41,14 +41,14 @@ async def create(call: Call, request: CompletionRequest) -> None:
     """Generate for every prompt, and send the answer in whole or in chunks."""
     request.refuse_unsupported()
     request.check_stream_options()
-    outputs = text_constraint(request.response_format, request.structured_outputs)
+    outputs = text_constraint(request.response_format, request.structured_outputs, call.app.settings.limits)
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
     given, n = split_prompts(request.prompt), request.n or 1
     call.app.settings.limits.hold("sequences", len(given) * n, "prompt" if n == 1 else "n")
     model, engine = await call.model(request.model, choices=len(given) * n)
     head = Head.new(new_id("cmpl-"), model)
-    prompts = await completion_prompts(request, given, engine)
+    prompts = await completion_prompts(request, given, engine, call.app.settings)
     shows_output = not (request.echo and request.max_tokens == 0)
     runs = []
     for position, (text, ids) in enumerate(prompts):

@@ -6,20 +6,21 @@ cannot be enforced is refused, here or by the engine: an answer that may break t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from tenon.core.structured import StructuredOutputs, check_schema
+from tenon.engine.jobs.work import Allowance
 from tenon.errors import InvalidRequest
 from tenon.grammar.answer import in_format
 from tenon.grammar.calls import Tool, Wanted
 from tenon.grammar.values import Inexpressible
 from tenon.server.dialect import Dialect
-from tenon.server.engine import Tokenizer
+from tenon.server.engine import Engine
 from tenon.server.errors import ApiError, bad_request
+from tenon.server.limits import Limits
 from tenon.server.turn import Turn
 
 
@@ -31,12 +32,15 @@ class Constraint(msgspec.Struct, frozen=True):
     made_of: str
     schemas: Mapping[str, dict[str, Any]]
 
-    async def blamed(self, error: InvalidRequest) -> InvalidRequest:
+    async def blamed(self, error: InvalidRequest, engine: Engine, allowance: Allowance) -> InvalidRequest:
         """An error of the engine. What it says of a grammar made of tools is said of the schema at fault, and
         without the grammar, which the client has never seen."""
         if error.code != "invalid_grammar" or self.made_of != "tools":
             return error
-        if "JSON schema" in str(error) and (found := await _faulty(self.schemas)) is not None:
+        if (
+            "JSON schema" in str(error)
+            and (found := await _faulty(self.schemas, engine, allowance)) is not None
+        ):
             return found
         return InvalidRequest(str(error).partition("\n")[0], error.param, error.code)
 
@@ -44,7 +48,8 @@ class Constraint(msgspec.Struct, frozen=True):
 async def constrain(
     turn: Turn,
     dialect: Dialect,
-    tokenizer: Tokenizer,
+    engine: Engine,
+    limits: Limits,
     tools: list[dict[str, Any]] | None,
     tail: str,
     prefill: str,
@@ -52,9 +57,9 @@ async def constrain(
     """`tools` are those that the model may call, None if it may call none; `tail` is how the prompt ends,
     `prefill` what of the answer it holds. Raises ApiError or InvalidRequest."""
     table = dialect.table
-    outputs = text_constraint(turn.response_format, turn.structured_outputs)
+    outputs = text_constraint(turn.response_format, turn.structured_outputs, limits)
     made_of = "structured_outputs" if turn.response_format is None else "response_format"
-    calls = _wanted(turn, dialect, tools, outputs)
+    calls = _wanted(turn, dialect, tools, outputs, limits)
     schemas = {}
     if calls is not None:
         made_of = "tools"
@@ -64,13 +69,13 @@ async def constrain(
             table,
             outputs,
             calls,
-            encode=lambda text: tokenizer.encode(text, False),
+            encode=lambda text: engine.tokenizer.encode(text, False),
             special=dialect.special,
             tail=tail,
             prefill=prefill,
         )
     except Inexpressible as error:
-        if (found := await _faulty(schemas)) is not None:
+        if (found := await _faulty(schemas, engine, limits.allowance)) is not None:
             raise found from None
         raise ApiError(
             400,
@@ -93,13 +98,15 @@ async def constrain(
     return Constraint(params, made_of, schemas)
 
 
-async def _faulty(schemas: Mapping[str, dict[str, Any]]) -> InvalidRequest | None:
+async def _faulty(
+    schemas: Mapping[str, dict[str, Any]], engine: Engine, allowance: Allowance
+) -> InvalidRequest | None:
     """The first schema that cannot be enforced in any format. Looking takes time, so only after a failure."""
-    from tenon.grammar.llguidance import schema_fault  # brings numpy, which the server starts without
-
     for where, schema in schemas.items():
-        if reason := await asyncio.to_thread(schema_fault, schema):
-            return InvalidRequest(f"{where}: llguidance: {reason}", where, "invalid_grammar")
+        try:
+            await engine.try_grammar(StructuredOutputs(json=schema), allowance)
+        except InvalidRequest as error:
+            return InvalidRequest(f"{where}: {error}", where, "invalid_grammar")
     return None
 
 
@@ -119,7 +126,11 @@ def _schemas(turn: Turn, calls: Wanted) -> dict[str, dict[str, Any]]:
 
 
 def _wanted(
-    turn: Turn, dialect: Dialect, tools: list[dict[str, Any]] | None, outputs: StructuredOutputs | None
+    turn: Turn,
+    dialect: Dialect,
+    tools: list[dict[str, Any]] | None,
+    outputs: StructuredOutputs | None,
+    limits: Limits,
 ) -> Wanted | None:
     """What the answer's calls are held to; None if they are not."""
     choice = turn.tool_choice
@@ -137,7 +148,8 @@ def _wanted(
     names = {function["name"] for function in functions}
     for index, tool in enumerate(tools or ()):
         if tool["function"]["name"] in names:
-            _check_parameters(tool["function"].get("parameters"), f"tools[{index}].function.parameters")
+            where = f"tools[{index}].function.parameters"
+            _check_parameters(tool["function"].get("parameters"), where, limits)
     return Wanted(
         tools=[Tool(function["name"], function.get("parameters")) for function in functions],
         forced=forced,
@@ -147,14 +159,38 @@ def _wanted(
     )
 
 
-def _check_parameters(parameters: dict[str, Any] | None, where: str) -> None:
-    check_schema(parameters, where)
+def _check_parameters(parameters: dict[str, Any] | None, where: str, limits: Limits) -> None:
+    check_schema(parameters, where, limits.schema_bytes, limits.schema_depth)
     if parameters and (kind := parameters.get("type", "object")) != "object":
         raise InvalidRequest(f"{where} must be a schema of type 'object', not {kind!r}", where)
 
 
-def text_constraint(response_format: Any, structured_outputs: Any) -> StructuredOutputs | None:
+def text_constraint(
+    response_format: Any, structured_outputs: Any, limits: Limits
+) -> StructuredOutputs | None:
     """OpenAI's and vLLM's objects; None if they ask for nothing. Raises ApiError or InvalidRequest."""
+    outputs = _asked(response_format, structured_outputs)
+    if outputs is not None:
+        field = "structured_outputs" if structured_outputs is not None else "response_format"
+        _hold(outputs, limits, field)
+    return outputs
+
+
+def _hold(outputs: StructuredOutputs, limits: Limits, field: str) -> None:
+    """Raises ApiError or InvalidRequest for a constraint that is beyond a limit."""
+    match outputs.kind:
+        case "json" | "structural_tag":
+            schema = outputs.json or outputs.structural_tag
+            check_schema(schema, field, limits.schema_bytes, limits.schema_depth)
+        case "regex":
+            limits.hold("regex_chars", len(outputs.source()), field)
+        case "grammar":
+            limits.hold("grammar_chars", len(outputs.source()), field)
+        case "choice":
+            limits.hold("choices", len(outputs.choice or ()), field)
+
+
+def _asked(response_format: Any, structured_outputs: Any) -> StructuredOutputs | None:
     asked = None if response_format in (None, {"type": "text"}) else response_format
     if asked is not None and structured_outputs is not None:
         raise bad_request("response_format and structured_outputs exclude each other", "response_format")

@@ -60,7 +60,7 @@ async def prepare(call: Call, turn: Turn, choices: int = 0) -> Prepared:
         dialect = call.app.dialect(engine)
         tools = dialect.tools(turn)
         variables = dialect.variables(turn, TEMPLATE_VARIABLES.union(call.app.settings.template_variables))
-        token_ids, tail = await chat_prompt(turn, engine, call.body_size, tools, variables)
+        token_ids, tail = await chat_prompt(turn, engine, call.app.settings, tools, variables)
         return Prepared(model, engine, dialect, tools, token_ids, tail)
 
 
@@ -83,7 +83,8 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
         constraint = await constrain(
             turn,
             prepared.dialect,
-            prepared.engine.tokenizer,
+            prepared.engine,
+            call.app.settings.limits,
             prepared.tools,
             prepared.tail,
             prefill(turn),
@@ -153,7 +154,7 @@ class Conversation:
                     async for delta in deltas:
                         yield self._read(delta)
             except InvalidRequest as error:
-                raise await self.constraint.blamed(error) from None
+                raise await self.constraint.blamed(error, self.run.engine, self.run.allowance) from None
 
     def _read(self, delta: Delta) -> Said:
         choice = self._choices.get(delta.index)

@@ -9,6 +9,8 @@ from tenon.core.messages import EngineStats
 from tenon.core.outputs import PoolingRequestOutput, RequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.sampling import SamplingParams
+from tenon.core.structured import StructuredOutputs
+from tenon.engine.jobs.work import Allowance, Job, Tokens
 from tenon.engine.pooling_frontend import PoolingInput
 
 
@@ -26,7 +28,7 @@ class Tokenizer(Protocol):
     @property
     def chat_templates(self) -> dict[str, str]: ...
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+    def encode(self, text: str, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]: ...
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str: ...
 
@@ -44,6 +46,12 @@ class OutputStream(Protocol):
 
     async def aclose(self) -> None:
         """Abort the request unless it has finished."""
+
+
+class Jobs(Protocol):
+    async def run(self, job: Job, allowance: Allowance) -> Tokens:
+        """Raises InvalidRequest; RequestFailed or Unavailable. Cancelling it ends the job."""
+        ...
 
 
 class Engine(Protocol):
@@ -70,6 +78,16 @@ class Engine(Protocol):
     @property
     def pooling(self) -> PoolingSpec | None:
         """What the model's vectors are; None for a model that generates."""
+
+    @property
+    def jobs(self) -> Jobs:
+        """Where work is done that may take long: see `tenon.engine.jobs`."""
+
+    async def try_grammar(self, outputs: StructuredOutputs, allowance: Allowance) -> None:
+        """Compile a constraint where it can do no harm, before `generate` is asked for its like.
+
+        Raises InvalidRequest, Unavailable."""
+        ...
 
     async def pool(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, RequestFailed
+from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, RequestFailed, Unavailable
 from tenon.server.schema.error import Problem, Refused
 
 
@@ -131,6 +131,10 @@ def as_api_error(error: BaseException, request_id: str) -> ApiError:
             kind="server_error",
             code="request_kills_engine",
             headers={"x-should-retry": "false"},
+        )
+    if isinstance(error, Unavailable):
+        return ApiError(
+            503, str(error), kind="server_error", code="unavailable", headers={"retry-after": "1"}
         )
     code = "request_failed" if isinstance(error, RequestFailed) else "internal_error"
     return ApiError(

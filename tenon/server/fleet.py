@@ -360,7 +360,7 @@ def make_fleet(
     from tenon.engine.process import ProcessClient
 
     def make(config: EngineConfig) -> AsyncEngine:
-        return AsyncEngine(config, ProcessClient(config, on_loading, patience))
+        return AsyncEngine(config, ProcessClient(config, on_loading, patience), serves=True)
 
     if len(configs) == 1:
         name = configs[0].served_model_name[0]

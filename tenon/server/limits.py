@@ -16,6 +16,14 @@ import msgspec
 
 from tenon.config import parse_bytes
 from tenon.core.sampling import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_N, MAX_STOP_CHARS, MAX_STOP_STRINGS
+from tenon.core.structured import (
+    MAX_CHOICES,
+    MAX_DEPTH,
+    MAX_GRAMMAR_CHARS,
+    MAX_REGEX_CHARS,
+    MAX_SCHEMA_BYTES,
+)
+from tenon.engine.jobs.work import Allowance
 from tenon.errors import ConfigError
 from tenon.server.errors import ApiError
 
@@ -76,6 +84,21 @@ class Limits:
     stop_chars: int = _limit(256, "characters", 400, "a stop string", MAX_STOP_CHARS)
     stop_token_ids: int = _limit(1024, "entries", 400, "entries of `stop_token_ids`")
 
+    # --- constraints of the output
+    schema_bytes: int = _limit(MAX_SCHEMA_BYTES, "bytes", 400, "a JSON schema or a tag", MAX_SCHEMA_BYTES)
+    schema_depth: int = _limit(MAX_DEPTH, "levels", 400, "how deep a JSON schema is nested", MAX_DEPTH)
+    regex_chars: int = _limit(MAX_REGEX_CHARS, "characters", 400, "a regular expression", MAX_REGEX_CHARS)
+    grammar_chars: int = _limit(MAX_GRAMMAR_CHARS, "characters", 400, "a grammar", MAX_GRAMMAR_CHARS)
+    choices: int = _limit(MAX_CHOICES, "entries", 400, "texts of a `choice`", MAX_CHOICES)
+
+    # --- what work on a request may take, in a process of its own
+    template_seconds: float = _limit(1.0, "seconds", 400, "rendering the chat template")
+    template_bytes: int = _limit(256 * MiB, "bytes", 400, "memory for rendering the chat template")
+    tokenize_seconds: float = _limit(10.0, "seconds", 400, "tokenising a prompt")
+    tokenize_bytes: int = _limit(2 * GiB, "bytes", 400, "memory for tokenising a prompt")
+    grammar_seconds: float = _limit(2.0, "seconds", 400, "compiling a grammar")
+    grammar_bytes: int = _limit(256 * MiB, "bytes", 400, "memory for compiling a grammar")
+
     # --- what is kept for clients
     responses: int = _limit(1024, "responses", 200, "responses that are kept; the oldest is forgotten")
     response_bytes: int = _limit(64 * MiB, "bytes", 200, "kept responses together; the oldest is forgotten")
@@ -123,6 +146,11 @@ class Limits:
                 unit = fields[name].metadata["unit"]
                 raise ConfigError(f"limit {name}: {value!r} is not a number of {unit}") from None
         return cls(**given)
+
+    @property
+    def allowance(self) -> Allowance:
+        """What a job on a request may take."""
+        return Allowance(**{name: getattr(self, name) for name in Allowance.__struct_fields__})
 
     def check(self, request: msgspec.Struct) -> None:
         """Raises ApiError naming the first field of a request that is beyond its limit."""

@@ -1,95 +1,86 @@
-"""From a request's text to token ids. Long inputs are rendered and tokenised off the event loop."""
+"""From a request's text to token ids.
+
+Chat templates are programs and long texts take long, so they are for workers (`tenon.engine.jobs`); a short
+text is tokenised here and now.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 from tenon.core.prompt import check_length
+from tenon.engine.jobs.work import Chat, Text
 from tenon.errors import InvalidRequest
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
 from tenon.server.schema.completion import CompletionRequest
+from tenon.server.settings import ServerSettings
 from tenon.server.turn import Turn
+from tenon.text.conversation import Conversation
 from tenon.util.failpoint import failpoint
 
 T = TypeVar("T")
 
 INLINE_CHARS = 4096  # about a millisecond of tokenising
 
-# Tokenizing is native and leaves the GIL; two at a time leave the event loop and the engine their cores.
-_threads = ThreadPoolExecutor(2, thread_name_prefix="tenon-text")
 
-
-async def offload(size: int, work: Callable[[], T]) -> T:
-    """Run `work` here if its input is small (`size` characters), else in a thread."""
-    if size <= INLINE_CHARS:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
-
-
-PROMPT_TAIL = 256  # characters that tell how a prompt ends
+async def in_thread(size: int, work: Callable[[], T]) -> T:
+    """Run Python code that goes over `size` tokens; in a thread if they are many: others get turns."""
+    return work() if size <= INLINE_CHARS else await asyncio.to_thread(work)
 
 
 async def chat_prompt(
     turn: Turn,
     engine: Engine,
-    size: int,
+    settings: ServerSettings,
     tools: list[dict[str, Any]] | None = None,
     variables: dict[str, Any] | None = None,
 ) -> tuple[list[int], str]:
     """Token ids of a conversation, through the chat template, and how its text ends. Any length.
 
-    `size`: bytes of the request's body. `variables` are the template's. Raises InvalidRequest or ApiError.
+    `variables` are the template's. Raises InvalidRequest or ApiError.
     """
-    from tenon.text.chat import render  # Jinja: not needed before the first chat
-
-    messages = turn.messages
-    if not messages:
+    if not turn.messages:
         raise bad_request("messages must not be empty", "messages")
-
-    def work() -> tuple[list[int], str]:
-        failpoint("template", messages)
-        text = render(
-            messages,
-            None,  # the tokenizer's own
-            engine.tokenizer,  # type: ignore[arg-type]
-            add_generation_prompt=turn.add_generation_prompt and not turn.continues,
-            tools=tools,
-            **(variables or {}),
-        )
-        if turn.continues:
-            text = up_to_final_message(text, messages[-1]["content"])
-        # The template writes BOS itself.
-        return encode(engine, text, turn.add_special_tokens, "messages"), text[-PROMPT_TAIL:]
-
-    return await offload(size, work)
+    conversation = Conversation(
+        messages=turn.messages,
+        tools=tools,
+        variables=variables or {},
+        add_generation_prompt=turn.add_generation_prompt,
+        continues=turn.continues,
+        plain=settings.special_tokens != "all",
+    )
+    done = await engine.jobs.run(Chat(conversation, turn.add_special_tokens), settings.limits.allowance)
+    return done.ids, done.tail
 
 
-def up_to_final_message(rendered: str, content: Any) -> str:
-    """`rendered` up to the end of the last message's text, so that the model goes on with it."""
-    content = content.strip() if isinstance(content, str) else ""
-    at = rendered.rfind(content)
-    if not content or at < 0:
-        raise bad_request(
-            "continue_final_message needs a last message with text, shown as it is by the chat template",
-            "continue_final_message",
-        )
-    return rendered[: at + len(content)]
+async def text_prompt(
+    text: str, engine: Engine, settings: ServerSettings, add_special_tokens: bool, field: str
+) -> list[int]:
+    """Token ids of a text that stands for itself. Raises InvalidRequest naming the API's field."""
+    plain = settings.special_tokens == "none"
+    try:
+        if len(text) <= INLINE_CHARS:
+            failpoint("tokenise", text)
+            return engine.tokenizer.encode(text, add_special_tokens, not plain)
+        job = Text(text, add_special_tokens, plain)
+        return (await engine.jobs.run(job, settings.limits.allowance)).ids
+    except InvalidRequest as error:
+        message = str(error).removeprefix("prompt: ")
+        raise InvalidRequest(f"{field}: {message}", field, error.code) from None
 
 
 async def completion_prompts(
-    request: CompletionRequest, prompts: list[str | list[int]], engine: Engine
+    request: CompletionRequest, prompts: list[str | list[int]], engine: Engine, settings: ServerSettings
 ) -> list[tuple[str | None, list[int]]]:
     """(text if it was given, token ids) of each prompt. Raises InvalidRequest or ApiError."""
     special = request.add_special_tokens is not False
     out: list[tuple[str | None, list[int]]] = []
     for prompt in prompts:
         if isinstance(prompt, str):
-            ids = await offload(len(prompt), partial(encode, engine, prompt, special, "prompt"))
+            ids = await text_prompt(prompt, engine, settings, special, "prompt")
             out.append((prompt, ids))
         else:
             ids = prompt
@@ -114,6 +105,8 @@ def split_prompts(prompt: str | list[Any]) -> list[str | list[int]]:
 
 
 def check_token_ids(ids: list[int], vocab_size: int, field: str = "prompt") -> None:
+    if not ids or (min(ids) >= 0 and max(ids) < vocab_size):
+        return
     for token in ids:
         if not 0 <= token < vocab_size:
             raise bad_request(
@@ -134,12 +127,3 @@ def room(ids: list[int], engine: Engine, wanted: int | None, field: str) -> int:
             "context_length_exceeded",
         )
     return wanted
-
-
-def encode(engine: Engine, text: str, add_special_tokens: bool, field: str) -> list[int]:
-    """Token ids. Raises InvalidRequest naming the API's field."""
-    failpoint("tokenise", text)
-    try:
-        return engine.tokenizer.encode(text, add_special_tokens)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{field}: {error}", field, error.code) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tenon.engine.heartbeat import Patience
 from tenon.server.keys import Keys
@@ -36,7 +36,8 @@ class ServerSettings:
     on after a stop signal. `output_format` is a name of tenon.parse.formats, or auto; `reasoning_content`
     sends reasoning under that name too; `template_variables` may be set by requests besides the usual ones.
     `limits` bound what clients may send and what is kept for them. `data_dir` keeps files and batches (None:
-    below TENON_HOME); `batch_concurrency`: so many lines of batches run at a time.
+    below TENON_HOME); `batch_concurrency`: so many lines of batches run at a time. `special_tokens`: where
+    clients' text that spells a control token becomes one: in prompts that are no chat, in all text, nowhere.
     `restarts`: of engines that die; `patience` with those that hang.
     """
 
@@ -57,6 +58,7 @@ class ServerSettings:
     template_variables: tuple[str, ...] = ()
     data_dir: Path | None = None
     batch_concurrency: int = 8
+    special_tokens: Literal["prompts", "all", "none"] = "prompts"
     restarts: RestartSettings = RestartSettings()
     patience: Patience = field(default_factory=Patience)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tenon.core.outputs import CompletionOutput, RequestOutput, TokenLogprobs
 from tenon.core.sampling import SamplingParams
+from tenon.engine.jobs.work import Allowance
 from tenon.errors import InvalidRequest
 from tenon.grammar.thinking import Place, Tracker
 from tenon.server.engine import Engine
@@ -60,6 +61,7 @@ class Generation:
     on_start: Callable[[int], None]  # so many more choices have been taken up
     on_token: Callable[[], None]  # there is a first token
     meter: RequestMeter
+    allowance: Allowance = field(default_factory=Allowance)
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
@@ -76,16 +78,18 @@ class Generation:
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Deltas in order of production. Closing this generator early aborts the request."""
-        outputs = self.engine.generate(
-            self.prompt_token_ids,
-            self.params,
-            request_id=self.request_id,
-            priority=self.priority,
-            background=self.background,
-            cache_salt=self.cache_salt,
-            share=self.share,
-        )
         with self.meter, self._naming():
+            if self.params.structured_outputs is not None:
+                await self.engine.try_grammar(self.params.structured_outputs, self.allowance)
+            outputs = self.engine.generate(
+                self.prompt_token_ids,
+                self.params,
+                request_id=self.request_id,
+                priority=self.priority,
+                background=self.background,
+                cache_salt=self.cache_salt,
+                share=self.share,
+            )
             async with aclosing(outputs):
                 async for output in outputs:
                     self._note(output)

@@ -10,7 +10,7 @@ from tenon.server.contract import answers
 from tenon.server.conversation import prepare
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
-from tenon.server.prompt import check_token_ids, encode, offload
+from tenon.server.prompt import check_token_ids, in_thread, text_prompt
 from tenon.server.schema.chat import ChatRequest
 from tenon.server.schema.tokenize import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
@@ -25,7 +25,9 @@ async def tokenize(call: Call, request: TokenizeRequest) -> None:
     engine, tokens = await (_of_prompt if request.messages is None else _of_messages)(call, request)
     answer = Tokenized(count=len(tokens), max_model_len=engine.max_model_len, tokens=tokens)
     if request.return_token_strs:
-        answer.token_strs = [engine.tokenizer.token_text(token) for token in tokens]
+        answer.token_strs = await in_thread(
+            len(tokens), lambda: [engine.tokenizer.token_text(token) for token in tokens]
+        )
     await call.send_json(answer)
 
 
@@ -35,7 +37,7 @@ async def _of_prompt(call: Call, request: TokenizeRequest) -> tuple[Engine, list
             raise bad_request(f"{name} needs messages", name)
     _, engine = await call.model(request.model, vectors=None)
     text, special = request.prompt or "", request.add_special_tokens is not False
-    return engine, await offload(len(text), partial(encode, engine, text, special, "prompt"))
+    return engine, await text_prompt(text, engine, call.app.settings, special, "prompt")
 
 
 async def _of_messages(call: Call, request: TokenizeRequest) -> tuple[Engine, list[int]]:
@@ -49,5 +51,5 @@ async def detokenize(call: Call, request: DetokenizeRequest) -> None:
     """The text of tokens, that of special ones included."""
     _, engine = await call.model(request.model, vectors=None)
     check_token_ids(request.tokens, engine.tokenizer.vocab_size, "tokens")
-    decode = partial(engine.tokenizer.decode, request.tokens, False)
-    await call.send_json(Detokenized(await offload(len(request.tokens), decode)))
+    text = await in_thread(len(request.tokens), partial(engine.tokenizer.decode, request.tokens, False))
+    await call.send_json(Detokenized(text))

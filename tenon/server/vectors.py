@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import time
@@ -10,12 +11,14 @@ from typing import Any
 
 from tenon.core.outputs import PoolingRequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
+from tenon.engine.jobs.work import Pair
 from tenon.engine.pooling_frontend import PoolingInput, encode_input, token_limit
+from tenon.errors import InvalidRequest
 from tenon.server.auth import cache_salt
 from tenon.server.call import Call
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
-from tenon.server.prompt import offload
+from tenon.server.prompt import INLINE_CHARS
 from tenon.server.schema.pooling import (
     ClassifyRequest,
     Input,
@@ -62,21 +65,10 @@ class Run:
         params.check(self.spec)
         request, engine = self.request, self.engine
         limit = token_limit(request.truncate_prompt_tokens, engine.max_model_len)
-        special = request.add_special_tokens is not False
-
-        def encode() -> list[PoolingInput]:
-            return [
-                encode_input(
-                    engine.tokenizer,
-                    *given,
-                    limit=limit,
-                    add_special_tokens=special,
-                    name=f"{name}[{index}]" if len(inputs) > 1 else name,
-                )
-                for index, given in enumerate(inputs)
-            ]
-
-        encoded = await offload(sum(len(part) for given in inputs for part in given), encode)
+        encoded = []
+        for index, given in enumerate(inputs):
+            where = f"{name}[{index}]" if len(inputs) > 1 else name
+            encoded.append(await self._encode(given, limit, where))
         self.num_tokens = sum(len(given.token_ids) for given in encoded)
         self.call.tokenised(self.num_tokens)
         caller = "" if self.call.app.settings.share_prefix_cache else self.call.caller
@@ -100,6 +92,22 @@ class Run:
             self._running = True
             self.call.taken_up(1)
             self.call.spoke()
+
+    async def _encode(self, given: tuple[Any, ...], limit: int | None, name: str) -> PoolingInput:
+        special = self.request.add_special_tokens is not False
+        if not isinstance(given[0], str) or sum(map(len, given)) <= INLINE_CHARS:
+            await asyncio.sleep(0)  # of many inputs each is short, but all of them may not be
+            return encode_input(
+                self.engine.tokenizer, *given, limit=limit, add_special_tokens=special, name=name
+            )
+        text, second = (*given, None)[:2]
+        job = Pair(text, second, limit, special)
+        try:
+            done = await self.engine.jobs.run(job, self.call.app.settings.limits.allowance)
+        except InvalidRequest as error:
+            message = str(error).removeprefix("prompt: ")
+            raise InvalidRequest(f"{name}: {message}", name, error.code) from None
+        return PoolingInput(done.ids, done.types)
 
     @property
     def usage(self) -> VectorUsage:

@@ -19,35 +19,52 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+import msgspec
 
 from tenon.errors import ConfigError, InvalidRequest
+from tenon.text.conversation import Conversation
 from tenon.text.tokenizer import Tokenizer
+from tenon.text.untrusted import marked
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-def render(
-    messages: Sequence[Mapping[str, Any]],
-    template: str | None,
-    tokenizer: Tokenizer,
-    add_generation_prompt: bool = True,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    **variables: Any,
-) -> str:
-    """The prompt for these messages; encode it with `add_special_tokens=False` and `parse_special=True`.
+class Rendered(msgspec.Struct, frozen=True):
+    """A prompt as text. `mark` stands where it is cut before it is encoded; "": nowhere."""
 
-    `template` None is the tokenizer's own. `variables` are passed on to it (`enable_thinking` and the like).
+    marked: str
+    mark: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.marked.replace(self.mark, "") if self.mark else self.marked
+
+    def encode(self, tokenizer: Tokenizer, add_special_tokens: bool = False) -> list[int]:
+        """Token ids; the template writes BOS itself."""
+        return tokenizer.encode_marked(self.marked, self.mark, add_special_tokens)
+
+
+def render(conversation: Conversation, tokenizer: Tokenizer) -> Rendered:
+    """The prompt for a conversation.
+
     Raises InvalidRequest, naming `messages`, for messages that are malformed or that the template refuses.
     """
-    source = template or choose_template(tokenizer, with_tools=bool(tools))
-    values = {
-        "bos_token": tokenizer.bos_token or "",
-        "eos_token": tokenizer.eos_token or "",
-        "tools": list(tools) if tools else None,
-        **variables,
-        "messages": normalise(messages),
-        "add_generation_prompt": add_generation_prompt,
-    }
+    tools = list(conversation.tools) if conversation.tools else None
+    template = conversation.template or choose_template(tokenizer, with_tools=bool(tools))
+    words = {"tools": tools, **conversation.variables, "messages": normalise(conversation.messages)}
+
+    def fill(values: dict[str, Any]) -> str:
+        ends = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
+        opens = conversation.add_generation_prompt and not conversation.continues
+        text = _fill(template, {**ends, **values, "add_generation_prompt": opens})
+        return _up_to_end(text, values["messages"][-1]["content"]) if conversation.continues else text
+
+    if not conversation.plain:
+        return Rendered(fill(words))
+    return Rendered(*marked(words, tokenizer.controls, fill))
+
+
+def _fill(source: str, values: dict[str, Any]) -> str:
     try:
         return _compiled(source).render(values)
     except _Refused as error:
@@ -58,10 +75,24 @@ def render(
             "give another one with --chat-template",
             "messages",
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever the template's code runs into with these messages
         raise InvalidRequest(
             f"messages: the chat template fails on them: {type(error).__name__}: {error}", "messages"
         ) from error
+
+
+def _up_to_end(rendered: str, content: str) -> str:
+    """`rendered` up to the end of the last message's text, so that the model goes on with it."""
+    content = content.strip()
+    at = rendered.rfind(content)
+    if not content or at < 0:
+        raise InvalidRequest(
+            "continue_final_message needs a last message with text, shown as it is by the chat template",
+            "continue_final_message",
+        )
+    return rendered[: at + len(content)]
 
 
 def choose_template(tokenizer: Tokenizer, *, with_tools: bool = False) -> str:

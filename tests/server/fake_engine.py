@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable
 from tenon.core.messages import EngineStats
 from tenon.core.outputs import CompletionOutput, Logprob, RequestOutput, TokenLogprobs
 from tenon.core.sampling import SamplingParams
+from tenon.engine.jobs.in_place import InPlace
+from tenon.engine.jobs.work import Grammar
 from tenon.errors import EngineDead, InvalidRequest
+from tenon.text.untrusted import Controls
 
 EOS = 256
 TEMPLATE = (
@@ -28,8 +31,12 @@ class ByteTokenizer:
     eos_token = "<eos>"
     eos_token_ids = (EOS,)
     special_ids = frozenset({EOS})
+    controls = Controls(["<eos>"])
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode_marked(self, text: str, mark: str, add_special_tokens: bool = False) -> list[int]:
+        return self.encode(text.replace(mark, "") if mark else text, add_special_tokens)
+
+    def encode(self, text: str, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
         try:
             return list(text.encode())
         except UnicodeEncodeError:
@@ -71,6 +78,10 @@ class FakeEngine:
         self.fail_after: int | None = None
         self.refuse: InvalidRequest | None = None  # what every stream begins with
         self.requests: list[FakeStream] = []
+        self.jobs = InPlace(lambda: self.tokenizer)
+
+    async def try_grammar(self, outputs, allowance) -> None:
+        await self.jobs.run(Grammar(outputs, self.tokenizer.vocab_size, (EOS,)), allowance)
 
     @property
     def aborted(self) -> list[str]:

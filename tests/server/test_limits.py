@@ -68,3 +68,24 @@ async def test_beyond_a_limit(engine, name):
     client = Client(build_app(engine, ServerSettings(limits=Limits(**{name: 4}))))
     assert "over the limit" not in (await client.post(path, body)).text
     assert engine.running == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "constraint"),
+    [
+        ("schema_bytes=100", {"json": {"type": "object", "description": "d" * 100}}),
+        ("schema_depth=2", {"json": {"properties": {"a": {"properties": {"b": {}}}}}}),
+        ("regex_chars=3", {"regex": "abcd"}),
+        ("grammar_chars=10", {"grammar": 'start: "abcd"'}),
+        ("choices=1", {"choice": ["a", "b"]}),
+    ],
+)
+async def test_limits_of_constraints(engine, limit, constraint):
+    body = {"prompt": "a", "structured_outputs": constraint}
+    settings = ServerSettings(limits=Limits.parse([limit]))
+    response = await Client(build_app(engine, settings)).post("/v1/completions", body)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"].startswith("structured_outputs")
+    assert (
+        await Client(build_app(engine, ServerSettings())).post("/v1/completions", body)
+    ).status_code == 200

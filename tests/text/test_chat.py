@@ -7,6 +7,7 @@ import pytest
 
 from tenon.errors import ConfigError, InvalidRequest
 from tenon.text import chat
+from tenon.text.conversation import Conversation
 from tenon.text.from_gguf import from_metadata
 from tests.text import vocabularies
 
@@ -19,6 +20,18 @@ CHATML = """{%- for message in messages %}
 USER = [{"role": "user", "content": "Hi"}]
 
 
+def render(messages, template, tokenizer, add_generation_prompt=True, tools=None, **variables):
+    """The prompt's text."""
+    conversation = Conversation(
+        messages=messages,
+        template=template,
+        tools=tools,
+        variables=variables,
+        add_generation_prompt=add_generation_prompt,
+    )
+    return chat.render(conversation, tokenizer).text
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     _, metadata = vocabularies.byte_level(random.Random(1), vocab_size=300)
@@ -26,14 +39,12 @@ def tokenizer():
 
 
 def test_the_models_own_template(tokenizer):
-    assert chat.render(USER, None, tokenizer) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert (
-        chat.render(USER, None, tokenizer, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
-    )
+    assert render(USER, None, tokenizer) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert render(USER, None, tokenizer, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
 def test_a_template_that_is_given_wins(tokenizer):
-    assert chat.render(USER, "{{ bos_token }}|{{ eos_token }}|{{ mood }}", tokenizer, mood="x") == (
+    assert render(USER, "{{ bos_token }}|{{ eos_token }}|{{ mood }}", tokenizer, mood="x") == (
         "<|im_start|>|<|im_end|>|x"
     )
 
@@ -64,31 +75,31 @@ def test_rendering_equals_transformers(name, tokenizer):
         (expected,), _ = render_jinja_template(
             [messages], tools=given, chat_template=TEMPLATES[name], add_generation_prompt=True
         )
-        assert chat.render(messages, TEMPLATES[name], tokenizer, tools=given) == expected
+        assert render(messages, TEMPLATES[name], tokenizer, tools=given) == expected
 
 
 def test_content_as_parts_is_joined(tokenizer):
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert chat.render([{"role": "user", "content": parts}], "{{ messages[0].content }}", tokenizer) == "a\nb"
+    assert render([{"role": "user", "content": parts}], "{{ messages[0].content }}", tokenizer) == "a\nb"
 
 
 def test_arguments_of_tool_calls_are_objects(tokenizer):
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     template = "{{ messages[0].content }}|{{ messages[0].tool_calls[0].function.arguments.a + 1 }}"
-    assert chat.render([message], template, tokenizer) == "|2"
+    assert render([message], template, tokenizer) == "|2"
 
 
 def test_the_template_for_tools(tokenizer):
     _, metadata = vocabularies.byte_level(random.Random(1), vocab_size=300)
     both = {"tokenizer.chat_template": "plain", "tokenizer.chat_template.tool_use": "tools"}
     with_both = from_metadata(metadata | both)
-    assert chat.render(USER, None, with_both) == "plain"
-    assert chat.render(USER, None, with_both, tools=[{"type": "function"}]) == "tools"
+    assert render(USER, None, with_both) == "plain"
+    assert render(USER, None, with_both, tools=[{"type": "function"}]) == "tools"
 
 
 def test_the_date(tokenizer):
-    assert chat.render(USER, "{{ strftime_now('%Y') }}", tokenizer) == str(datetime.date.today().year)
+    assert render(USER, "{{ strftime_now('%Y') }}", tokenizer) == str(datetime.date.today().year)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_the_date(tokenizer):
 )
 def test_malformed_messages_are_named(tokenizer, messages, param, says):
     with pytest.raises(InvalidRequest, match=says) as caught:
-        chat.render(messages, None, tokenizer)
+        render(messages, None, tokenizer)
     assert caught.value.param == param
 
 
@@ -137,19 +148,19 @@ def test_malformed_messages_are_named(tokenizer, messages, param, says):
 )
 def test_a_template_that_fails_is_an_invalid_request(tokenizer, template, says):
     with pytest.raises(InvalidRequest, match=says) as caught:
-        chat.render(USER, template, tokenizer)
+        render(USER, template, tokenizer)
     assert caught.value.param == "messages"
 
 
 def test_a_model_without_a_template_says_what_to_do():
     bare = from_metadata(vocabularies.byte_level(random.Random(1), vocab_size=300)[1])
     with pytest.raises(InvalidRequest, match="--chat-template"):
-        chat.render(USER, None, bare)
+        render(USER, None, bare)
 
 
 def test_templates_are_compiled_once(tokenizer):
     source = "{{ messages[0].content }} again"
-    chat.render(USER, source, tokenizer)
+    render(USER, source, tokenizer)
     assert chat._compiled(source) is chat._compiled(source)
 
 
