@@ -1,4 +1,4 @@
-"""The smallest checkpoints of each family, all weights zero: what is fuzzed is what describes them."""
+"""The smallest checkpoints of each family. Weights are zero, as what is fuzzed is what describes them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fuzz import scratch
 from tenon.bench.make_model import blueprint
-from tenon.formats.writing import Layout, NewTensor, gguf_layout, safetensors_layout
+from tenon.formats.writing import NewTensor, gguf_layout, safetensors_layout
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.util import plugin
 
@@ -33,11 +35,14 @@ def tensors(family: str, *, gguf: bool = False) -> list[NewTensor]:
     return list({tensor.name: tensor for tensor in found}.values())
 
 
-def directory(family: str) -> Path:
-    """A model in Hugging Face format."""
+def directory(family: str, rng: np.random.Generator | None = None) -> Path:
+    """A model in Hugging Face format, with random weights if it is told where to take them from."""
     path = scratch.directory(f"model-{family}")
     (path / "config.json").write_text(json.dumps(config(family)))
-    scratch.write(path / "model.safetensors", _filled(safetensors_layout(tensors(family))))
+    layout = safetensors_layout(tensors(family))
+    size = layout.size - len(layout.header)
+    data = bytes(size) if rng is None else rng.uniform(0.1, 1, size // 4).astype(np.float32).tobytes()
+    scratch.write(path / "model.safetensors", layout.header + data)
     return path
 
 
@@ -50,7 +55,3 @@ def gguf_header(family: str, extra: dict[str, Any] | None = None) -> bytes:
         if field in values:
             metadata |= {f"{architecture}.{key}": values[field] for key in keys}
     return gguf_layout(metadata | (extra or {}), tensors(family, gguf=True)).header
-
-
-def _filled(layout: Layout) -> bytes:
-    return layout.header + bytes(layout.size - len(layout.header))

@@ -1,6 +1,7 @@
 """Names to files; every name that cannot be had gives one line that says what to do."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,38 @@ def test_pickles_are_named_and_refused(home, file):
     message = refused("model", ModelFileError)
     assert file in message
     assert "safetensors" in message
+
+
+class _Canary:
+    """A pickle that, when it is read, makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin", "model.pkl"])
+def test_a_pickle_is_refused_unread(home, name):
+    """A directory as published models have it, whose weights would run code: nothing does."""
+    canary = home / "canary"
+    touch(home / "model", "config.json", "tokenizer.json", "tokenizer_config.json")
+    (home / "model" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    weights = home / "model" / name
+    weights.write_bytes(pickle.dumps({"weight": _Canary(canary)}))
+    index = {"weight_map": {"weight": name}}
+    (home / "model" / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    for what in ("model", f"model/{name}"):
+        message = refused(what, ModelFileError)
+        assert name in message
+        assert "can run code" in message
+        assert "save_pretrained writes safetensors" in message
+    (home / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "not the name of a safetensors file" in refused("model", ModelFileError)
+    assert not canary.exists()
+    pickle.loads(weights.read_bytes())
+    assert canary.exists(), "it is a canary indeed"
 
 
 def test_files_that_are_no_models(home):

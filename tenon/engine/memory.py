@@ -13,6 +13,7 @@ from tenon.errors import ConfigError
 MIN_HEADROOM = 512 << 20
 LEAST_KV = 256 << 20  # of one model among several
 HEADROOM_SHARE = 0.25  # of what is free: activations, the front end, and whatever else runs here
+MAX_SLOTS = 2**31 - 1  # of the KV cache: kernels are told places in it as int32
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -76,7 +77,7 @@ def plan_blocks(
     """
     length = wanted_len or model_len
     most = -(-length // block_size) * max_num_seqs
-    num_blocks = min(budget // bytes_per_block, most)
+    num_blocks = min(budget // bytes_per_block, most, MAX_SLOTS // block_size)
     if num_blocks * block_size >= length:
         return num_blocks, length
     if num_blocks < 2 or wanted_len is not None:

@@ -90,6 +90,11 @@ def test_blocks_for_a_budget():
     assert plan(wanted_len=33, max_num_seqs=2) == (4, 33)
 
 
+def test_never_more_places_than_an_int32_counts():
+    blocks, _ = plan(budget=2**50, model_len=2**24, max_num_seqs=2**16)
+    assert blocks * 32 <= 2**31 - 1 < (blocks + 1) * 32
+
+
 def test_a_small_budget_shortens_the_context_unless_it_was_asked_for():
     assert plan(budget=500) == (5, 160)
     with pytest.raises(ConfigError, match="kv_cache_memory to 0"):
