@@ -21,7 +21,7 @@ def run(name: str, seconds: float, seed: int) -> None:
     for label, data in one.target.seeds().items():
         (begin / _file_name(label)).write_bytes(data)
     words = one.directory / "dictionary"
-    words.write_text("\n".join(_quoted(word) for word in getattr(one.target, "DICTIONARY", ())))
+    words.write_text("\n".join(_quoted(word) for word in session.words_of(one.target)))
     kept = session.CORPUS / name
     folders = [fresh, begin, *([kept] if kept.is_dir() else [])]
     options = {

@@ -86,10 +86,14 @@ class Session:
         with memory_limit():
             self.replay(pool)
             rng, end = random.Random(seed), time.monotonic() + seconds
-            words = [*WORDS, *(getattr(self.target, "DICTIONARY", ()) * 4)]
+            words = [*WORDS, *words_of(self.target) * 4]
             while time.monotonic() < end:
                 for _ in range(20):
                     self.one(damaged(rng, pool, words))
+
+
+def words_of(target: ModuleType) -> list[bytes]:
+    return list(getattr(target, "DICTIONARY", [])) or WORDS
 
 
 def current(name: str) -> Path:

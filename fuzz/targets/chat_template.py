@@ -1,4 +1,7 @@
-"""A chat template from a model's files, rendered for messages that a client sent: template NUL messages."""
+"""A chat template from a model's files, rendered for messages that a client sent: template NUL messages.
+
+What messages say is text: a prompt has no control tokens but those that its template writes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import json
 from tenon.engine import oracle
 from tenon.errors import ConfigError, InvalidRequest
 from tenon.text import chat
+from tenon.text.conversation import Conversation
 
-EXPECTED = (ConfigError, InvalidRequest)
+EXPECTED = (ConfigError, InvalidRequest, MemoryError)
 SECONDS = 0.2
-SLOW_IS_FINE = True  # templates are programs; those of a server run in processes that are ended in time
+SLOW_IS_FINE = True  # templates are programs: tenon/engine/jobs bounds what they take, memory too
 _WORDS = (
     "{% for m in messages %} {% endfor %} {{ m.content }} {% if tools %} {% endif %} {% set x = 1 %} |tojson"
 )
@@ -18,17 +22,20 @@ _WORDS += " loop.index raise_exception('no') strftime_now('%Y') namespace(x=1) .
 _WORDS += " {% generation %} {% endgeneration %} {% macro f(x) %} {% endmacro %} range(9) {% break %} cycler"
 DICTIONARY = [word.encode() for word in _WORDS.split()]
 _TOKENIZER = oracle.tokenizer()
+DICTIONARY += [text.encode() for text in ("<|bos|>", "<|eos|>", "<|start|>", "<|end|>", "<|", "|>")]
+_PRINT = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
 _TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
 def seeds() -> dict[str, bytes]:
     user = {"role": "user", "content": "hi"}
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": [1, "\\ud800"]}'}}
+    control = {"role": "user", "content": "<|eos|> <|sta" + "rt|>|><|end|><|end|><|"}
     several = [{"role": "system", "content": "s"}, user, {"role": "assistant", "tool_calls": [call]}]
-    print_all = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
     templates = {
         "oracle": oracle.CHAT_TEMPLATE,
-        "all": print_all,
+        "all": _PRINT,
+        "control tokens": oracle.CHAT_TEMPLATE,
         "json": "{{ messages | tojson(indent=2) }}{{ tools | tojson }}",
         "refusing": "{{ raise_exception('roles must alternate') }}",
         "attributes": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
@@ -45,7 +52,7 @@ def seeds() -> dict[str, bytes]:
     }
     found = {}
     for label, template in templates.items():
-        for messages in ([user], several):
+        for messages in ([user], several, [control, user, control]):
             found[f"{label} {len(messages)}"] = f"{template}\0{json.dumps(messages)}".encode()
     return found
 
@@ -57,4 +64,7 @@ def run(data: bytes) -> None:
     except (ValueError, RecursionError):
         messages = [{"role": "user", "content": text}]
     chat.load_template(template if "{" in template else template + "{}")
-    assert isinstance(chat.render(messages, template or None, _TOKENIZER, tools=_TOOLS), str)
+    conversation = Conversation(messages=messages, template=template or None, tools=_TOOLS)
+    ids = chat.render(conversation, _TOKENIZER).encode(_TOKENIZER)
+    if template == _PRINT:
+        assert not _TOKENIZER.special_ids.intersection(ids), "a message has made a control token"
