@@ -102,7 +102,8 @@ $(VENV)/.tenon: $(VENV)/.build pyproject.toml $(NATIVE)
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
 	@echo "installing what the tests need"
-	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	@$(if $(TORCH_INDEX),$(PIP) install --no-deps -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	@$(PIP) install -c constraints.txt \
 	  -r <($(BIN)/python scripts/requirements.py test)
 	@touch $@
 

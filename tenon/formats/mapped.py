@@ -39,9 +39,10 @@ class MappedFile:
         self._bytes = np.frombuffer(self.buffer, np.uint8)
 
     def slice(self, start: int, length: int) -> np.ndarray:
-        """Bytes [start, start + length), uint8, no copy. The caller has checked the bounds against `size`.
-        Raises ModelFileError for a file that has become shorter since."""
-        assert 0 <= start <= start + length <= self.size
+        """Bytes [start, start + length), uint8, no copy. Callers check the bounds first, and say more.
+        Raises ModelFileError for these, and for a file that has become shorter since."""
+        if not 0 <= start <= start + length <= self.size:
+            raise ModelFileError(f"{self.path}: {length} bytes at {start} are not within the file")
         if self.buffer.size() < self.size:
             raise ModelFileError(
                 f"{self.path}: it had {self.size} bytes when it was opened and has {self.buffer.size()} now: "

@@ -83,7 +83,7 @@ def start(*arguments: str) -> RealServer:
         process.wait()
         errors.seek(0)
         raise RuntimeError(f"the server ended with {process.returncode}: {errors.read()[-4000:]}")
-    url = re.search(r"https?://[\d.:]+", greeting)
+    url = re.search(r"https?://[\d.:\[\]]+", greeting)
     assert url, greeting
     return RealServer(process, url[0], greeting, errors)
 
