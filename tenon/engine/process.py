@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shu
 from tenon.engine.heartbeat import TICK_SECONDS, Heartbeat, Patience, Watch, cpu_seconds
 from tenon.engine.launch import DUMP_SIGNAL, LENGTH, STOP_SIGNALS, Launch
 from tenon.errors import EngineDead, TenonError
+from tenon.util import python
 from tenon.util.log import shows_texts
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class ProcessClient:
         inherited = (theirs.fileno(), self._heartbeat.fd)
         with theirs, _signals_blocked():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tenon.engine.worker", *map(str, inherited)],
+                python.module("tenon.engine.worker", *map(str, inherited)),
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard output belongs to the front end's own output

@@ -120,6 +120,21 @@ def test_nothing_is_validated_by_assertions():
     assert not wrong, "raise a typed error instead:\n" + "\n".join(wrong)
 
 
+def test_python_is_started_without_the_current_directory():
+    """`python -m` looks for modules where the user happens to be: tenon.util.python, or -P."""
+    wrong = [
+        f"tenon/{file}:{node.lineno} {ast.unparse(node)[:80]}"
+        for file, tree in trees()
+        if not file.startswith("bench/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List)
+        and node.elts
+        and ast.unparse(node.elts[0]) == "sys.executable"
+        and not any(isinstance(word, ast.Constant) and word.value == "-P" for word in node.elts)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize(
     "line",
     [
