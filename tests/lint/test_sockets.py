@@ -80,6 +80,8 @@ def check(server, address: str) -> int:
         assert not datagrams(process.pid)
         for name in unix(process.pid):
             assert name.startswith("/"), f"abstract sockets have no permissions: {name!r}"
+            if not Path(name).exists():
+                continue  # taken away once both sides were there: nobody comes in any more
             directory = Path(name).parent.stat()
             assert directory.st_mode & 0o777 == 0o700, name
             assert directory.st_uid == os.geteuid()
