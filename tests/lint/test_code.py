@@ -31,8 +31,7 @@ FETCHERS = {"hub.py": {"huggingface_hub"}}
 SOCKETS = {  # file: why it opens a connection or listens
     "util/http.py": "the client of `tenon chat --url` and the load generator",
     "server/run.py": "listens",
-    "engine/process.py": "a socket pair to the engine's process",
-    "engine/worker.py": "its other end",
+    "engine/process.py": "one end of a socket pair",
     "bench/startup.py": "looks for a free port",
 }
 
@@ -75,12 +74,13 @@ def fetches(file: str, node: ast.AST) -> bool:
     names = {client for name in imported(node) for client in CLIENTS if f"{name}.".startswith(f"{client}.")}
     if names - FETCHERS.get(file, set()):
         return True
-    opens = {"create_connection", "open_connection", "open_unix_connection", "socketpair", "start_server"}
+    opens = {"create_connection", "open_connection", "open_unix_connection", "start_server"}
     is_open = isinstance(node, ast.Attribute) and node.attr in opens
     is_socket = (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and ast.unparse(node.func) in ("socket.socket", "socket.create_server")
+        and not any(word.arg == "fileno" for word in node.keywords)  # one that was inherited
     )
     return (is_open or is_socket) and file not in SOCKETS
 

@@ -25,6 +25,7 @@ from tenon.engine.jobs.worker import Worker
 from tenon.engine.launch import LENGTH
 from tenon.engine.tokenizer import load_tokenizer_for
 from tenon.errors import TenonError
+from tenon.util.log import configure
 
 _PR_SET_PDEATHSIG = 1
 
@@ -32,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 def main(sock: socket.socket) -> None:
     _end_with(os.getppid())
     decode = msgspec.msgpack.Decoder(Command).decode
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    configure(logging.WARNING, "%(levelname)s %(name)s: %(message)s", texts=False)
     config = msgspec.msgpack.decode(_frame(sock)[0], type=EngineConfig)
     try:
         bench = Bench(load_tokenizer_for(config))

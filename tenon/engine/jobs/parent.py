@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import subprocess
-import sys
 
 import msgspec
 
@@ -16,6 +15,7 @@ from tenon.engine.jobs.commands import Command, Fork, Prepare, Reap
 from tenon.engine.jobs.work import Grammar
 from tenon.engine.launch import LENGTH
 from tenon.errors import Unavailable
+from tenon.util import python
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Nursery:
         ours.setblocking(False)
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tenon.engine.jobs.nursery", str(theirs.fileno())],
+                python.module("tenon.engine.jobs.nursery", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard output belongs to the front end's own output
