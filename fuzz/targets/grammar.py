@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 
-from fuzz.grammars import follow
+from fuzz.grammars import VOCABULARY, follow
 from tenon.core.structured import StructuredOutputs
 from tenon.errors import InvalidRequest
 from tenon.grammar import select
 
 EXPECTED = (InvalidRequest,)
 if importlib.util.find_spec("xgrammar"):
-    select.backend("xgrammar").load()  # brings torch: seconds that are no input's
+    select.backend("xgrammar").load(VOCABULARY)  # brings torch: seconds that are no input's
 SECONDS = 2.0
 _WORDS = (
     "start: ::= root %ignore %import common.INT %json{} %regex{} @x <|tool|> (a|b)+ [x] ? * /a+/ /(?i)x/i"
