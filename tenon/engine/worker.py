@@ -68,9 +68,12 @@ def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
 
 def _run(launch: Launch, lifeline: socket.socket, heartbeat: Heartbeat) -> None:
     from tenon.engine.loader import load_engine
+    from tenon.ops.plan import count_ops
 
     engine = load_engine(launch.config, lambda done, total: _tell(lifeline, Loading(done, total)))
     engine.scheduler.pace = Pace()  # people read along
+    if launch.config.load_format != "oracle":  # it has no ops
+        count_ops(heartbeat.address())
     gc.freeze()  # what is loaded stays: collections, which delay a step, need not look at it
     context = zmq.Context(io_threads=1)
     with context, context.socket(zmq.PULL) as requests, context.socket(zmq.PUSH) as outputs:

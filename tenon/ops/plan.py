@@ -44,6 +44,11 @@ def native_plan() -> NativePlan | None:
     return None
 
 
+@op(kernel=False)
+def count_ops(address: int) -> None:
+    """Add one to the uint64 at `address` with every op that has run; 0: no longer. References do not."""
+
+
 class Plan:
     """One recorded forward pass, for steps of up to the given numbers of rows.
 

@@ -147,8 +147,9 @@ class Fleet:
 
     @property
     def errored(self) -> bool:
-        """The model that is kept is given up."""
-        return any(model.given_up for model in self.policy.models.values())
+        """The model that is kept is given up, or nobody watches the engines any more."""
+        blind = self._watch is not None and self._watch.done() and not self._stopped
+        return blind or any(model.given_up for model in self.policy.models.values())
 
     @property
     def model_name(self) -> str:
@@ -319,11 +320,14 @@ class Fleet:
         return max(0, model.cost - config.kv_cache_memory) + kv
 
     async def _watch_engines(self) -> None:
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            for place in self.places:
-                if place.engine is not None and place.engine.errored:
-                    self._died(place)
+        try:
+            while True:
+                await asyncio.sleep(_POLL_SECONDS)
+                for place in self.places:
+                    if place.engine is not None and place.engine.errored:
+                        self._died(place)
+        except Exception:
+            log.exception("nobody watches the engines any more")
 
     def _died(self, place: Place) -> None:
         engine = place.engine

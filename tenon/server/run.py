@@ -14,8 +14,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
@@ -37,6 +38,8 @@ log = logging.getLogger("tenon.server")
 
 _DEATH_GRACE_SECONDS = 2.0  # how long a server without an engine tells its clients so, before it exits
 _POLL_SECONDS = 0.2
+_LAST_WORDS_SECONDS = 1.0  # for requests that are ended, to say so
+_EXIT_SECONDS = 1.0
 
 
 def serve(
@@ -66,7 +69,13 @@ def serve(
         residency = residency or ResidencySettings()
         engine = make_fleet(configs, residency, settings.restarts, settings.patience, on_loading)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_reloading(run(engine, sock, settings, announce), settings))
+            status = runner.run(_reloading(run(engine, sock, settings, announce), settings))
+            # All is said and done: no thread that is still busy may keep the process.
+            exit_anyway = threading.Timer(_EXIT_SECONDS, os._exit, [status])
+            exit_anyway.daemon = True
+            exit_anyway.start()
+        exit_anyway.cancel()
+        return status
 
 
 async def _reloading(work: Coroutine[Any, Any, int], settings: ServerSettings) -> int:
@@ -131,15 +140,18 @@ async def run(
         return status
     finally:
         if app is not None:
+            await drain(app, signals, 0.0)
             await app.archive.close()
         if not loading.done():
             loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)  # its end counts no more
+        ends: list[Awaitable[None]] = [engine.stop()]
         if http is not None:
             server.should_exit = True
-            with contextlib.suppress(Exception):
-                await http
-        await engine.stop()
+            ends.append(http)
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if error is not None:
+                log.error("while stopping: %s: %s", type(error).__name__, error)
         signals.close()
 
 
@@ -154,7 +166,8 @@ async def drain(app: App, signals: _Signals, seconds: float) -> None:
     while app.live and time.monotonic() < deadline and not signals.second.is_set():
         await asyncio.sleep(0.02)
     app.stop_live()
-    while app.live:
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    while app.live and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
 
 

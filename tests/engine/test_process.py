@@ -16,6 +16,7 @@ from tenon.config import EngineArgs
 from tenon.core.messages import Abort, Failed
 from tenon.core.sampling import SamplingParams
 from tenon.engine.async_engine import AsyncEngine
+from tenon.engine.heartbeat import Patience
 from tenon.engine.process import ProcessClient, typed_error
 from tenon.errors import ConfigError, EngineDead, InvalidRequest, ModelNotFound
 
@@ -129,7 +130,6 @@ async def test_a_dead_engine_ends_every_request_at_once(how):
     engine = make()
     await engine.start()
     directory = Path(engine._client._directory)
-    assert directory.stat().st_mode & 0o777 == 0o700
     readers = [asyncio.create_task(last(engine.generate(f"{i}", params(max_tokens=4000)))) for i in range(8)]
     await asyncio.sleep(0.1)
     os.kill(engine._client.pid, how)
@@ -143,6 +143,58 @@ async def test_a_dead_engine_ends_every_request_at_once(how):
     with pytest.raises(EngineDead):
         engine.generate("x", params())
     await engine.stop()
+    assert not directory.exists()
+
+
+async def test_a_frozen_engine_is_killed_and_its_requests_are_told():
+    config = EngineArgs(load_format="oracle").resolve()
+    engine = AsyncEngine(config, ProcessClient(config, patience=Patience(1.0, 60.0)))
+    await engine.start()
+    reader = asyncio.create_task(last(engine.generate("x", params(max_tokens=4000))))
+    await asyncio.sleep(0.05)
+    process = psutil.Process(engine._client.pid)
+    process.suspend()
+    with pytest.raises(EngineDead, match=r"was frozen for \d s and was killed"):
+        await reader
+    assert engine.errored
+    assert engine.stalled
+    await engine.stop()
+    assert not process.is_running()
+
+
+async def test_a_step_that_never_ends_is_killed_after_its_stacks_were_shown(monkeypatch, capfd):
+    monkeypatch.setenv("TENON_FAILPOINTS", "execute:hang")
+    config = EngineArgs(load_format="oracle").resolve()
+    engine = AsyncEngine(config, ProcessClient(config, patience=Patience(1.0, 60.0)))
+    await engine.start()
+    with pytest.raises(EngineDead, match="was frozen"):
+        await last(engine.generate("x", params()))
+    await engine.stop()
+    assert 'runner.py", line' in capfd.readouterr().err
+
+
+def test_a_thread_that_fails_takes_the_engine_with_it():
+    """Requests that wait for what it does must not wait for ever."""
+    code = (
+        "import threading, time; from tenon.engine import worker;"
+        "threading.excepthook = worker._end_with_thread;"
+        "threading.Thread(target=lambda: 1 / 0, name='doomed').start(); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "the thread doomed failed" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+async def test_outputs_that_cannot_be_read_end_the_engine(engine):
+    engine._client._die("its outputs cannot be read")
+    with pytest.raises(EngineDead, match="cannot be read"):
+        await last(engine.generate("x", params(max_tokens=4000)))
+
+
+async def test_nothing_is_left_on_disk_from_the_start_on(engine):
+    directory = Path(engine._client._directory)
+    await last(engine.generate("x", params()))
     assert not directory.exists()
 
 

@@ -10,7 +10,7 @@ from tenon import ops
 from tenon.core.tensors import RawTensor
 from tenon.ops import select
 from tenon.ops.arrays import BFLOAT16, FLOAT32
-from tenon.ops.plan import Plan
+from tenon.ops.plan import Plan, count_ops
 
 MAX = (50, 20, 20)
 K, N = 96, 40
@@ -81,6 +81,26 @@ def test_profile_counts_calls_time_and_work(rng):
     assert linear["seconds"] > 0
     assert linear["flops"] == 3 * 2 * 7 * (2 * N * K + 2 * N * K)
     assert linear["bytes"] > 3 * network.up.nbytes
+
+
+@needs_native
+def test_ops_are_counted_while_they_run(rng):
+    network = Network(rng)
+    x_TK, rows_S = rng.normal(size=(MAX[0], K)).astype(BFLOAT16), np.zeros(MAX[2], np.int32)
+    plan = Plan(*MAX)
+    with plan.capture(tokens=5, requests=4, sampled=3):
+        network.forward(x_TK[:5], rows_S[:3])
+    counter = np.zeros(1, np.uint64)
+    count_ops(counter.ctypes.data)
+    try:
+        plan.run(7, 1, 2)
+        assert counter == 5
+        network.forward(x_TK[:5], rows_S[:3])
+        assert counter == 10
+    finally:
+        count_ops(0)
+    plan.run(7, 1, 2)
+    assert counter == 10
 
 
 def test_captures_that_cannot_be_told_apart_or_do_not_fit_are_refused():

@@ -278,6 +278,17 @@ async def test_the_one_model_that_cannot_be_loaded_is_an_error(garage):
     assert len(garage.made) == 1
 
 
+async def test_a_fleet_that_nobody_watches_has_failed(garage, monkeypatch, caplog):
+    async with served(garage, "a", keep=True) as (_, fleet):
+        assert not fleet.errored
+        monkeypatch.setattr(fleet, "_died", lambda place: 1 / 0)
+        garage.last("a").errored = True
+        while not fleet.errored:
+            await asyncio.sleep(0.01)
+        assert "nobody watches the engines" in caplog.text
+        garage.last("a").errored = False
+
+
 async def test_nobody_waits_for_the_one_model(garage):
     garage.gates["a"] = asyncio.Event()
     async with served(garage, "a", keep=True) as (client, _):

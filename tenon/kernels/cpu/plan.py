@@ -8,3 +8,7 @@ from tenon.ops.plan import NativePlan
 
 def native_plan() -> NativePlan:
     return _native.Plan()
+
+
+def count_ops(address: int) -> None:
+    _native.count_ops(address)

@@ -121,6 +121,10 @@ void bind_plan(nb::module_& m) {
         .def("__len__", &Plan::size)
         .def("set_profiling", &Plan::set_profiling, nb::arg("on"))
         .def("profile", &profile_of);
+    // The counter's address; 0: nowhere.
+    m.def(
+        "count_ops", [](uintptr_t counter) { count_ops(reinterpret_cast<uint64_t*>(counter)); },
+        nb::arg("counter"));
     nb::class_<Recorder>(m, "Recorder").def("stop", &Recorder::stop);
 }
 

@@ -1,5 +1,6 @@
 #include "base/plan.h"
 
+#include <atomic>
 #include <chrono>
 #include <stdexcept>
 
@@ -7,6 +8,7 @@ namespace tenon {
 namespace {
 
 thread_local Recorder* t_recorder = nullptr;
+std::atomic<uint64_t*> g_counter{nullptr};
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -14,11 +16,23 @@ double now() {
 
 }  // namespace
 
+void count_ops(uint64_t* counter) {
+    g_counter.store(counter);
+}
+
+void op_done() {
+    if (uint64_t* counter = g_counter.load(std::memory_order_relaxed))
+        std::atomic_ref<uint64_t>(*counter).fetch_add(1, std::memory_order_relaxed);
+}
+
 void Plan::run(const StepDims& dims) const {
     Pool& workers = pool();
     Pool::Session session(workers);
     if (profiling_) return run_profiled(dims, workers);
-    for (const Step& step : steps_) step.thunk(step.kernel, step.args.get(), dims, workers);
+    for (const Step& step : steps_) {
+        step.thunk(step.kernel, step.args.get(), dims, workers);
+        op_done();
+    }
 }
 
 void Plan::run_profiled(const StepDims& dims, Pool& workers) const {
@@ -26,6 +40,7 @@ void Plan::run_profiled(const StepDims& dims, Pool& workers) const {
     for (size_t i = 0; i < steps_.size(); ++i) {
         const Step& step = steps_[i];
         step.thunk(step.kernel, step.args.get(), dims, workers);
+        op_done();
         const double end = now();
         const Work work = step.work ? step.work(step.args.get(), dims) : Work{};
         OpProfile& entry = profile_[i];

@@ -11,6 +11,11 @@
 
 namespace tenon {
 
+// Ops are counted up in `counter` from now on, by whichever thread dispatches them; null: nowhere. It is how
+// another process sees that a long step goes on.
+void count_ops(uint64_t* counter);
+void op_done();
+
 // Time and work of all steps of one op kind, over the replays made while profiling.
 struct OpProfile {
     std::string op;
@@ -89,6 +94,7 @@ void dispatch(const char* op, Kernel<Args> kernel, const Args& args) {
         Pool::Session session(pool());
         kernel(args, recorder ? recorder->dims() : StepDims{}, pool());
     }
+    op_done();
     if (!recorder) return;
     Plan::WorkOf work = nullptr;
     if constexpr (requires(StepDims dims) { args.work(dims); })
