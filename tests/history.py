@@ -184,6 +184,7 @@ def meaning(record: Record) -> Any:
         return [block["text"] for block in answer["content"]], answer["stop_reason"], counted(answer["usage"])
     events = [event for event in record.events if event != "[DONE]"]
     if record.path in (CHAT, COMPLETIONS):
+        events = [event for event in events if "error" not in event]
         usages = [event["usage"] for event in events if event.get("usage")]
         return _folded(events), counted(usages[-1]) if usages else None
     if record.path == RESPONSES:

@@ -115,7 +115,8 @@ class Server:
         total: Counter[str] = Counter()
         for process in [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(True)]:
             with contextlib.suppress(psutil.Error), process.oneshot():
-                total["rss"] += process.memory_info().rss / 2**20
+                place = "server MiB" if process.pid == self.process.pid else "engine MiB"
+                total[place] += process.memory_info().rss / 2**20
                 total["fds"] += process.num_fds()
                 total["threads"] += process.num_threads()
                 total["processes"] += 1
@@ -136,7 +137,7 @@ class Soak:
     number: int = 0
     stopping: bool = False
     killed_at: list[float] = field(default_factory=list)
-    samples: list[tuple[float, float]] = field(default_factory=list)  # seconds, MiB
+    samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)  # seconds, holdings
     preemptions: float = 0  # of engines that are gone
 
     def __post_init__(self) -> None:
@@ -281,7 +282,7 @@ class Soak:
 
     async def watch(self, begin: float, until: float) -> None:
         while time.monotonic() < until:
-            self.samples.append((time.monotonic() - begin, self.server.holdings()["rss"]))
+            self.samples.append((time.monotonic() - begin, self.server.holdings()))
             await asyncio.sleep(2)
 
     async def run(self, seconds: float, clients: int) -> None:
@@ -292,9 +293,9 @@ class Soak:
         )
 
 
-def slope(samples: list[tuple[float, float]], seconds: float) -> float:
-    """MiB per hour after the warm-up, by least squares."""
-    late = [(t, mib) for t, mib in samples if t > WARM_UP * seconds]
+def slope(samples: list[tuple[float, dict[str, float]]], name: str, begin: float) -> float:
+    """MiB per hour from `begin` on, by least squares."""
+    late = [(t, held[name]) for t, held in samples if t > begin and name in held]
     if len(late) < 3:
         return 0.0
     mean_t = sum(t for t, _ in late) / len(late)
@@ -337,7 +338,10 @@ async def soak(seconds: float, clients: int, kills: float, seed: int) -> int:
         "blocks used at the end": metrics.get("kv_blocks_used"),
         "before": {name: round(value, 1) for name, value in before.items()},
         "after": {name: round(value, 1) for name, value in after.items()},
-        "RSS MiB/h after warm-up": round(slope(run.samples, seconds), 2),
+        "MiB/h after warm-up, server": round(slope(run.samples, "server MiB", WARM_UP * seconds), 2),
+        "MiB/h after warm-up, engine": None
+        if kills
+        else round(slope(run.samples, "engine MiB", WARM_UP * seconds), 2),
     }
     wrong = left_behind(report, before, after)
     in_flight = [asyncio.create_task(run.client(time.monotonic() + 3)) for _ in range(clients)]

@@ -52,12 +52,25 @@ class Driver:
         self.logs[request.id] = list(prompt)
         return request
 
-    def step(self, fail=None) -> Schedule:
+    def break_down(self) -> None:
+        """An error in the midst of scheduling, after some of the step has been decided."""
+        scheduler = self.scheduler
+        step = scheduler.schedule()
+        for request in step.requests[:1]:
+            request.blocks = request.blocks[1:]  # half done, whatever it was
+        if scheduler.at is None:
+            return
+        if (culprit := scheduler.rebuild()) is not None:
+            scheduler.finish(culprit)
+
+    def step(self, fail=None, memory=False) -> Schedule:
         scheduler = self.scheduler
         first = scheduler.running[0] if len(scheduler.running) else None
         step = scheduler.schedule()
         self._check(step, first)
         if fail is not None and fail(step):
+            if memory and scheduler.squeeze(step):
+                return step
             if (culprit := scheduler.blame(step)) is not None:
                 scheduler.finish(culprit)
             return step
@@ -109,12 +122,15 @@ def random_add(driver: Driver, rng) -> None:
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("paced", [True, False])
 def test_long_random_walk(policy, prefix, paced, seed):
-    rng = random.Random(seed)
+    walk(random.Random(seed), policy, prefix, paced, 3000)
+
+
+def walk(rng: random.Random, policy: str, prefix: bool, paced: bool, steps: int) -> None:
     driver = Driver(policy=policy, prefix=prefix, num_blocks=rng.randint(8, 20), tokens=rng.randint(4, 30))
     if paced:
         driver.scheduler.pace = Pace(least=1)
         driver.seconds = lambda step: rng.expovariate(10)
-    for number in range(3000):
+    for number in range(steps):
         roll = rng.random()
         if roll < 0.15 and len(driver.scheduler) < 12:
             random_add(driver, rng)
@@ -123,6 +139,11 @@ def test_long_random_walk(policy, prefix, paced, seed):
         elif roll < 0.21:
             bad = rng.randrange(4)
             driver.step(fail=lambda step, bad=bad: any(int(r.id[1:]) % 4 == bad for r in step.requests))
+        elif roll < 0.23:
+            most = rng.choice([1, 3, 8])
+            driver.step(fail=lambda step, most=most: step.total_tokens > most, memory=True)
+        elif roll < 0.235:
+            driver.break_down()
         else:
             driver.step()
         if number % 5 == 0:
@@ -158,6 +179,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule()
     def failing_step(self):
         self.driver.step(fail=lambda step: len(step.requests) > 1)
+
+    @rule(most=st.integers(1, 12))
+    def step_out_of_memory(self, most):
+        self.driver.step(fail=lambda step: step.total_tokens > most, memory=True)
+
+    @rule()
+    def break_down(self):
+        self.driver.break_down()
 
     @rule()
     def reset(self):
