@@ -111,31 +111,30 @@ PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40
 TestPool = PoolMachine.TestCase
 
 
-def test_long_random_walk():
-    seed = random.randrange(2**32)
-    rng = random.Random(seed)
+def walk(rng: random.Random, steps: int, check_every: int = 20) -> None:
+    """The same, driven by a seed."""
     model = PoolModel(rng.randint(1, 24))
-    try:
-        for step in range(20_000):
-            roll = rng.random()
-            if roll < 0.35:
-                model.allocate(rng.randint(0, 6))
-            elif roll < 0.5:
-                if any(model.holders):
-                    holder = rng.choice([i for i, blocks in enumerate(model.holders) if blocks])
-                    model.cache(holder, rng.randrange(len(model.holders[holder])))
-            elif roll < 0.6:
-                model.share(rng.randint(0, 5))
-            elif roll < 0.97:
-                if model.holders:
-                    model.release(rng.randrange(len(model.holders)))
-            elif model.cached:
-                model.uncache(rng.randrange(len(model.cached)))
-            if step % 20 == 0:
-                model.check()
-    except BaseException:
-        print(f"seed {seed}")
-        raise
+    for step in range(steps):
+        roll = rng.random()
+        if roll < 0.35:
+            model.allocate(rng.randint(0, 6))
+        elif roll < 0.5:
+            if any(model.holders):
+                holder = rng.choice([i for i, blocks in enumerate(model.holders) if blocks])
+                model.cache(holder, rng.randrange(len(model.holders[holder])))
+        elif roll < 0.6:
+            model.share(rng.randint(0, 5))
+        elif roll < 0.97:
+            if model.holders:
+                model.release(rng.randrange(len(model.holders)))
+        elif model.cached:
+            model.uncache(rng.randrange(len(model.cached)))
+        if step % check_every == 0:
+            model.check()
+
+
+def test_long_random_walk(seed):
+    walk(random.Random(seed), 20_000)
 
 
 def test_double_free_raises():

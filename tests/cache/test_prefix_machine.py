@@ -1,6 +1,5 @@
 """The prefix cache and its group under random requests, against a plain model of what every block holds."""
 
-import os
 import random
 
 from hypothesis import settings
@@ -172,4 +171,4 @@ def walk(rng: random.Random, steps: int, check_every: int = 10) -> int:
 
 
 def test_long_random_walk(seed):
-    assert walk(random.Random(seed), int(os.environ.get("TENON_TEST_STEPS", "4000"))) > 100
+    assert walk(random.Random(seed), 4000) > 100
