@@ -62,7 +62,10 @@ class World:
     # --- time
 
     def after(self, seconds: float, what: str, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.clock + seconds, self.number, what, action))
+        self._at(self.clock + seconds, what, action)
+
+    def _at(self, time: float, what: str, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (time, self.number, what, action))  # at one time, in order
         self.number += 1
 
     def delay(self, mean: float) -> float:
@@ -127,7 +130,7 @@ class World:
     def _in_order(self, way: int, mean: float, what: str, action: Callable[[], None]) -> None:
         at = max(self._arrived[way], self.clock + self.delay(mean))
         self._arrived[way] = at
-        self.after(at - self.clock, what, action)
+        self._at(at, what, action)
 
     def _crash(self, until: float) -> None:
         self.deaths += 1
