@@ -62,14 +62,15 @@ class App:
         self.models = served
         self.settings = settings
         self.metrics = Metrics()
-        self.admission = Admission(settings.limits)
+        limits = settings.limits
+        self.admission = Admission(limits)
         self._secret = secrets.token_bytes(32)
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on
         self.archive = Archive(self)
         self.metrics.watch(served.stats, served.loaded, served.pulses)
         self.metrics.watch_queues(self.admission)
-        self.responses = Store(settings.limits.responses, settings.limits.response_bytes)
+        self.responses = Store(limits.responses, limits.response_bytes, limits.key_background)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()
         list(openapi.operations(self))  # raises TypeError for a route that is not described

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from tenon import env
@@ -59,6 +60,13 @@ class Archive:
                 raise
             log.warning("no files and batches: %s", error)
 
+    async def forget(self) -> None:
+        """Let go of batches that ended long ago."""
+        if self._store is not None:
+            kept = self._app.settings.limits.batch_seconds
+            if count := await self._store.batches.forget(time.time() - kept):
+                log.info("%d batches that ended more than %g days ago are forgotten", count, kept / 86400)
+
     async def stop(self) -> None:
         """Leave batches as they are in the store. May be called again."""
         self._stopped = True
@@ -83,6 +91,8 @@ class Archive:
 
                 self._store = await asyncio.to_thread(Store, self._directory)
                 self._executor = Executor(self._app, self._app.settings.batch_concurrency)
+                self._store.batches.keep_seconds = int(self._app.settings.limits.batch_seconds)
                 await self._store.files.sweep()
+                await self.forget()
                 await self._executor.resume(self._store)
             return self._store

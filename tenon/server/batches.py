@@ -9,7 +9,7 @@ import time
 from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
-from tenon.server.files import NO_STORE, check_expiry, find
+from tenon.server.files import NO_STORE, check_expiry, find, storage_full
 from tenon.server.line import ENDPOINTS
 from tenon.server.metadata import check_metadata
 from tenon.server.schema.batches import Batch, BatchList, BatchQuery, BatchRequest, RequestCounts
@@ -45,7 +45,17 @@ async def create(call: Call, request: BatchRequest) -> None:
         output_expires_after=expiry,
     )
     store = await call.app.archive.store()
-    await call.app.archive.executor.create(store, call.caller, batch)
+    limits = call.app.settings.limits
+    if await store.files.total_bytes() >= limits.stored_bytes:
+        raise storage_full(limits.stored_bytes)
+    if not await call.app.archive.executor.create(store, call.caller, batch):
+        raise ApiError(
+            429,
+            f"this key has {limits.key_batches} batches that have not ended: wait for one, or cancel one",
+            kind="rate_limit_error",
+            code="too_many_batches",
+            headers={"retry-after": "60"},
+        )
     await call.send_json(batch)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenon.core.outputs import PoolingRequestOutput
 from tenon.core.pooling import PoolingParams
 from tenon.server.call import Call
 from tenon.server.contract import answers
@@ -24,12 +25,11 @@ async def embed(call: Call, request: EmbeddingRequest) -> None:
     as_base64 = wants_base64(request.encoding_format)
     params = PoolingParams(task="embed", dimensions=request.dimensions, normalize=request.normalize)
     results = await run.pool(split_inputs(request.input), params, "input")
-    await run.send(
-        [
-            Embedding(index=index, embedding=on_the_wire(result.outputs.data, as_base64))
-            for index, result in enumerate(results)
-        ]
-    )
+
+    def vector(index: int, result: PoolingRequestOutput) -> Embedding:
+        return Embedding(index=index, embedding=on_the_wire(result.outputs.data, as_base64))
+
+    await run.send_vectors(results, vector)
 
 
 @answers(VectorList[Pooled])
@@ -44,12 +44,11 @@ async def pool(call: Call, request: PoolingRequest) -> None:
         activation=activation_of(request),
     )
     results = await run.pool(split_inputs(request.input), params, "input")
-    await run.send(
-        [
-            Pooled(index=index, data=on_the_wire(result.outputs.data, as_base64))
-            for index, result in enumerate(results)
-        ]
-    )
+
+    def pooled(index: int, result: PoolingRequestOutput) -> Pooled:
+        return Pooled(index=index, data=on_the_wire(result.outputs.data, as_base64))
+
+    await run.send_vectors(results, pooled)
 
 
 @answers(VectorList[Classification])

@@ -64,14 +64,18 @@ class Executor:
             log.info("batch %s goes on: %s", batch.id, batch.status)
             self._begin(store, owner, batch)
 
-    async def create(self, store: Store, owner: str, batch: Batch) -> None:
-        """Keep a new batch and begin with it; both, even if the caller is cancelled."""
+    async def create(self, store: Store, owner: str, batch: Batch) -> bool:
+        """Keep a new batch and begin with it; both, even if the caller is cancelled. False: its owner has
+        too many."""
 
-        async def work() -> None:
-            await store.batches.add(owner, batch)
-            self._begin(store, owner, batch)
+        async def work() -> bool:
+            await self._app.archive.forget()
+            if await store.batches.add(owner, batch, self._app.settings.limits.key_batches):
+                self._begin(store, owner, batch)
+                return True
+            return False
 
-        await asyncio.shield(work())
+        return await asyncio.shield(work())
 
     async def cancel(self, store: Store, owner: str, batch_id: str) -> Batch:
         """End a batch, also one that stands still, if it can still be ended: its status says so."""

@@ -39,10 +39,7 @@ async def create(call: Call, form: FormData) -> None:
         raise _too_big(f"the file is larger than the limit of {limits.file_bytes} bytes", "file_too_large")
     store = await call.app.archive.store()
     if await store.files.total_bytes() + (upload.size or 0) > limits.stored_bytes:
-        raise _too_big(
-            f"the server keeps at most {limits.stored_bytes} bytes of files: delete some",
-            "storage_full",
-        )
+        raise storage_full(limits.stored_bytes)
     name = _name(upload.filename or "upload")
     file = await store.files.add(call.caller, name, "batch", upload.file, _expiry(form))
     await call.send_json(file)
@@ -140,6 +137,12 @@ def check_expiry(anchor: object, seconds: int, where: str) -> int:
 
 def _not_found(file_id: str) -> ApiError:
     return ApiError(404, f"there is no file {file_id[:100]!r} here", param="id", code="file_not_found")
+
+
+def storage_full(most: int) -> ApiError:
+    return _too_big(
+        f"the server keeps at most {most} bytes of files and batches: delete some", "storage_full"
+    )
 
 
 def _too_big(message: str, code: str) -> ApiError:

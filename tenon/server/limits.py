@@ -102,6 +102,9 @@ class Limits:
     # --- what is kept for clients
     responses: int = _limit(1024, "responses", 200, "responses that are kept; the oldest is forgotten")
     response_bytes: int = _limit(64 * MiB, "bytes", 200, "kept responses together; the oldest is forgotten")
+    batch_seconds: float = _limit(
+        30 * 86400.0, "seconds", 404, "that a batch and its results are kept after its end"
+    )
     batch_lines: int = _limit(50_000, "lines", 200, "lines of a batch; one with more ends as failed")
 
     # --- what may wait for a model, and for how long (docs/overload.md); 0 is no limit where it is allowed
@@ -113,6 +116,8 @@ class Limits:
     key_tokens_per_minute: int = _limit(
         0, "tokens", 429, "prompt and generated tokens of one key per minute; 0: any number", least=0
     )
+    key_background: int = _limit(64, "responses", 429, "responses of one key written in the background")
+    key_batches: int = _limit(32, "batches", 429, "batches of one key that have not ended")
     queue_seconds: float = _limit(
         60.0, "seconds", 503, "until the engine takes a request up; 0: no limit", least=0
     )

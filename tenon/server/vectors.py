@@ -6,8 +6,10 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from tenon.core.outputs import PoolingRequestOutput
 from tenon.core.pooling import PoolingParams, PoolingSpec
@@ -18,7 +20,7 @@ from tenon.server.auth import cache_salt
 from tenon.server.call import Call
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
-from tenon.server.prompt import INLINE_CHARS
+from tenon.server.prompt import INLINE_CHARS, in_thread
 from tenon.server.schema.pooling import (
     ClassifyRequest,
     Input,
@@ -113,6 +115,19 @@ class Run:
     def usage(self) -> VectorUsage:
         return VectorUsage(prompt_tokens=self.num_tokens, total_tokens=self.num_tokens)
 
+    async def send_vectors(
+        self, results: list[PoolingRequestOutput], of: Callable[..., msgspec.Struct]
+    ) -> None:
+        """An answer of `of(index=, ...)` for each result, made in a thread if it is long: number by number
+        text is made of them, and nobody else is to wait for that."""
+
+        def work() -> list[msgspec.Raw]:
+            return [
+                msgspec.Raw(msgspec.json.encode(of(index, result))) for index, result in enumerate(results)
+            ]
+
+        await self.send(await in_thread(sum(result.outputs.data.size for result in results), work))
+
     async def send(self, data: list[Any]) -> None:
         await self.call.send_json(
             VectorList(id=self.id, created=int(time.time()), model=self.model, data=data, usage=self.usage)
@@ -140,7 +155,11 @@ def wants_base64(encoding_format: str | None) -> bool:
 
 def on_the_wire(data: Any, as_base64: bool) -> Any:
     """An array of float32 as numbers, or as base64 of its little-endian bytes."""
-    return base64.b64encode(data.astype("<f4").tobytes()).decode() if as_base64 else data.tolist()
+    if as_base64:
+        return base64.b64encode(data.astype("<f4").tobytes()).decode()
+    if data.ndim > 1:  # row by row: a thread lets others run between two
+        return [msgspec.Raw(msgspec.json.encode(row.tolist())) for row in data]
+    return data.tolist()
 
 
 def activation_of(request: PoolingRequest | ClassifyRequest | ScoreRequest | RerankRequest) -> bool | None:

@@ -391,3 +391,62 @@ async def test_nothing_on_disk_before_it_is_asked_for(engine, tmp_path):
         assert not directory.exists()
         await api.files.list()
         assert directory.stat().st_mode & 0o777 == 0o700
+
+
+# --- bounds
+
+
+async def test_a_key_has_so_many_batches_that_have_not_ended(engine, tmp_path):
+    engine.delay, engine.script = 0.01, lambda prompt, choice: "x" * 1500
+    limits = Limits(key_batches=2)
+    settings = ServerSettings.with_keys(["one", "two"], data_dir=tmp_path, limits=limits)
+    async with serving(engine, settings) as (url, _), client(url) as api, client(url, "two") as other:
+        batches = [await submit(api, chat("a")) for _ in range(2)]
+        with pytest.raises(openai.RateLimitError) as caught:
+            await submit(api, chat("a"))
+        assert caught.value.code == "too_many_batches"
+        await submit(other, chat("a"))
+        await api.batches.cancel(batches[0].id)
+        await ended(api, batches[0])
+        await submit(api, chat("a"))
+
+
+async def test_batches_are_forgotten_long_after_their_end(engine, tmp_path, monkeypatch):
+    settings = ServerSettings.with_keys(["one"], data_dir=tmp_path, limits=Limits(batch_seconds=7200))
+    async with serving(engine, settings) as (url, app), client(url) as api:
+        old = await ended(api, await submit(api, chat("a")))
+        output = await api.files.retrieve(old.output_file_id)
+        assert output.expires_at == output.created_at + 7200
+        failed = await ended(api, await submit(api, "no line"))
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        kept = await ended(api, await submit(api, chat("a")))
+        monkeypatch.setattr(time, "time", lambda: now + 7300)
+        await app.archive.forget()
+        assert [batch.id for batch in (await api.batches.list()).data] == [kept.id]
+        with pytest.raises(openai.NotFoundError):
+            await api.batches.retrieve(failed.id)
+        with pytest.raises(openai.NotFoundError):
+            await api.files.content(output.id)
+        await results(api, kept.output_file_id)
+
+
+async def test_results_count_as_stored(engine, tmp_path):
+    settings = ServerSettings.with_keys(["one"], data_dir=tmp_path, limits=Limits(stored_bytes=6000))
+    engine.delay, engine.script = 0.001, lambda prompt, choice: "x" * 1000
+    async with serving(engine, settings) as (url, app), client(url) as api:
+        store = await app.archive.store()
+        before = await store.files.total_bytes()
+        file = await api.files.create(
+            file=("in.jsonl", jsonl(*(chat(str(i)) for i in range(4)))), purpose="batch"
+        )
+        assert await store.files.total_bytes() == before + file.bytes
+        create = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+        await ended(api, await api.batches.create(**create))
+        assert await store.files.total_bytes() > before + file.bytes + 4000
+        while await store.files.total_bytes() < 6000:
+            await api.files.create(file=("in.jsonl", jsonl(chat("a"))), purpose="batch")
+            await ended(api, await api.batches.create(**create))
+        with pytest.raises(openai.APIStatusError) as caught:
+            await api.batches.create(**create)
+        assert (caught.value.status_code, caught.value.code) == (413, "storage_full")

@@ -40,7 +40,7 @@ def test_wrong_settings(setting, message):
 def test_every_limit_is_described():
     for field in dataclasses.fields(Limits):
         assert field.metadata["meaning"]
-        assert field.metadata["status"] in (200, 400, 408, 413, 414, 429, 431, 503, 504)
+        assert field.metadata["status"] in (200, 400, 404, 408, 413, 414, 429, 431, 503, 504)
 
 
 BEYOND = {

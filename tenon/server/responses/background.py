@@ -10,7 +10,7 @@ from functools import partial
 from tenon.server.call import Call
 from tenon.server.errors import as_api_error
 from tenon.server.responses.store import Kept
-from tenon.server.schema.responses import LAST, Event, Failed, Problem
+from tenon.server.schema.responses import LAST, Error, Event, Failed, Problem
 
 
 def start(call: Call, kept: Kept, stream: AsyncGenerator[Event, None]) -> None:
@@ -50,6 +50,10 @@ def _ended(call: Call, kept: Kept, task: asyncio.Task[None]) -> None:
     if task.cancelled():
         call.log_end("cancelled")
         kept.response.status = "cancelled"
+        # The API has no event for this end; a stream must not just stop.
+        number = len(kept.log)
+        message = "the response was cancelled"
+        kept.write(Error(sequence_number=number, code="response_cancelled", message=message, param=None))
     kept.task = None
     kept.wake()
     call.close()

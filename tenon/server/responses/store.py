@@ -76,20 +76,23 @@ class Kept:
 class Store:
     """By caller and id."""
 
-    def __init__(self, max_count: int, max_bytes: int) -> None:
+    def __init__(self, max_count: int, max_bytes: int, max_running: int) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
+        self._max_running = max_running  # of one caller; all of them are bounded by tenon.server.admission
         self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def add(self, caller: str, kept: Kept) -> None:
-        """Keep it, at the cost of the least recently used ones. Raises 429 if all those are being written."""
-        if sum(other.task is not None for other in self._kept.values()) >= self._max_count:
+        """Keep it, at the cost of the least recently used ones. Raises 429 if too many of this caller's are
+        being written."""
+        running = sum(other.task is not None for (owner, _), other in self._kept.items() if owner == caller)
+        if running >= self._max_running:
             raise ApiError(
                 429,
-                f"{self._max_count} responses are being written in the background; wait for one to end",
+                f"{running} responses are being written in the background for this key; wait for one to end",
                 kind="rate_limit_error",
                 code="too_many_responses",
                 headers={"retry-after": "1"},

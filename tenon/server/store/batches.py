@@ -19,6 +19,7 @@ from tenon.server.store.database import UNFINISHED, Database
 from tenon.server.store.files import Files, page
 
 _CHUNK = 1000  # rows at a time
+_MARKS = ", ".join("?" * len(UNFINISHED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,35 @@ class Batches:
     def __init__(self, database: Database, files: Files) -> None:
         self._database = database
         self._files = files
+        self.keep_seconds: int | None = None  # results whose batch says nothing of it
 
     # --- batches
 
-    async def add(self, owner: str, batch: Batch) -> None:
-        await self._database.run(
-            lambda db: db.execute(
+    async def add(self, owner: str, batch: Batch, most: int) -> bool:
+        """False: the owner has as many that have not ended as it may have, and this one is not added."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            open_ones = f"SELECT count(*) FROM batches WHERE owner = ? AND status IN ({_MARKS})"
+            if db.execute(open_ones, (owner, *UNFINISHED)).fetchone()[0] >= most:
+                return False
+            db.execute(
                 "INSERT INTO batches (id, owner, input_file_id, status, body) VALUES (?, ?, ?, ?, ?)",
                 (batch.id, owner, batch.input_file_id, batch.status, msgspec.json.encode(batch)),
             )
-        )
+            return True
+
+        return await self._database.run(work)
+
+    async def forget(self, before: float) -> int:
+        """Forget the batches that ended before this time. Their files go by times of their own."""
+
+        def work(db: sqlite3.Connection) -> int:
+            ended = db.execute(f"SELECT * FROM batches WHERE status NOT IN ({_MARKS})", UNFINISHED)
+            old = [(row["id"],) for row in ended if _ended_at(_batch(row)) < before]
+            db.executemany("DELETE FROM batches WHERE id = ?", old)
+            return len(old)
+
+        return await self._database.run(work)
 
     async def get(self, batch_id: str, owner: str | None = None) -> Batch | None:
         """None: there is no such batch, or it is another owner's."""
@@ -60,10 +80,9 @@ class Batches:
 
     async def unfinished(self) -> list[tuple[str, Batch]]:
         """Owner and batch of all that are not at their end, in the order they were made."""
-        marks = ", ".join("?" * len(UNFINISHED))
         rows = await self._database.run(
             lambda db: db.execute(
-                f"SELECT * FROM batches WHERE status IN ({marks}) ORDER BY seq", UNFINISHED
+                f"SELECT * FROM batches WHERE status IN ({_MARKS}) ORDER BY seq", UNFINISHED
             ).fetchall()
         )
         return [(row["owner"], _batch(row)) for row in rows]
@@ -166,7 +185,8 @@ class Batches:
                 out.write(row["result"] + b"\n")
 
         kind = "error" if failed else "output"
-        after = None if batch.output_expires_after is None else batch.output_expires_after.seconds
+        expiry = batch.output_expires_after
+        after = self.keep_seconds if expiry is None else expiry.seconds
         file = self._files.write(f"{batch.id}_{kind}.jsonl", "batch_output", fill, after)
         self._files.insert(db, owner, file)
         return file.id
@@ -199,6 +219,11 @@ def _batch(row: sqlite3.Row) -> Batch:
     batch = msgspec.json.decode(row["body"], type=Batch)
     batch.request_counts = RequestCounts(total=row["total"], completed=row["completed"], failed=row["failed"])
     return batch
+
+
+def _ended_at(batch: Batch) -> int:
+    times = (batch.completed_at, batch.failed_at, batch.expired_at, batch.cancelled_at)
+    return max((time for time in times if time is not None), default=batch.created_at)
 
 
 def _save(db: sqlite3.Connection, batch: Batch) -> None:

@@ -115,10 +115,13 @@ class Files:
         return file
 
     async def total_bytes(self) -> int:
-        """Of all owners' files."""
-        return await self._database.run(
-            lambda db: db.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0]
-        )
+        """Of all owners' files, and of batches and the results of their lines so far."""
+        sums = ("sum(bytes) FROM files", "sum(length(body)) FROM batches", "sum(length(result)) FROM lines")
+
+        def work(db: sqlite3.Connection) -> int:
+            return sum(db.execute(f"SELECT {total}").fetchone()[0] or 0 for total in sums)
+
+        return await self._database.run(work)
 
     async def sweep(self) -> None:
         """Remove what a crash has left: bytes without a row, halves of files."""

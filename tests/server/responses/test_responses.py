@@ -421,7 +421,8 @@ async def test_background_can_be_ended(app, client, engine, how):
         assert (await client.http.delete(f"{PATH}/{started['id']}")).json()["deleted"]
     assert engine.running == 0
     events = read_events((await asyncio.wait_for(follower, 1)).text)
-    assert events[-1]["type"] == "response.output_text.delta"
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "response_cancelled")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert not app.live
     whole = (await client.post(PATH, body(max_output_tokens=1))).json()
     assert (await client.post(f"{PATH}/{whole['id']}/cancel", {})).status_code == 400
@@ -452,11 +453,16 @@ async def test_background_ends_with_the_server(app, client, engine):
 
 async def test_too_many_in_the_background(engine):
     engine.delay, engine.script = 0.005, lambda prompt, choice: "x" * 1000
-    app = build_app(engine, ServerSettings(limits=Limits(responses=2)))
+    settings = ServerSettings.with_keys(["a", "b"], limits=Limits(key_background=2))
+    app = build_app(engine, settings)
     client = Client(app)
+    client.http.headers["authorization"] = "Bearer a"
     ids = [(await client.post(PATH, body(background=True))).json()["id"] for _ in range(2)]
     response = await client.post(PATH, body(background=True))
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    other = await client.post(PATH, body(background=True), authorization="Bearer b")
+    assert other.status_code == 200, "keys do not count each other's"
+    await client.post(f"{PATH}/{other.json()['id']}/cancel", {}, authorization="Bearer b")
     for response_id in ids:
         await client.post(f"{PATH}/{response_id}/cancel", {})
     assert engine.running == 0
