@@ -68,8 +68,9 @@ def probe(step_bytes: int) -> Roofs:
 class Weights:
     """What a model's steps read and compute.
 
-    `read_per_step`: bytes of all weights that a decode step reads, the output head included; an embedding
-    table that is no head does not count, since a step reads only a few of its rows. `matrix_parameters`: of
+    `read_per_step`: bytes of all weights that a decode step of one token reads, the output head included; an
+    embedding table that is no head does not count, since a step reads only a few of its rows, and of experts
+    only those that the token goes to. `matrix_parameters`: of
     the layers, without the head, which a prefill applies to the last token alone; `byte_products`: products
     of bytes that a token takes in them, one a parameter with int8 activations and two with int16;
     `float_parameters`: those that meet activations in floating point.
@@ -88,13 +89,21 @@ class Weights:
         found = list(_linears(model, set()))
         vocabulary = [owner for weight, owner in found if weight.shape[0] == spec.vocab_size]
         tied = all(isinstance(owner, Embedding) for owner in vocabulary)
-        read = [weight for weight, owner in found if tied or not isinstance(owner, Embedding)]
-        layers = [weight for weight in read if weight.shape[0] != spec.vocab_size]
+        read = [
+            (weight, getattr(owner, "active_share", 1.0))
+            for weight, owner in found
+            if tied or not isinstance(owner, Embedding)
+        ]
+        layers = [
+            (weight.act_bits, math.prod(weight.shape) * share)
+            for weight, share in read
+            if weight.shape[0] != spec.vocab_size
+        ]
         return cls(
-            read_per_step=sum(weight.nbytes for weight in read),
-            matrix_parameters=sum(math.prod(weight.shape) for weight in layers),
-            byte_products=sum(math.prod(weight.shape) * weight.act_bits // 8 for weight in layers),
-            float_parameters=sum(math.prod(weight.shape) for weight in layers if not weight.act_bits),
+            read_per_step=round(sum(weight.nbytes * share for weight, share in read)),
+            matrix_parameters=round(sum(parameters for _, parameters in layers)),
+            byte_products=round(sum(parameters * act_bits / 8 for act_bits, parameters in layers)),
+            float_parameters=round(sum(parameters for act_bits, parameters in layers if not act_bits)),
             kv_bytes_per_token=model.kv_bytes_per_block(block_size) / block_size,
             vocab_size=spec.vocab_size,
         )

@@ -120,7 +120,9 @@ class Weights:
             return full
         stem, _, suffix = full.rpartition(".")
         number = _LAYER_NUMBER.search(full)
-        return f"{self._names[_template(stem)].format(i=number and number[1])}.{suffix}"
+        whole = self._names.get(_template(full))  # of tensors whose last part is another in GGUF
+        name = whole or f"{self._names[_template(stem)]}.{suffix}"
+        return name.format(i=number and number[1])
 
     def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
         """The tensor as it lies in the file. Raises ModelFileError if it is missing or has another shape."""
@@ -200,6 +202,12 @@ class Weights:
         self._book.num_quantized += 1
         eight = self.quantization == "int8" or any(name.removesuffix(".weight") in _TABLES for name in names)
         return "q8_0" if eight else "q4_1"
+
+    def beyond(self, layers: str, count: int) -> list[str]:
+        """The file's names of tensors in layers from number `count` on."""
+        prefix = f"{layers}." if self._names is None else "blk."
+        numbered = re.compile(re.escape(prefix) + r"(\d+)\.")
+        return [n for n in self.file.tensors if (m := numbered.match(n)) and int(m[1]) >= count]
 
     def ignore(self, patterns: Iterable[str]) -> None:
         """Tensors of these names (the file's, with `*`) carry nothing that the model needs."""

@@ -17,6 +17,13 @@ WEIGHTS = {
     "model.layers.{i}.mlp.experts.down_proj": "blk.{i}.ffn_down_exps",
 }
 
+# Of the experts that every token goes to, taken as one.
+SHARED_WEIGHTS = {
+    "model.layers.{i}.mlp.shared_experts.gate_proj": "blk.{i}.ffn_gate_shexp",
+    "model.layers.{i}.mlp.shared_experts.up_proj": "blk.{i}.ffn_up_shexp",
+    "model.layers.{i}.mlp.shared_experts.down_proj": "blk.{i}.ffn_down_shexp",
+}
+
 GGUF_FIELDS: dict[str, tuple[str, ...]] = {
     **DECODER_FIELDS,
     "num_experts": ("expert_count",),

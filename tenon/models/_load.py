@@ -136,7 +136,7 @@ def open_weights(
         dtype,
         act_bits=act_bits,
         names=family.WEIGHTS if gguf else None,
-        row_order=_row_order(family, config) if gguf else None,
+        row_order=_row_order(family, config, gguf),
         quantization=quantization,
         progress=progress,
     )
@@ -164,8 +164,11 @@ def _act_bits(activations: str, dtype: str) -> int:
     return {"bfloat16": 0, "int8": 8, "int16": 16}[activations]
 
 
-def _row_order(family: ModuleType, config: Any) -> dict[str, np.ndarray] | None:
-    return family.gguf_row_order(config) if hasattr(family, "gguf_row_order") else None
+def _row_order(family: ModuleType, config: Any, gguf: bool) -> dict[str, np.ndarray] | None:
+    """In which order the file has the rows of some matrices: in both formats, or in GGUF files alone."""
+    if hasattr(family, "row_order"):
+        return dict(family.row_order(config))
+    return dict(family.gguf_row_order(config)) if gguf and hasattr(family, "gguf_row_order") else None
 
 
 def _family(checkpoint: Checkpoint) -> ModuleType:

@@ -52,6 +52,18 @@ def test_a_step_reads_layers_and_one_table(tied, monkeypatch):
     assert weights.kv_bytes_per_token >= 2 * 2 * 64 * 2
 
 
+def test_a_step_reads_a_share_of_the_experts(monkeypatch):
+    """And multiplies with it."""
+    for kind in (Packed, Layer, Model):
+        monkeypatch.setattr(kind, "__module__", "tenon.models.x")
+    model = Model(tied=True)
+    model.blocks[1].active_share = 0.25
+    weights = Weights.of(model, block_size=32)
+    assert weights.read_per_step == 2 * (1000 + 300 + 75)
+    assert weights.matrix_parameters == 300 + 75
+    assert weights.byte_products == 2 * (300 + 75)
+
+
 def test_the_better_of_two_probes_counts():
     assert Roofs(1.0, 4.0, 3.0, 7.0).best(Roofs(2.0, 2.0, 5.0, 6.0)) == Roofs(2.0, 4.0, 5.0, 7.0)
 

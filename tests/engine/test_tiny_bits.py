@@ -23,7 +23,7 @@ if reason := cpu.support():
 
 from tenon.kernels.cpu import _native
 
-FAMILIES = ["llama", "qwen3_moe"]
+FAMILIES = ["llama", "qwen2_moe", "glm4_moe"]
 VOCAB = 160
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
 TYPES = {

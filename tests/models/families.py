@@ -26,6 +26,7 @@ PickType = Callable[[str], Type]  # by GGUF tensor name
 # Of transformers' names of parameters, what publishers call otherwise.
 RENAMED = {
     "mixtral": {".mlp.": ".block_sparse_moe.", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
+    "ernie4_5_moe": {".gate.moe_statics.": ".moe_statics."},
 }
 
 
@@ -42,12 +43,13 @@ def make(config: dict[str, Any], seed: int) -> Model:
         hf_config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        buffers = [(n, b) for n, b in model.named_buffers() if n.endswith("bias")]  # of routers
+        for name, parameter in [*model.named_parameters(), *buffers]:
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() >= 2:
+            if name.endswith("bias"):
+                parameter.copy_(noise * (0.1 if "e_score" in name else 0.5))
+            elif parameter.dim() >= 2:
                 parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
-            elif name.endswith("bias"):
-                parameter.copy_(noise * 0.5)
             else:
                 parameter.copy_(1 + noise * 0.3)
     return model
@@ -85,6 +87,8 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if partial := config.rope_parameters.get("partial_rotary_factor"):
+        writer.add_rope_dimension_count(int(head_dim * partial))
     writer.add_eos_token_id(3)
     for key, value in extra.items():
         if key.startswith("_"):
@@ -98,15 +102,14 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     for key, value in metadata.items():
         _add(writer, f"{architecture}.{key}", value)
     for hf_name, tensor in _tensors(model):
-        stem, _, suffix = hf_name.rpartition(".")
-        name = f"{_gguf_name(module.WEIGHTS, stem)}.{suffix}"
-        router = "ffn_gate_inp" in name
+        name = _gguf_name(module.WEIGHTS, hf_name)
+        router = "ffn_gate_inp" in name or "exp_probs_b" in name
         kind = pick(name) if tensor.dim() >= 2 and not router else Type.F32
         data = quantize(tensor.numpy(), kind)
         tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
-        if router and len(data) == 1:
-            data = data[0]  # as converters do
-        if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
+        if router:
+            data = np.squeeze(data)  # as converters do
+        if architecture == "llama" and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -185,10 +188,13 @@ def _random_blocks(values: np.ndarray, kind: Type) -> np.ndarray:
     return data.reshape(*rows, -1)
 
 
-def _gguf_name(names: dict[str, str], stem: str) -> str:
-    parts = stem.split(".")
+def _gguf_name(names: dict[str, str], hf_name: str) -> str:
+    parts = hf_name.split(".")
     number = next((p for p in parts if p.isdigit()), None)
-    return names[".".join("{i}" if p == number else p for p in parts)].replace("{i}", str(number))
+    template = ".".join("{i}" if p == number else p for p in parts)
+    stem, _, suffix = template.rpartition(".")
+    name = names.get(template) or f"{names[stem]}.{suffix}"
+    return name.replace("{i}", str(number))
 
 
 def _interleave(rows: np.ndarray, head_dim: int) -> np.ndarray:

@@ -68,7 +68,9 @@ def test_progress_counts_every_byte(checkpoint):
 @pytest.mark.parametrize("kind", ["safetensors", "gguf"])
 def test_every_missing_or_misshaped_tensor_is_named(family, kind, tmp_path, seed, monkeypatch):
     """By the name that the file gives it."""
-    reference = make({**tiny(family), "num_hidden_layers": 1}, seed)
+    config = tiny(family)
+    dense = config.get("first_k_dense_replace", config.get("moe_layer_start_index", 0))
+    reference = make({**config, "num_hidden_layers": dense + 1}, seed)
     gguf_file = kind == "gguf"
     files = save_gguf(reference, tmp_path / "m.gguf") if gguf_file else save_safetensors(reference, tmp_path)
     opened = _load.open_checkpoint(files)

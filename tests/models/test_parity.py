@@ -45,10 +45,29 @@ VARIANTS = {
         "decoder_sparse_step": 2,
         "mlp_only_layers": [3],
     },
+    "glm4_moe-groups": {
+        **tiny("glm4_moe"),
+        "n_routed_experts": 16,
+        "n_group": 4,
+        "topk_group": 2,
+        "norm_topk_prob": False,
+        "n_shared_experts": 2,
+        "use_qk_norm": False,
+        "num_hidden_layers": 3,
+    },
+    "ernie4_5_moe-some": {
+        **tiny("ernie4_5_moe"),
+        "num_hidden_layers": 4,
+        "moe_layer_interval": 2,
+        "moe_num_shared_experts": 1,
+        "tie_word_embeddings": False,
+    },
     "qwen2_moe-norm": {**tiny("qwen2_moe"), "norm_topk_prob": True, "num_experts_per_tok": 4},
 }
 
 ALL_EXPERTS = {
+    "ernie4_5_moe": {"moe_k": 4},
+    "glm4_moe": {"num_experts_per_tok": 4},
     "mixtral": {"num_experts_per_tok": 4},
     "qwen2_moe": {"num_experts_per_tok": 4},
     "qwen3_moe": {"num_experts_per_tok": 4},

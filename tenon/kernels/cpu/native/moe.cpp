@@ -169,7 +169,11 @@ void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, boo
         if (x_is_f32 != (w->view().segments[0].format == Format::f32))
             throw std::invalid_argument("the weights were packed for activations of the other type");
     const RowwiseKernels& rowwise = rowwise_kernels();
-    run_op("moe_experts", Kernel<MoeArgs>(&experts),
+    const int act_bits = gate_up.int_view().num_segments ? gate_up.act_bits() : 0;
+    run_op(act_bits == 8    ? "moe_experts int8"
+           : act_bits == 16 ? "moe_experts int16"
+                            : "moe_experts",
+           Kernel<MoeArgs>(&experts),
            MoeArgs{pointer<const uint8_t>(x), x_stride, x_is_f32, accumulate, pointer<const int32_t>(ids_TK),
                    pointer<const float>(weights_TK), pointer<float>(y), y_stride, count(rows), num_experts,
                    top_k, int32_t(width), int32_t(inner), matrices_of(gate_up, num_experts),

@@ -1,0 +1,134 @@
+"""GLM-4.5 and 4.6 (GLM-4.5 Team 2025): Llama with partly rotated heads, and experts chosen as in DeepSeek-V3.
+
+    s = sigmoid(router(x)); the top_k largest of s + bias are chosen
+    mlp(x) = scale * sum of s_e / (sum of those chosen) expert_e(x) + shared(x)
+
+The first layers are dense. Files end with layers for predicting several tokens, which are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tenon.core.spec import ModelSpec
+from tenon.layers.moe import MoE
+from tenon.layers.weights import Weights
+from tenon.models import llama
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
+from tenon.models._experts import SHARED_WEIGHTS, read_experts
+from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
+
+ARCHITECTURES = ("Glm4MoeForCausalLM",)
+POOLING_ARCHITECTURES: dict[str, str] = {}
+GGUF_ARCHITECTURES = ("glm4moe",)
+WEIGHTS = {
+    **llama.WEIGHTS,
+    **EXPERT_WEIGHTS,
+    **SHARED_WEIGHTS,
+    "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
+    "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
+    "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
+    "model.layers.{i}.mlp.gate.e_score_correction_bias": "blk.{i}.exp_probs_b.bias",
+}
+GGUF_FIELDS = {
+    **EXPERT_FIELDS,
+    "n_routed_experts": EXPERT_FIELDS["num_experts"],
+    "n_shared_experts": ("expert_shared_count",),
+    "routed_scaling_factor": ("expert_weights_scale",),
+    "n_group": ("expert_group_count",),
+    "topk_group": ("expert_group_used_count",),
+    "first_k_dense_replace": ("leading_dense_block_count",),
+}
+IGNORED = llama.IGNORED
+
+TINY: dict[str, Any] = {
+    **llama.TINY,
+    "model_type": "glm4_moe",
+    "architectures": ["Glm4MoeForCausalLM"],
+    "head_dim": 32,
+    "partial_rotary_factor": 0.5,
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 64,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+}
+
+SIZES: dict[str, dict[str, Any]] = {
+    "106B-A12B": {  # GLM-4.5-Air
+        **TINY,
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 10944,
+        "num_hidden_layers": 46,
+        "num_attention_heads": 96,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rope_theta": 1000000.0,
+        "use_qk_norm": False,
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1408,
+        "routed_scaling_factor": 1.0,
+    },
+}
+
+
+class Glm4MoE(llama.Llama):
+    def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
+        weights.ignore(weights.beyond("model.layers", config.num_layers))
+        super().__init__(config, spec, weights, num_positions)
+
+    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
+        if config.experts is None or number in config.dense_layers:
+            return super().feed_forward(config, layer, number)
+        mlp = layer.at("mlp")
+        bias_E = mlp.vector("gate.e_score_correction_bias", config.experts.routing.num_experts)
+        return MoE(mlp, config.experts, bias_E=bias_E)
+
+
+MODEL = Glm4MoE
+
+
+def read_config(checkpoint: Checkpoint) -> DecoderConfig:
+    config, fields, gguf = read_decoder_config(checkpoint), checkpoint.fields, checkpoint.kind == "gguf"
+    if gguf:  # GLM-4.5 normalises heads, GLM-4.5-Air does not
+        names = checkpoint.file.tensors
+        norms = any(name.endswith(("attn_q_norm.weight", "attn_k_norm.weight")) for name in names)
+        layers = config.num_layers - fields.whole("nextn_predict_layers", 0, low=0)
+        config = replace(config, num_layers=layers, qkv_bias=True)
+    else:
+        norms = fields.flag("use_qk_norm", False)
+
+    def name(field: str) -> str:
+        return GGUF_FIELDS[field][0] if gguf else field
+
+    experts = read_experts(
+        checkpoint,
+        config.width,
+        count="n_routed_experts",
+        renormalize=True,
+        scores="sigmoid",
+        floor=1e-20,
+        scale=fields.number(name("routed_scaling_factor"), 1.0),
+        num_groups=fields.whole(name("n_group"), 1),
+        top_groups=fields.whole(name("topk_group"), 1),
+    )
+    shared = fields.whole(name("n_shared_experts"), 1, low=0) * experts.inner
+    first = fields.whole(name("first_k_dense_replace"), 1, low=0)
+    return replace(
+        config,
+        head_norms=norms,
+        output_bias=False,
+        experts=replace(experts, shared=shared),
+        dense_layers=frozenset(range(min(first, config.num_layers))),
+    )
