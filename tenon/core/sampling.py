@@ -93,7 +93,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         _number("min_p", self.min_p, 0.0, 1.0)
         _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _number("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_low=True)
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         if self.seed is not None:
             # OpenAI seeds are signed 64-bit; both ranges are accepted, folded to unsigned.
             _whole("seed", self.seed, -(2**63), MAX_SEED)

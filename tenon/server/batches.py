@@ -28,7 +28,7 @@ async def create(call: Call, request: BatchRequest) -> None:
     check_metadata(request.metadata)
     if (expiry := request.output_expires_after) is not None:
         check_expiry(expiry.anchor, expiry.seconds, "output_expires_after")
-    file, _ = await find(call, request.input_file_id)
+    file, _ = await find(call, request.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise bad_request(f"{file.id} is no input of a batch: its purpose is {file.purpose}", "input_file_id")
     now = int(time.time())

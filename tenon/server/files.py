@@ -93,11 +93,11 @@ async def delete_file(call: Call) -> None:
     await call.send_json(FileDeleted(id=file.id))
 
 
-async def find(call: Call, file_id: str) -> tuple[StoredFile, Path]:
-    """A file of the caller, and where it is. Raises 404."""
+async def find(call: Call, file_id: str, param: str = "id") -> tuple[StoredFile, Path]:
+    """A file of the caller, and where it is. Raises 404 naming the field that says which."""
     store = await call.app.archive.store()
     if (file := await store.files.get(call.caller, file_id)) is None:
-        raise _not_found(file_id)
+        raise _not_found(file_id, param)
     return file, store.files.path(file)
 
 
@@ -135,8 +135,8 @@ def check_expiry(anchor: object, seconds: int, where: str) -> int:
     return seconds
 
 
-def _not_found(file_id: str) -> ApiError:
-    return ApiError(404, f"there is no file {file_id[:100]!r} here", param="id", code="file_not_found")
+def _not_found(file_id: str, param: str = "id") -> ApiError:
+    return ApiError(404, f"there is no file {file_id[:100]!r} here", param=param, code="file_not_found")
 
 
 def storage_full(most: int) -> ApiError:
