@@ -34,7 +34,7 @@ MEANINGS = {
     "min_p": "only tokens with at least this share of the likeliest one's probability; 0 is all",
     "presence_penalty": "taken from the logit of every token in the output; -2 to 2",
     "frequency_penalty": "the same, times how often the token is there; -2 to 2",
-    "repetition_penalty": "divides positive logits of tokens in prompt or output, multiplies others; 0.01 to 100",
+    "repetition_penalty": "divides positive logits of tokens there have been, multiplies others; 0.01 to 100",
     "logit_bias": f"added to the logits of these token ids, -100 to 100; up to {MAX_LOGIT_BIAS} of them",
     "seed": "the same seed gives the same tokens; None: one is drawn, and the output tells it",
     "max_tokens": "longest output, in tokens; None: as long as the context allows",

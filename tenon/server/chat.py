@@ -78,7 +78,7 @@ def turn_of(request: ChatRequest) -> Turn:
         sampling=request.sampling(),
         max_tokens=other if limit is None else limit,
         logprobs=_top_logprobs(request),
-        priority=request.priority_value(),
+        priority=request.priority or 0,
         cache_salt=request.cache_salt,
         names={
             "template_variables": "chat_template_kwargs",

@@ -66,7 +66,7 @@ async def create(call: Call, request: CompletionRequest) -> None:
         echo = None
         if request.echo:
             echo = engine.tokenizer.decode(ids, params.skip_special_tokens) if text is None else text
-        request_id, priority = f"{head.id}-{position}", request.priority_value()
+        request_id, priority = f"{head.id}-{position}", request.priority or 0
         run = generation(call, engine, request_id, ids, params, priority, request.cache_salt)
         if request.response_format is not None:
             run.grammar_from = "response_format"

@@ -20,7 +20,7 @@ from tenon.server.auth import cache_salt
 from tenon.server.call import Call
 from tenon.server.engine import Engine
 from tenon.server.errors import bad_request
-from tenon.server.prompt import INLINE_CHARS, in_thread
+from tenon.server.prompt import INLINE_CHARS, check_token_ids, in_thread
 from tenon.server.schema.pooling import (
     ClassifyRequest,
     Input,
@@ -97,6 +97,8 @@ class Run:
 
     async def _encode(self, given: tuple[Any, ...], limit: int | None, name: str) -> PoolingInput:
         special = self.request.add_special_tokens is not False
+        if not isinstance(given[0], str):
+            check_token_ids(given[0], self.engine.tokenizer.vocab_size, name)
         if not isinstance(given[0], str) or sum(map(len, given)) <= INLINE_CHARS:
             await asyncio.sleep(0)  # of many inputs each is short, but all of them may not be
             return encode_input(

@@ -65,8 +65,6 @@ def _check(request: ResponsesRequest) -> None:
         raise bad_request("background needs store: the answer is fetched later", "background")
     if (request.top_logprobs or 0) < 0:
         raise bad_request(f"top_logprobs must be at least 0, not {request.top_logprobs}", "top_logprobs")
-    if not -(2**31) <= (request.priority or 0) < 2**31:
-        raise bad_request("priority must fit in 32 bits", "priority")
     reasoning = request.reasoning
     for name in ("summary", "generate_summary"):
         # "auto" leaves it to the server, which shows the reasoning itself instead.

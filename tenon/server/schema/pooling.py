@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tenon.server.schema.sampling import Priority
+
 T = TypeVar("T")
 
 Input = str | list[str | int | list[int]]  # text, token ids, or a list of either
@@ -19,7 +21,7 @@ class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: str | None = None
     truncate_prompt_tokens: int | None = None
     add_special_tokens: bool | None = None
-    priority: int | None = None
+    priority: Priority | None = None
     cache_salt: str | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from tenon.server.schema.chat import TokenLogprob
+from tenon.server.schema.sampling import Priority
 
 # --- items of the conversation, asked
 
@@ -161,7 +162,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     min_p: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    priority: int | None = None
+    priority: Priority | None = None
     cache_salt: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from tenon.core.sampling import SamplingParams
 from tenon.errors import InvalidRequest
 from tenon.server.errors import bad_request, not_supported
+
+Priority = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 # Fields that SamplingParams has under the same name.
 _PLAIN = (
@@ -68,7 +70,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
     return_token_ids: bool | None = None
-    priority: int | None = None
+    priority: Priority | None = None
     cache_salt: str | None = None
 
     # Known, and without any effect here.
@@ -114,12 +116,6 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if self.logit_bias is not None:
             given["logit_bias"] = _token_keys(self.logit_bias)
         return given
-
-    def priority_value(self) -> int:
-        value = self.priority or 0
-        if not -(2**31) <= value < 2**31:
-            raise bad_request("priority must fit in 32 bits", "priority")
-        return value
 
 
 def sampling_params(
