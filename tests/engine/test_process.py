@@ -18,21 +18,27 @@ from tenon.core.sampling import SamplingParams
 from tenon.engine.async_engine import AsyncEngine
 from tenon.engine.heartbeat import Patience
 from tenon.engine.process import ProcessClient, typed_error
-from tenon.errors import ConfigError, EngineDead, InvalidRequest, ModelNotFound
+from tenon.errors import ConfigError, EngineDead, InvalidRequest, ModelNotFound, RequestFailed
 
 
 def make(**args) -> AsyncEngine:
     return AsyncEngine(EngineArgs(load_format="oracle", **args).resolve())
 
 
-@pytest.fixture
-async def engine():
+@contextlib.asynccontextmanager
+async def running():
     engine = make()
     await engine.start()
     try:
         yield engine
     finally:
         await engine.stop()
+
+
+@pytest.fixture
+async def engine():
+    async with running() as engine:
+        yield engine
 
 
 async def last(stream):
@@ -259,6 +265,23 @@ def test_unknown_kinds_of_failure_are_a_dead_engine():
     assert type(typed_error(Failed("SystemExit", "x"))) is EngineDead
     assert type(typed_error(Failed("annotations", "x"))) is EngineDead
     assert type(typed_error(Failed("InvalidRequest", "x"))) is InvalidRequest
+
+
+@pytest.mark.parametrize(
+    "stage", ["decode", "admit", "schedule", "alloc", "prepare", "execute", "sample", "emit"]
+)
+async def test_a_fault_of_one_request_in_the_engine_process_is_its_own(stage, monkeypatch):
+    monkeypatch.setenv("TENON_FAILPOINTS", f"{stage}@faulty:ValueError")
+    async with running() as engine:
+        names = ["a", "b", "faulty", "c"]
+        streams = [engine.generate(f"prompt {name}", params(), request_id=name) for name in names]
+        answers = await asyncio.gather(*map(last, streams), return_exceptions=True)
+        assert isinstance(answers[2], RequestFailed), answers[2]
+        assert "ValueError" in str(answers[2])
+        again = await last(engine.generate("prompt a", params()))
+        assert again.outputs[0].token_ids == answers[0].outputs[0].token_ids
+        assert all(len(answers[i].outputs[0].token_ids) == 20 for i in (0, 1, 3))
+        assert engine.num_in_flight == 0
 
 
 PARENT = """
