@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import atheris
 
@@ -47,12 +46,3 @@ def _file_name(label: str) -> str:
 
 def _quoted(word: bytes) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in word) + '"'
-
-
-def merge(name: str, into: Path, sources: list[Path]) -> None:
-    """Keep, in `into`, the smallest inputs of `sources` that reach something new. Does not return."""
-    with atheris.instrument_imports(include=["tenon"]):
-        one = session.Session(name)
-    into.mkdir(parents=True, exist_ok=True)
-    atheris.Setup([sys.argv[0], "-merge=1", "-max_len=2048", str(into), *map(str, sources)], one.one)
-    atheris.Fuzz()

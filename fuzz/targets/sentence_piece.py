@@ -32,6 +32,7 @@ def seeds() -> dict[str, bytes]:
         "bpe": body + bpe,
         "normalizer": body + bpe + _field(3, _field(3, 0) + _field(4, 1)),
         "charsmap": body + bpe + _field(3, _field(2, bytes(40))),
+        "charsmap of 4 GiB": body + bpe + _field(3, _field(2, b"\xfc\xff\xff\xff" + bytes(40))),
         "unigram": body,
         "no pieces": bpe,
         "long varint": b"\x80" * 20,

@@ -37,6 +37,10 @@ def seeds() -> dict[str, bytes]:
         "pieces": _file(pieces, {"type": "Sequence", "decoders": spaces}),
         "words": _file(words, {"type": "WordPiece", "prefix": "##", "cleanup": True}),
         "unigram": _file(unigram, None, pre_tokenizer=split),
+        "prefix longer than a merge": _file(bpe | {"continuing_subword_prefix": "####"}, byte_level),
+        "charsmap of 4 GiB": _file(
+            bpe, byte_level, normalizer={"type": "Precompiled", "precompiled_charsmap": "/P///wAAAAA="}
+        ),
         "merge of nothing": _file(bpe | {"merges": ["x y"]}, byte_level),
         "id 2^32": _file(bpe | {"vocab": letters | {"x": 2**32 - 1}}, byte_level),
         "added id": _file(bpe, byte_level, added_tokens=[special | {"id": 2**32 - 1}]),

@@ -13,7 +13,7 @@ from tenon.formats import small
 from tenon.text import charsmap, ggml_vocab, native, sentence_piece
 from tenon.text.tokenizer import Tokenizer
 
-MAX_TOKENIZER_BYTES = 128 << 20  # the largest real ones have 35 MB
+MAX_TOKENIZER_BYTES = 48 << 20  # the largest real ones have 35 MB
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_TEMPLATES = 64
 
