@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tenon.server.admin import Admin
 from tenon.server.app import App
 from tenon.server.body import Json
 from tenon.server.models import Models
@@ -21,10 +22,19 @@ another method gets 405, and a path that is not here 404.
 | route | what | body | answer | statuses besides 200 |
 |---|---|---|---|---|
 """
-TAIL = """
+ADMIN = """
 Routes marked * need no API key even where the server asks for one. An answer that may be streamed is
 server-sent events if the request says `"stream": true`.
 
+## The operator's routes
+
+Only on the Unix socket of `tenon serve --admin-socket PATH` ([access](../access.md)); whoever can open it
+needs no key.
+
+| route | what | body | answer | statuses besides 200 |
+|---|---|---|---|---|
+"""
+TAIL = """
 ## Statuses
 
 | status | meaning |
@@ -66,14 +76,17 @@ def name(kind: Any) -> str:
 
 
 def reference() -> str:
-    found = list(operations(App(Models({"model": Unloaded()}), ServerSettings())))  # type: ignore[dict-item]
+    app = App(Models({"model": Unloaded()}), ServerSettings())  # type: ignore[dict-item]
+    found = list(operations(app))
+    operators = list(operations(Admin(app)))
     meanings: dict[int, list[str]] = {}
-    for operation in found:
+    for operation in [*found, *operators]:
         for status, text in operation.refusals.items():
             if text not in meanings.setdefault(status, []):
                 meanings[status].append(text)
     statuses = [f"| {status} | {'; or: '.join(texts)} |" for status, texts in sorted(meanings.items())]
-    return HEAD + "\n".join(map(row, found)) + "\n" + TAIL + "\n".join(statuses) + "\n"
+    rows = HEAD + "\n".join(map(row, found)) + "\n" + ADMIN + "\n".join(map(row, operators)) + "\n"
+    return rows + TAIL + "\n".join(statuses) + "\n"
 
 
 if __name__ == "__main__":

@@ -66,6 +66,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="FILE",
     help="Ask clients for a certificate that one of these authorities (PEM) has signed.",
 )
+@click.option(
+    "--admin-socket",
+    type=_FILE,
+    metavar="PATH",
+    help="Answer the operator's routes (see docs/access.md) on this Unix socket, which only you can open.",
+)
 @click.option("--share-prefix-cache", is_flag=True, help="One prefix cache for all keys.")
 @click.option(
     "--limit",
@@ -200,6 +206,7 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    admin_socket: Path | None,
     share_prefix_cache: bool,
     limits: tuple[str, ...],
     sse_keep_alive_interval: float,
@@ -251,6 +258,7 @@ def command(
         insecure=insecure_no_auth,
         public_metrics=public_metrics,
         log_requests=log_requests,
+        admin_socket=admin_socket,
         allowed_hosts=allowed_hosts,
         cors_origins=tuple(map(check_cors_origin, cors_origins)),
         tls=_certificate(tls_cert, tls_key, tls_client_ca),

@@ -325,10 +325,10 @@ class Call:
         call.attended = False
         return call
 
-    def stop(self) -> None:
-        """End the request because the server stops."""
+    def stop(self, reason: ApiError | None = None) -> None:
+        """End the request, because the server stops or for another reason."""
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result(shutting_down())
+            self._ended.set_result(reason or shutting_down())
 
     async def _wait_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -89,6 +89,9 @@ class Engine(Protocol):
         Raises InvalidRequest, Unavailable."""
         ...
 
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached block that no request holds."""
+
     async def pool(
         self,
         inputs: Sequence[PoolingInput],

@@ -75,6 +75,10 @@ def shutting_down() -> ApiError:
     )
 
 
+def not_unloaded(model: str, reason: str) -> ApiError:
+    return ApiError(409, f"the model {model} is not unloaded: {reason}", code="model_in_use")
+
+
 def engine_dead() -> ApiError:
     return ApiError(
         503,

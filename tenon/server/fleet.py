@@ -18,7 +18,14 @@ from tenon.config import EngineConfig
 from tenon.core.messages import EngineStats
 from tenon.engine.suspects import Suspects
 from tenon.errors import ConfigError, TenonError
-from tenon.server.errors import ApiError, engine_dead, engine_restarting, engine_stalled, loading
+from tenon.server.errors import (
+    ApiError,
+    engine_dead,
+    engine_restarting,
+    engine_stalled,
+    loading,
+    not_unloaded,
+)
 from tenon.server.residency import LOADED, UNLOADED, Load, Model, Residency, Ticket, Unload
 from tenon.server.settings import ResidencySettings, RestartSettings
 from tenon.server.slot import Lease, Pulse, Slot
@@ -87,6 +94,15 @@ class Place:
         return EngineStats(
             **{name: getattr(now, name) + getattr(self._gone, name) for name in EngineStats.__struct_fields__}
         )
+
+    def reset_prefix_cache(self) -> bool:
+        if self.engine is None:
+            return False
+        self.engine.reset_prefix_cache()
+        return True
+
+    async def unload(self) -> None:
+        await self._fleet.unload(self)
 
     async def lease(self, name: str, *, background: bool = False) -> Lease:
         return await self._fleet.lease(self, name, background)
@@ -199,6 +215,13 @@ class Fleet:
         await asyncio.gather(*(engine.stop() for engine in engines))
 
     # --- leases
+
+    async def unload(self, place: Place) -> None:
+        """Raises ApiError(409)."""
+        if (step := self.policy.dismiss(place.name)) is None:
+            in_use = "requests use it, or it is the only model of this server"
+            raise not_unloaded(place.name, in_use if place.state == LOADED else f"it is {place.state}")
+        await self._run(self._unload(place, step), self._stops)
 
     async def lease(self, place: Place, name: str, background: bool) -> Lease:
         """A loaded model, waited for. Raises ApiError(503)."""

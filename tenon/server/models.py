@@ -8,7 +8,7 @@ from tenon.core.messages import EngineStats
 from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.engine import Engine
-from tenon.server.errors import ApiError, engine_dead, loading
+from tenon.server.errors import ApiError, engine_dead, loading, not_unloaded
 from tenon.server.schema.models import ModelCard, ModelList
 from tenon.server.slot import Lease, Pulse, Slot
 
@@ -18,6 +18,13 @@ class Fixed:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def reset_prefix_cache(self) -> bool:
+        self._engine.reset_prefix_cache()
+        return True
+
+    async def unload(self) -> None:
+        raise not_unloaded(self.name, "it is the only model of this server")
 
     @property
     def name(self) -> str:

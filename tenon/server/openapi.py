@@ -23,6 +23,7 @@ from tenon.server.probes import tenon_version
 from tenon.server.wire import Wire
 
 if TYPE_CHECKING:
+    from tenon.server.admin import Admin
     from tenon.server.app import App
 
 _REFERENCES = "#/components/schemas/{name}"
@@ -99,7 +100,7 @@ class Operation:
         return dict(sorted(found.items()))
 
 
-def operations(app: App) -> Iterator[Operation]:
+def operations(app: App | Admin) -> Iterator[Operation]:
     """All that is served, in the order of the routes; HEAD goes with GET."""
     for route in app.routes:
         endpoint = route.app

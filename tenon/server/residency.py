@@ -193,6 +193,11 @@ class Residency:
         assert model.state == UNLOADING
         model.state, model.draining = UNLOADED, False
 
+    def dismiss(self, name: str) -> Unload | None:
+        """The operator wants a model gone; None if it is not loaded and idle."""
+        model = self.models[name]
+        return self._unload(model, "the operator asked for it") if model.idle else None
+
     # --- what to do
 
     def steps(self, now: float) -> list[Load | Unload]:

@@ -16,7 +16,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
@@ -120,12 +121,15 @@ async def run(
     loading = asyncio.ensure_future(engine.start())
     http: asyncio.Task[None] | None = None
     app: App | None = None
+    until_stopped = contextlib.AsyncExitStack()
     try:
         # Imports in a thread, so that the engine process is started and told its configuration meanwhile.
         build_app = (await asyncio.to_thread(importlib.import_module, "tenon.server.app")).build_app
         app = build_app(engine, settings, engine.served_model_names)
         server = http_server(app, settings.tls)
         http = asyncio.ensure_future(server.serve(sockets=[sock]))
+        if settings.admin_socket is not None:
+            await until_stopped.enter_async_context(_admin(app, settings.admin_socket))
         stopped = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait({loading, stopped, http}, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
@@ -152,7 +156,23 @@ async def run(
         for error in await asyncio.gather(*ends, return_exceptions=True):
             if error is not None:
                 log.error("while stopping: %s: %s", type(error).__name__, error)
+        await until_stopped.aclose()
         signals.close()
+
+
+@contextlib.asynccontextmanager
+async def _admin(app: App, path: Path) -> AsyncIterator[None]:
+    """The operator's routes, also while the server drains."""
+    from tenon.server.admin import Admin, admin_socket
+
+    with admin_socket(path) as sock:
+        server = http_server(Admin(app))
+        serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 async def drain(app: App, signals: _Signals, seconds: float) -> None:

@@ -28,7 +28,8 @@ class ServerSettings:
     """`keys` are hashes of the API keys; without any, only `insecure` lets a server listen beyond this
     machine. `public_metrics` lets anybody scrape /metrics. `allowed_hosts` are the names that the server
     answers to (empty: all) and `cors_origins` the pages of elsewhere that may use it.
-    `log_requests`: the log holds what is asked and answered.
+    `log_requests`: the log holds what is asked and answered. `admin_socket`: path of the Unix socket of the
+    operator's routes (None: there are none).
 
     `default_sampling` are SamplingParams fields used where a request says nothing (from the model's
     generation_config, if the operator chose that). `sse_keep_alive_seconds`: after so long without an event a
@@ -48,6 +49,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     log_requests: bool = False
+    admin_socket: Path | None = None
     tls: Certificate | None = field(default=None, repr=False)
     default_sampling: dict[str, Any] = field(default_factory=dict)
     sse_keep_alive_seconds: float = 15.0

@@ -46,6 +46,12 @@ class Slot(Protocol):
     def pulse(self) -> Pulse:
         """How its engine fares."""
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget every cached block that no request holds; False if the model is not loaded."""
+
+    async def unload(self) -> None:
+        """Take the model out of memory. Raises 409 where it is in use, or stays for good."""
+
     async def lease(self, name: str, *, background: bool = False) -> Lease:
         """The engine, ready to run, until the lease is closed. Raises 503."""
 

@@ -123,6 +123,43 @@ def test_certificates(tmp_path):
         assert stop(server) == 0
 
 
+def test_the_operators_socket(tmp_path):
+    path = tmp_path / "admin.sock"
+    server = start("a=oracle", "b=oracle", *ORACLE, "--api-key", "k", "--admin-socket", str(path))
+    try:
+        assert path.stat().st_mode & 0o777 == 0o600
+        transport = httpx.HTTPTransport(uds=str(path))
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as admin:
+
+            def states() -> list[str]:
+                return [model["state"] for model in admin.get("/admin/report").json()["models"]]
+
+            assert admin.get("/admin/report").json()["keys"] == ["option-1"]
+            assert states() == ["loaded", "unloaded"]
+            assert admin.post("/admin/models/b/load").json() == {"done": 1}
+            assert states() == ["loaded", "loaded"]
+            key = {"authorization": "Bearer k"}
+            body = {"prompt": "hello there " * 20, "max_tokens": 2, "model": "b"}
+
+            def cached() -> int:
+                usage = httpx.post(server.api + "/completions", json=body, headers=key).json()["usage"]
+                return usage["prompt_tokens_details"]["cached_tokens"]
+
+            assert [cached(), cached() > 0] == [0, True]
+            assert admin.post("/admin/prefix-cache/reset").json() == {"done": 2}
+            assert cached() == 0
+            assert admin.post("/admin/models/b/unload").json() == {"done": 1}
+            assert states() == ["loaded", "unloaded"]
+            assert admin.post("/admin/models/b/unload").status_code == 409
+            assert admin.post("/admin/log-level", json={"level": "debug"}).status_code == 200
+        for route in ("/admin/report", "/admin/requests"):
+            assert httpx.get(server.url + route).status_code == 401
+            assert httpx.get(server.url + route, headers=key).status_code == 404
+    finally:
+        assert stop(server) == 0
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

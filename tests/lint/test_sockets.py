@@ -88,8 +88,9 @@ def check(server, address: str) -> int:
     return len(processes)
 
 
-def test_one_model():
-    server = start(*ORACLE)
+def test_one_model(tmp_path):
+    tmp_path.chmod(0o700)
+    server = start(*ORACLE, "--admin-socket", str(tmp_path / "admin.sock"))
     try:
         assert check(server, "127.0.0.1") >= 2
         body = {"prompt": "x", "max_tokens": 4, "structured_outputs": {"choice": ["a", "b"]}}
