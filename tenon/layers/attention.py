@@ -26,6 +26,11 @@ class AttentionShape:
     qkv_bias: bool = False
     output_bias: bool = False
     head_norms: bool = False  # RMS norm of each head of q and k, before the rotation (Qwen3)
+    joint_norms: bool = False  # of all heads of q together, and of k (OLMo 2)
+    norm_offset: float = 0.0  # added to these norms' weights
+    scale: float | None = None  # of scores; None: head_dim ** -0.5
+    window: int = 0  # positions that a token sees, its own included; 0: all
+    fused: bool = False  # the file has q, k and v as one matrix
 
 
 class Attention:
@@ -35,15 +40,31 @@ class Attention:
         self.shape = shape
         self.rope = rope
         q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-        names = ["q_proj", "k_proj", "v_proj"]
-        self.qkv = Linear(weights, names, [q, kv, kv], shape.width, bias=shape.qkv_bias)
+        names, rows = ["q_proj", "k_proj", "v_proj"], [q, kv, kv]
+        if shape.fused:
+            names, rows = ["qkv_proj"], [q + 2 * kv]
+        self.qkv = Linear(weights, names, rows, shape.width, bias=shape.qkv_bias)
         self.output = Linear(weights, ["o_proj"], [shape.width], q, bias=shape.output_bias)
-        self.q_norm_E = weights.vector("q_norm.weight", shape.head_dim) if shape.head_norms else None
-        self.k_norm_E = weights.vector("k_norm.weight", shape.head_dim) if shape.head_norms else None
+        self.q_norm = self._norm(weights, "q_norm", shape.num_heads)
+        self.k_norm = self._norm(weights, "k_norm", shape.num_kv_heads)
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV
     ) -> np.ndarray:
+        return self.output.add_to(residual_TD, self._heads(x_TD, batch, kv))
+
+    def alone(self, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV) -> np.ndarray:
+        """What would be added to the residual."""
+        return self.output(self._heads(x_TD, batch, kv))
+
+    def _norm(self, weights: Weights, name: str, heads: int) -> np.ndarray | None:
+        shape = self.shape
+        if not (shape.head_norms or shape.joint_norms):
+            return None
+        length = (heads if shape.joint_norms else 1) * shape.head_dim
+        return weights.vector(f"{name}.weight", length) + np.float32(shape.norm_offset)
+
+    def _heads(self, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV) -> np.ndarray:
         shape = self.shape
         q_TX = ops.rope_kv_write(
             self.qkv(x_TD),
@@ -54,17 +75,18 @@ class Attention:
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
             rot_dim=self.rope.config.rot_dim,
-            q_norm=self.q_norm_E,
-            k_norm=self.k_norm_E,
+            q_norm=self.q_norm,
+            k_norm=self.k_norm,
             eps=shape.eps,
+            joint_norms=shape.joint_norms,
         )
-        o_TX = ops.attention(
+        return ops.attention(
             q_TX,
             kv,
             batch,
             num_heads=shape.num_heads,
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
-            scale=shape.head_dim**-0.5,
+            scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            window=shape.window,
         )
-        return self.output.add_to(residual_TD, o_TX)

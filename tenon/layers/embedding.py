@@ -14,13 +14,14 @@ from tenon.layers.weights import Weights
 class Embedding:
     """A row of the table per token; `logits` multiplies with the same table (tied heads)."""
 
-    def __init__(self, weights: Weights, name: str, vocab_size: int, width: int) -> None:
+    def __init__(self, weights: Weights, name: str, vocab_size: int, width: int, scale: float = 1.0) -> None:
+        self.scale = scale  # of what the stream starts with, not of logits
         self.table_VD = weights.pack([name], [vocab_size], width)
         self.nbytes = self.table_VD.nbytes
 
     def __call__(self, ids_T: np.ndarray) -> np.ndarray:
         """The start of the residual stream: float32 [T, D]."""
-        return ops.embedding(ids_T, self.table_VD)
+        return ops.embedding(ids_T, self.table_VD, self.scale)
 
     def logits(self, x_SD: np.ndarray) -> np.ndarray:
         """float32 [S, V]."""

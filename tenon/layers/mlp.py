@@ -10,17 +10,39 @@ from tenon.layers.weights import Weights
 
 
 class GatedMLP:
-    """residual + down(silu(gate(x)) * up(x)), the latter times sigmoid(gate_T1) where that is given"""
+    """residual + down(f(gate(x)) * up(x)), the latter times sigmoid(gate_T1) where that is given; f is silu,
+    or with `gelu` that in the form with tanh. With `fused` the file has gate and up as one matrix."""
 
-    def __init__(self, weights: Weights, width: int, inner: int, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        width: int,
+        inner: int,
+        *,
+        bias: bool = False,
+        gelu: bool = False,
+        fused: bool = False,
+    ) -> None:
         self.act = weights.act
-        self.gate_up = Linear(weights, ["gate_proj", "up_proj"], [inner, inner], width, bias=bias)
+        self.gelu = gelu
+        names, rows = (["gate_up_proj"], [2 * inner]) if fused else (["gate_proj", "up_proj"], [inner, inner])
+        self.gate_up = Linear(weights, names, rows, width, bias=bias)
         self.down = Linear(weights, ["down_proj"], [width], inner, bias=bias)
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, gate_T1: np.ndarray | None = None
     ) -> np.ndarray:
-        inner_TF = ops.silu_mul(self.gate_up(x_TD), self.act)
+        inner_TF = self._inner(x_TD)
         if gate_T1 is not None:
             inner_TF = ops.gate_rows(inner_TF, gate_T1)
         return self.down.add_to(residual_TD, inner_TF)
+
+    def alone(self, x_TD: np.ndarray) -> np.ndarray:
+        """What would be added to the residual."""
+        return self.down(self._inner(x_TD))
+
+    def _inner(self, x_TD: np.ndarray) -> np.ndarray:
+        gate_up_T2F = self.gate_up(x_TD)
+        if self.gelu:
+            return ops.gelu_mul(gate_up_T2F, self.act, tanh_form=True)
+        return ops.silu_mul(gate_up_T2F, self.act)

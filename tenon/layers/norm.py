@@ -9,15 +9,22 @@ from tenon.layers.weights import Weights
 
 
 class RMSNorm:
-    """RMS norm (Zhang & Sennrich 2019). Reads the residual stream (float32), gives activations."""
+    """RMS norm (Zhang & Sennrich 2019). Reads the residual stream (float32), gives activations.
 
-    def __init__(self, weights: Weights, name: str, width: int, eps: float) -> None:
-        self.weight_D = weights.vector(f"{name}.weight", width)
+    `offset` is added to the weights: some files have them less 1.
+    """
+
+    def __init__(self, weights: Weights, name: str, width: int, eps: float, offset: float = 0.0) -> None:
+        self.weight_D = weights.vector(f"{name}.weight", width) + np.float32(offset)
         self.eps = eps
         self.act = weights.act
 
     def __call__(self, x_TD: np.ndarray) -> np.ndarray:
         return ops.rms_norm(x_TD, self.weight_D, self.eps, self.act)
+
+    def add_to(self, residual_TD: np.ndarray, y_TD: np.ndarray) -> np.ndarray:
+        """The residual stream plus the norm of what a layer gives (float32), in place."""
+        return ops.add_rms_norm(residual_TD, y_TD, self.weight_D, self.eps)
 
     def states(self, x_TD: np.ndarray) -> np.ndarray:
         """The same in float32, for what is pooled."""

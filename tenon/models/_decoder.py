@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import AttentionShape
 from tenon.layers.moe import MoEShape
-from tenon.layers.rope import SCALINGS, RopeConfig
+from tenon.layers.rope import SCALINGS, Rope, RopeConfig
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._fields import MAX_WIDTH, Fields
 
@@ -26,6 +26,7 @@ GGUF_FIELDS: dict[str, tuple[str, ...]] = {
     "head_dim": ("attention.key_length", "attention.value_length", "rope.dimension_count"),
     "rms_norm_eps": ("attention.layer_norm_rms_epsilon",),
     "rope_theta": ("rope.freq_base",),
+    "sliding_window": ("attention.sliding_window",),
 }
 
 
@@ -48,9 +49,16 @@ class DecoderConfig:
     head_norms: bool = False
     experts: MoEShape | None = None
     dense_layers: frozenset[int] = frozenset()  # those without experts, if the others have some
+    joint_norms: bool = False
+    norm_offset: float = 0.0  # of all norms
+    attention_scale: float | None = None
+    embedding_scale: float = 1.0
+    fused: bool = False  # q, k, v are one matrix in the file, and gate and up
+    windows: tuple[int, ...] = ()  # of each layer; 0, or none at all: it sees everything
+    local_rope: RopeConfig | None = None  # of the layers that have a window, if it differs
+    unrotated: frozenset[int] = frozenset()  # layers without rotation
 
-    @property
-    def attention(self) -> AttentionShape:
+    def attention(self, layer: int) -> AttentionShape:
         return AttentionShape(
             self.width,
             self.num_heads,
@@ -60,7 +68,28 @@ class DecoderConfig:
             self.qkv_bias,
             self.output_bias,
             self.head_norms,
+            self.joint_norms,
+            self.norm_offset,
+            self.attention_scale,
+            self.window(layer),
+            self.fused,
         )
+
+    def window(self, layer: int) -> int:
+        return self.windows[layer] if self.windows else 0
+
+    def ropes(self, num_positions: int) -> list[Rope]:
+        """The rope of each layer; layers of a kind share one."""
+        usual = Rope(self.rope, num_positions)
+        local = usual if self.local_rope is None else Rope(self.local_rope, num_positions)
+        none = Rope(replace(self.rope, rot_dim=0), num_positions)
+
+        def pick(layer: int) -> Rope:
+            if layer in self.unrotated:
+                return none
+            return local if self.window(layer) else usual
+
+        return [pick(layer) for layer in range(self.num_layers)]
 
     def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
         """What the engine must know: all layers have full attention."""
@@ -104,25 +133,52 @@ def _from_hf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
         num_kv_heads=fields.whole("num_key_value_heads", num_heads),
         head_dim=head_dim,
         eps=fields.number("rms_norm_eps", 1e-6),
-        max_position=min(max_position, _window(fields)),
+        max_position=max_position,
         rope=rope,
         tied_head=fields.flag("tie_word_embeddings", False),
         qkv_bias=attention_bias,
         output_bias=attention_bias,
         mlp_bias=fields.flag("mlp_bias", False),
+        windows=read_windows(fields),
     )
 
 
-def _window(fields: Fields) -> int:
-    """The longest context in which sliding-window layers see everything: there they are full attention."""
-    unlimited = 2**31 - 1
-    used = fields.flag("use_sliding_window", fields.get("model_type") == "mistral")
-    return fields.whole("sliding_window", unlimited) if used else unlimited
+def read_windows(fields: Fields, every: int = 0) -> tuple[int, ...]:
+    """What each layer sees, from config.json: () when all layers see everything. `every`: where the file does
+    not list them, each `every`-th layer sees everything, the others have a window."""
+    layers = fields.whole("num_hidden_layers")
+    types = fields.get("layer_types")
+    window = fields.whole("sliding_window", 0, low=0)
+    if not window:
+        return ()
+    if types is not None:
+        return _windows_of_types(fields, types, layers, window)
+    if every:
+        return tuple(window if (layer + 1) % every else 0 for layer in range(layers))
+    if fields.get("model_type") in ("mistral", "mixtral", "phi3"):
+        return (window,) * layers
+    if not fields.flag("use_sliding_window", False):
+        return ()
+    first = fields.whole("max_window_layers", 0, low=0)  # Qwen: the layers before it see everything
+    return tuple(window if layer >= first else 0 for layer in range(layers))
+
+
+def _windows_of_types(fields: Fields, types: object, layers: int, window: int) -> tuple[int, ...]:
+    known = {"full_attention": 0, "sliding_attention": window}
+    if not isinstance(types, list) or len(types) != layers or not all(t in known for t in types):
+        raise UnsupportedModel(
+            f"{fields.path}: layer_types must name one of {', '.join(known)} for each of {layers} layers"
+        )
+    windows = tuple(known[t] for t in types)
+    return windows if any(windows) else ()
 
 
 def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
-    """The rope, and the context length it gives. Newer files say `rope_parameters`, older `rope_scaling`."""
+    """The rope, and the context length it gives. Newer files say `rope_parameters`, older `rope_scaling`; for
+    layers of several types these are within them under the types' names."""
     inner = fields.within("rope_parameters" if fields.get("rope_parameters") else "rope_scaling")
+    if inner.get("full_attention") is not None:
+        inner = inner.within("full_attention")
     context = fields.whole("max_position_embeddings")
     scaling = inner.text("rope_type", inner.get("type", "default"))
     partial = inner.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
@@ -172,13 +228,21 @@ def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
         num_kv_heads=fields.whole("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         eps=fields.number("attention.layer_norm_rms_epsilon"),
-        max_position=min(max_position, fields.whole("attention.sliding_window", 2**31 - 1)),
+        max_position=max_position,
         rope=rope,
         tied_head="output.weight" not in tensors,
         qkv_bias="blk.0.attn_q.bias" in tensors,
         output_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_gate.bias" in tensors,
+        windows=_windows_from_gguf(fields),
     )
+
+
+def _windows_from_gguf(fields: Fields) -> tuple[int, ...]:
+    """Files say how long the window is; which layers have one is known of the family, if not all."""
+    if fields.get("attention.sliding_window") is None:
+        return ()
+    return (fields.whole("attention.sliding_window"),) * fields.whole("block_count")
 
 
 def _rope_from_gguf(checkpoint: Checkpoint, head_dim: int) -> tuple[RopeConfig, int]:

@@ -68,6 +68,7 @@ TINY: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
     "rms_norm_eps": 1e-5,
+    "eos_token_id": 2,
 }
 
 # Shapes of published models, for `tenon bench make-model`.
@@ -86,15 +87,18 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+Layer = Callable[[np.ndarray, Batch, Any], np.ndarray]  # (residual_TD, batch, kv) -> residual_TD
 FeedForward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (residual_TD, x_TD) -> residual_TD
 
 
 class Block:
     """One layer: attention, then the feed-forward network, each on a norm of the residual stream."""
 
-    def __init__(self, config: DecoderConfig, weights: Weights, rope: Rope, mlp: FeedForward) -> None:
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int, mlp: FeedForward
+    ) -> None:
         self.attention_norm = RMSNorm(weights, "input_layernorm", config.width, config.eps)
-        self.attention = Attention(weights.at("self_attn"), config.attention, rope)
+        self.attention = Attention(weights.at("self_attn"), config.attention(layer), rope)
         self.mlp_norm = RMSNorm(weights, "post_attention_layernorm", config.width, config.eps)
         self.mlp = mlp
 
@@ -104,19 +108,19 @@ class Block:
 
 
 class Llama:
-    """Families that have something else in place of the feed-forward layer override `feed_forward`."""
+    """Families whose layers are built in another way override `block`; those that only have something else in
+    place of the feed-forward layer, `feed_forward`."""
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
-        rope = Rope(config.rope, num_positions)
         bare = "embed_tokens.weight" in weights.file.tensors  # of a model saved without any head
         model = weights if bare else weights.at("model")
-        self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width)
-        layers = [model.at("layers").at(i) for i in range(config.num_layers)]
+        self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width, config.embedding_scale)
         self.blocks = [
-            Block(config, layer, rope, self.feed_forward(config, layer, i)) for i, layer in enumerate(layers)
+            self.block(config, model.at("layers").at(i), rope, i)
+            for i, rope in enumerate(config.ropes(num_positions))
         ]
-        self.norm = RMSNorm(model, "norm", config.width, config.eps)
+        self.norm = RMSNorm(model, "norm", config.width, config.eps, config.norm_offset)
         self.head = Head()
         self.lm_head: Linear | None = None
         if spec.pooling is not None:
@@ -126,9 +130,15 @@ class Llama:
         else:
             self.lm_head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
 
+    def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:
+        """Layer number `layer`, whose weights these are."""
+        return Block(config, weights, rope, layer, self.feed_forward(config, weights, layer))
+
     def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> FeedForward:
         """What layer `number` has after its attention: adds to the residual stream what it makes of x."""
-        return GatedMLP(layer.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias)
+        return GatedMLP(
+            layer.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias, fused=config.fused
+        )
 
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)

@@ -24,7 +24,7 @@ from tenon.ops.moe import Routing, gate_rows, moe_experts, route
 from tenon.ops.norm import add_rms_norm, layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write, rotate
-from tenon.ops.rows import add_rows, gather_rows
+from tenon.ops.rows import add_rows, cast, gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
 from tenon.ops.threads import set_num_threads
@@ -39,6 +39,7 @@ __all__ = [
     "add_rows",
     "adopt_linear",
     "attention",
+    "cast",
     "embedding",
     "empty",
     "explain",

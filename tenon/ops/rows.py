@@ -1,4 +1,5 @@
-"""Picking rows of a matrix: hidden states whose logits are wanted, entries of an embedding table.
+"""Picking rows of a matrix (hidden states whose logits are wanted, entries of an embedding table), and
+converting them.
 
 Shape letters: T tokens, S picked rows, P rows of a table, D width.
 """
@@ -6,9 +7,11 @@ Shape letters: T tokens, S picked rows, P rows of a table, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from tenon.ops.arrays import BFLOAT16, FLOAT32, to_numpy, to_torch
 from tenon.ops.cases import EXACT, Args, Case
 from tenon.ops.select import op
 
@@ -29,6 +32,24 @@ def _case(rng: np.random.Generator, tokens: int, rows: int, width: int) -> Case:
     x_TD = rng.standard_normal((tokens, width)).astype(np.float32)
     rows_S = rng.integers(0, tokens, rows).astype(np.int32)
     return Case(f"T{tokens} S{rows} D{width}", lambda: {"x_TD": x_TD, "rows_S": rows_S}, EXACT)
+
+
+@op()
+def cast(x_TD: np.ndarray, out_dtype: np.dtype[Any]) -> np.ndarray:
+    """y_TD out_dtype: float32 x, rounded to nearest even. May be x itself if that is its type."""
+    return to_numpy(to_torch(x_TD), out_dtype)
+
+
+@cast.with_cases
+def cast_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, dtype in [(1, 576, BFLOAT16), (7, 33, BFLOAT16), (3, 50, FLOAT32)]:
+        x_TD = (rng.standard_normal((tokens, width)) * 10).astype(np.float32)
+        yield Case(
+            f"T{tokens} D{width} {dtype}",
+            lambda x=x_TD, dtype=dtype: {"x_TD": x, "out_dtype": dtype},  # type: ignore[misc]
+            EXACT,
+            num_bytes=x_TD.nbytes + x_TD.size * dtype.itemsize,
+        )
 
 
 @op()

@@ -19,6 +19,12 @@ from tenon.util import plugin
 # Those that generate; tests/models/encoders.py has the others.
 FAMILIES = [name for name in plugin.names("tenon.models") if plugin.load("tenon.models", name).ARCHITECTURES]
 
+# (format of the files, family)
+KINDS = [
+    *(("safetensors", name) for name in FAMILIES),
+    *(("gguf", name) for name in FAMILIES if plugin.load("tenon.models", name).GGUF_ARCHITECTURES),
+]
+
 Model = Any  # a transformers causal LM
 PickType = Callable[[str], Type]  # by GGUF tensor name
 
@@ -73,7 +79,7 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     `_rope_freqs=...`.
     """
     config = model.config
-    module = plugin.load("tenon.models", config.model_type)
+    module = plugin.load("tenon.models", config.model_type.removesuffix("_text"))
     (architecture,) = module.GGUF_ARCHITECTURES
     writer = gguf.GGUFWriter(path, architecture)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -86,9 +92,7 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if partial := config.rope_parameters.get("partial_rotary_factor"):
-        writer.add_rope_dimension_count(int(head_dim * partial))
+    _add_rope(writer, config)
     writer.add_eos_token_id(3)
     for key, value in extra.items():
         if key.startswith("_"):
@@ -101,6 +105,7 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     }
     for key, value in metadata.items():
         _add(writer, f"{architecture}.{key}", value)
+    offset = 1.0 if architecture == "gemma3" else 0.0  # that converters add to norms
     for hf_name, tensor in _tensors(model):
         name = _gguf_name(module.WEIGHTS, hf_name)
         router = "ffn_gate_inp" in name or "exp_probs_b" in name
@@ -109,7 +114,9 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
         tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
         if router:
             data = np.squeeze(data)  # as converters do
-        if architecture == "llama" and ("q_proj" in hf_name or "k_proj" in hf_name):
+        if offset and hf_name.endswith("norm.weight"):
+            data = data + np.float32(offset)
+        if architecture in ("llama", "smollm3") and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -152,6 +159,20 @@ def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
             yield name.replace("gate_up_proj", "up_proj.weight"), up
         else:
             yield name + (".weight" if name.endswith("experts.down_proj") else ""), parameter.data
+
+
+def _add_rope(writer: gguf.GGUFWriter, config: Any) -> None:
+    """Of models with several ropes, that of the layers that see everything."""
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope.get("rope_type") == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
 
 
 def quantize(values: np.ndarray, kind: Type) -> np.ndarray:

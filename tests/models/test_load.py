@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tenon.core.spec import KVGroup
 from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
 from tenon.models import _load, load_model
-from tests.models.families import FAMILIES, make, save_gguf, save_safetensors, tiny
+from tests.models.families import KINDS, make, save_gguf, save_safetensors, tiny
 
 WEIGHTS = "model.safetensors"
 
@@ -64,8 +64,7 @@ def test_progress_counts_every_byte(checkpoint):
     assert seen[-1][0] == seen[-1][1] > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["safetensors", "gguf"])
+@pytest.mark.parametrize(("kind", "family"), KINDS)
 def test_every_missing_or_misshaped_tensor_is_named(family, kind, tmp_path, seed, monkeypatch):
     """By the name that the file gives it."""
     config = tiny(family)
@@ -202,10 +201,11 @@ def test_wrong_arguments(checkpoint):
         checkpoint.load(max_model_len=513)
 
 
-def test_a_sliding_window_limits_the_context(tmp_path, seed):
-    config = {**tiny("llama"), "model_type": "mistral", "sliding_window": 100}
-    files = save_safetensors(make(config, seed), tmp_path)
-    assert load_model(files).spec.max_position == 100
+@pytest.mark.parametrize("types", [["full_attention"], ["full_attention", "chunked_attention"], "all"])
+def test_layer_types_that_there_are_not(types, checkpoint):
+    checkpoint.config(layer_types=types, sliding_window=100)
+    with pytest.raises(UnsupportedModel, match="layer_types must name one of full_attention"):
+        checkpoint.load()
 
 
 @pytest.mark.parametrize(

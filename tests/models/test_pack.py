@@ -14,7 +14,7 @@ from tenon.formats import packed as format
 from tenon.models import load_model, pack_model
 from tenon.resolve import resolve
 from tests.models.driver import Driver
-from tests.models.families import FAMILIES, make, save_gguf, save_safetensors, tiny
+from tests.models.families import KINDS, make, save_gguf, save_safetensors, tiny
 
 
 def pick(name):
@@ -42,8 +42,7 @@ def logits(model, seed):
     return np.array(got)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+@pytest.mark.parametrize(("kind", "family"), KINDS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_packed_models_give_the_same_bits(family, kind, dtype, tmp_path, seed):
     files = save(family, kind, tmp_path, seed)

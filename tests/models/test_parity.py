@@ -23,14 +23,27 @@ from tests.models.families import (
 )
 
 FLOAT32_TOLERANCE = 1e-4  # of the largest logit
-BFLOAT16_TOLERANCE = 3e-2  # of the logits' root mean square; 0.02 was the most in 45 runs
+BFLOAT16_TOLERANCE = 3e-2  # of the logits' root mean square, for two layers; 0.02 was the most in 45 runs
 
 VARIANTS = {
     **{family: tiny(family) for family in FAMILIES},
-    "mistral": {**tiny("llama"), "model_type": "mistral", "sliding_window": 400, "head_dim": 32},
+    "mistral": {**tiny("llama"), "model_type": "mistral", "sliding_window": 40, "head_dim": 32},
     "llama-biases": {**tiny("llama"), "attention_bias": True, "mlp_bias": True},
     "llama-tied": {**tiny("llama"), "tie_word_embeddings": True, "num_key_value_heads": 4},
     "qwen2-untied": {**tiny("qwen2"), "tie_word_embeddings": False, "num_key_value_heads": 1},
+    "gemma3-listed": {
+        **tiny("gemma3"),
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "query_pre_attn_scalar": 24,
+    },
+    "qwen2-windows": {
+        **tiny("qwen2"),
+        "use_sliding_window": True,
+        "sliding_window": 40,
+        "max_window_layers": 1,
+    },
+    "ernie4_5-biases": {**tiny("ernie4_5"), "use_bias": True},
     "qwen3-tied": {**tiny("qwen3"), "tie_word_embeddings": True, "attention_bias": True},
     "qwen3_moe-many": {
         **tiny("qwen3_moe"),
@@ -75,6 +88,10 @@ ALL_EXPERTS = {
 NOT_IN_GGUF = (
     "mistral",  # is called llama
     "qwen3_moe-dense",  # has no place for which layers have experts
+    "gemma3-listed",  # nor for which have windows
+    "qwen2-windows",
+    "ernie4_5-biases",
+    "olmo3",
 )
 
 ORIGINAL = 64
@@ -234,7 +251,8 @@ def test_bfloat16_stays_close(family, tmp_path, seed, rng):
     driver = Driver(load_model(save_safetensors(reference, tmp_path)), rng)
     logits_SV = np.concatenate([driver.step([(0, part)])[0] for part in (tokens[:50], tokens[50:])])
     expected_SV = reference_logits(reference, tokens)
-    assert np.linalg.norm(logits_SV - expected_SV) < BFLOAT16_TOLERANCE * np.linalg.norm(expected_SV)
+    tolerance = BFLOAT16_TOLERANCE * reference.config.num_hidden_layers / 2
+    assert np.linalg.norm(logits_SV - expected_SV) < tolerance * np.linalg.norm(expected_SV)
 
 
 def test_the_oracle_itself():

@@ -38,6 +38,10 @@ void bind_rowwise(nb::module_& m) {
                AddRowsArgs{pointer<float>(x_TD), pointer<const float>(table_PD),
                            pointer<const int32_t>(rows_T), count(rows), width});
     });
+    m.def("cast", [](uintptr_t x_TD, uintptr_t y_TD, int64_t rows, int width) {
+        run_op("cast", rowwise_kernels().cast,
+               CastArgs{pointer<const float>(x_TD), pointer<void>(y_TD), count(rows), width});
+    });
     m.def("silu_mul", [](uintptr_t gate_up_T2F, uintptr_t y_TF, int64_t rows, int width, bool to_bf16) {
         const RowwiseKernels& kernels = rowwise_kernels();
         run_op("silu_mul", to_bf16 ? kernels.silu_mul_bf16 : kernels.silu_mul_f32,

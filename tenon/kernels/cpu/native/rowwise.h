@@ -87,6 +87,16 @@ struct GatherRowsArgs {
     Work work(const StepDims& dims) const { return {8.0 * rows.at(dims) * width, 0}; }
 };
 
+// float32 to bf16.
+struct CastArgs {
+    const float* x_TD;
+    void* y_TD;
+    Count rows;
+    int32_t width;
+
+    Work work(const StepDims& dims) const { return {6.0 * rows.at(dims) * width, 0}; }
+};
+
 struct AddRowsArgs {
     float* x_TD;
     const float* table_PD;
@@ -107,6 +117,7 @@ struct RowwiseKernels {
     Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32;
     Kernel<GatherRowsArgs> gather_rows;
     Kernel<AddRowsArgs> add_rows;
+    Kernel<CastArgs> cast;
 };
 
 TENON_DECLARE_KERNELS(RowwiseKernels, rowwise_kernels)

@@ -126,10 +126,19 @@ void add_rows(const AddRowsArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+void cast(const CastArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    for_rows(pool, args.rows.at(dims), width, [&](int64_t row) {
+        const float* x = args.x_TD + row * width;
+        bf16* y = static_cast<bf16*>(args.y_TD) + row * width;
+        for_vectors(width, [&](int64_t i, int n) { store_part(y + i, load_part(x + i, n), n); });
+    });
+}
+
 }  // namespace
 
 extern const RowwiseKernels rowwise_kernels{
     rms_norm<bf16>, rms_norm<float>, add_rms_norm,    layer_norm<bf16>, layer_norm<float>, gelu<bf16>,
-    gelu<float>,    silu_mul<bf16>,  silu_mul<float>, gather_rows,      add_rows};
+    gelu<float>,    silu_mul<bf16>,  silu_mul<float>, gather_rows,      add_rows,          cast};
 
 }  // namespace tenon::TENON_ISA
