@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 # In the order in which a request meets them; the right column says where.
 STAGES = (
     "parse",  # server/body.py: the body of an HTTP request is decoded
-    "template",  # server/prompt.py: a conversation becomes text
-    "tokenise",  # server/prompt.py: text becomes token ids
+    "template",  # engine/jobs/bench.py: a conversation becomes text
+    "tokenise",  # engine/jobs/bench.py, server/prompt.py: text becomes token ids
     "submit",  # engine/frontend.py: a request becomes engine messages
     "decode",  # engine/worker.py: the engine process reads a message
     "admit",  # engine/engine.py: the engine takes a request
