@@ -40,6 +40,11 @@ def test_the_limits_reference_is_current():
     assert limits_reference.PATH.read_text() == limits_reference.reference(), "run `make docs`"
 
 
+def test_the_errors_reference_is_current():
+    errors_reference = script("errors_reference")
+    assert errors_reference.PATH.read_text() == errors_reference.reference(), "run `make docs`"
+
+
 def test_coverage_floor():
     def file(percent):
         return {"summary": {"percent_covered": percent}}

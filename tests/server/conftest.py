@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from tenon.server.app import App, build_app
+from tenon.server.codes import CODES
 from tenon.server.settings import ServerSettings
 from tests.server.fake_engine import FakeEngine
+
+# What only the inside of a program knows: addresses, paths, tracebacks. No answer may hold any of it.
+INTERNALS = re.compile(r"0x[0-9a-f]{6,}|/home/|/root/|site-packages|Traceback|File \"")
+
+
+async def check_answer(response: httpx.Response) -> None:
+    """Of every answer in these tests: an error has a code from the list, and nothing internal is told."""
+    await response.aread()
+    if response.status_code < 400:
+        return
+    if response.request.method != "HEAD":
+        error = response.json()["error"]
+        assert not INTERNALS.search(error["message"]), error
+        if "code" in error:
+            statuses, _ = CODES[error["code"]]
+            assert response.status_code in statuses, error
+    assert response.status_code not in (501, 502), response.text
 
 
 class Client:
@@ -18,7 +37,8 @@ class Client:
 
     def __init__(self, app: App) -> None:
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://test")
+        hooks = {"response": [check_answer]}
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://test", event_hooks=hooks)
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -6,6 +6,7 @@ import pytest
 
 from tenon.core.structured import StructuredOutputs
 from tenon.errors import InvalidRequest
+from tenon.server.limits import Limits
 from tests.server.test_output_format import CALL, HARMONY, HI, TEMPLATE, TOOL, body, client_of, scripted
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -171,6 +172,7 @@ async def test_what_a_format_cannot_promise_is_a_400():
     for _ in range(70):
         deep = {"properties": {"a": deep}}
     deep_tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
+    client = client_of(scripted(CALL), limits=Limits(json_depth=1000))
     status, error = await client.error(CHAT, body(tools=[deep_tool], tool_choice="required"))
     assert (status, error["param"]) == (400, "tools[0].function.parameters")
 

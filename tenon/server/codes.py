@@ -1,0 +1,68 @@
+"""Every `code` of an error, the statuses that it comes with, and what it means.
+
+docs/reference/errors.md is made from this, and tests hold every answer to it.
+"""
+
+from __future__ import annotations
+
+CODES: dict[str, tuple[tuple[int, ...], str]] = {
+    # --- the request is wrong
+    "invalid_value": ((400,), "a field has a value that it cannot have; `param` names it"),
+    "missing_field": ((400,), "a field that must be there is not"),
+    "unknown_field": ((400,), "there is no such field"),
+    "not_supported": ((400,), "a field, or a value of it, that tenon knows and cannot serve"),
+    "limit_exceeded": ((400,), "a field is over [a limit](limits.md)"),
+    "context_length_exceeded": ((400,), "prompt and answer do not fit into the model's context"),
+    "context_exceeds_kv_capacity": ((400,), "they fit into the context, but never into the KV cache"),
+    "control_token_text": ((400,), "text that would become a control token of the model"),
+    "model_not_for_this": ((400,), "the model gives vectors and text was asked for, or the other way round"),
+    "invalid_grammar": ((400,), "a schema or grammar is wrong, not supported or too much"),
+    "invalid_json": ((400,), "the body is not JSON"),
+    "invalid_form": ((400,), "the body is not multipart/form-data"),
+    "invalid_http": ((400,), "the bytes are not HTTP/1.1, or say in two ways where the body ends"),
+    "invalid_api_key": ((401,), "no key, or a wrong one"),
+    "origin_not_allowed": ((403,), "a web page asks that may not"),
+    "model_not_found": ((404,), "there is no such model"),
+    "response_not_found": ((404,), "there is no such response, or it has been forgotten"),
+    "file_not_found": ((404,), "there is no such file"),
+    "batch_not_found": ((404,), "there is no such batch"),
+    "not_found": ((404,), "there is no such path"),
+    "method_not_allowed": ((405,), "the path answers other methods: see the `Allow` header"),
+    "header_timeout": ((408,), "the request's head did not come in time"),
+    "body_timeout": ((408,), "the request's body did not come in time"),
+    "file_in_use": ((409,), "a batch still reads the file"),
+    "batch_not_running": ((409,), "the batch has ended"),
+    "body_too_large": ((413,), "the body is over its limit"),
+    "file_too_large": ((413,), "the file is over its limit"),
+    "storage_full": ((413,), "the files that are kept are as many bytes as may be"),
+    "target_too_long": ((414,), "the path with its query is over its limit"),
+    "unsupported_media_type": ((415,), "the Content-Type is not the one that is read"),
+    "host_not_allowed": ((421,), "the Host header names another server"),
+    "header_too_large": ((431,), "the request's head is over its limit"),
+    "too_many_headers": ((431,), "there are more headers than may be"),
+    # --- too much at a time
+    "overloaded": ((429,), "too many requests wait for the model; Retry-After says when to try again"),
+    "rate_limit_exceeded": ((429,), "the key has used up what it may"),
+    "too_many_batches": ((429,), "as many batches are under way as a key may have"),
+    "too_many_responses": ((429,), "as many responses run in the background as are kept"),
+    "too_many_connections": ((503,), "every connection that may be open is busy"),
+    "queue_full": ((503,), "the engine's own queue is full"),
+    "queue_timeout": ((503,), "the request has waited as long as it may"),
+    "first_token_timeout": ((504,), "no token came in time"),
+    "request_timeout": ((504,), "the request was not done in time"),
+    # --- the server's own
+    "internal_error": ((500,), "a fault of tenon; the log has the request's id and says more"),
+    "request_failed": ((500,), "a fault of tenon in the engine, of this request alone; the log says more"),
+    "engine_error": ((500,), "the engine ended the request with an error"),
+    "request_kills_engine": ((500,), "the request was there each time the engine died; it is not run again"),
+    "model_loading": ((503,), "the model is being loaded"),
+    "model_busy": ((503,), "there is no room for the model while others are in use"),
+    "model_failed": ((503,), "the model cannot be loaded; the log says why"),
+    "engine_restarted": ((503,), "the engine died while it computed this request, and is started again"),
+    "engine_restarting": ((503,), "the engine has died and is being started again"),
+    "engine_stalled": ((503,), "the engine makes no progress"),
+    "engine_dead": ((503,), "the engine has died and is not started again"),
+    "unavailable": ((503,), "what the request needs has just ended; try again"),
+    "shutting_down": ((503,), "the server stops"),
+    "no_data_dir": ((503,), "there is no directory to keep files and batches in"),
+}
