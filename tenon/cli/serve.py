@@ -115,7 +115,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--stall-seconds",
     type=click.FloatRange(min=1),
-    default=10.0,
+    default=9.0,
     show_default=True,
     metavar="X",
     help="Seconds without progress of the engine after which /ready says no; one that is frozen is killed.",

@@ -65,7 +65,7 @@ class Patience:
     """With an engine that shows no progress. After `stall_seconds` the server is not ready, and an engine
     that does not even compute is taken for frozen; after `step_timeout` every one is."""
 
-    stall_seconds: float = 10.0
+    stall_seconds: float = 9.0  # so that ten are kept, whatever the ticks
     step_timeout: float = 60.0
 
 
