@@ -114,8 +114,9 @@ class FairQueue:
         request.charged = max(request.charged, end)
         level = self._levels.get(self._rank(request)[:2])
         if level is not None and end > start:
-            generated = max(0, end - max(start, request.num_prompt))
-            level.served[request.share] += end - start + (OUTPUT_COST - 1) * generated
+            prompt = max(0, min(end, request.num_prompt) - start)
+            generated = max(0, end - max(start, request.num_prompt - 1))  # its last token begets the first
+            level.served[request.share] += prompt + OUTPUT_COST * generated
 
     def forget(self) -> None:
         """There are no requests: who comes now begins anew."""

@@ -46,7 +46,7 @@ CODES: dict[str, tuple[tuple[int, ...], str]] = {
     "too_many_batches": ((429,), "as many batches are under way as a key may have"),
     "too_many_responses": ((429,), "as many responses run in the background as are kept"),
     "too_many_connections": ((503,), "every connection that may be open is busy"),
-    "queue_full": ((503,), "the engine's own queue is full"),
+    "queue_full": ((503,), "of /ready: no request would be admitted to any model"),
     "queue_timeout": ((503,), "the request has waited as long as it may"),
     "first_token_timeout": ((504,), "no token came in time"),
     "request_timeout": ((504,), "the request was not done in time"),

@@ -25,11 +25,11 @@ def fair(policy: str = "fcfs") -> FairQueue:
     return FairQueue(POLICIES[policy])
 
 
-def take(queue: FairQueue, generated: int = 0) -> Request:
+def take(queue: FairQueue, generated: int = 1) -> Request:
     """Serve the next request as a whole."""
     first = queue.first
     queue.remove(first)
-    queue.charge(first, first.num_prompt + generated)
+    queue.charge(first, first.num_prompt - 1 + generated)
     return first
 
 
@@ -44,7 +44,7 @@ def test_one_share_is_first_come_first_served():
             gone = waiting.pop(rng.randrange(len(waiting)))
             queue.remove(gone)
         while waiting and rng.random() < 0.4:
-            assert take(queue, rng.randint(0, 9)) is waiting.pop(0), f"seed {seed}"
+            assert take(queue, rng.randint(1, 9)) is waiting.pop(0), f"seed {seed}"
     assert list(queue) == waiting
 
 
@@ -61,8 +61,8 @@ def test_shares_get_the_same_however_many_requests_they_send():
 def test_tokens_count_and_generated_ones_more():
     queue = fair()
     for seq in range(60):
-        queue.add(request(2 * seq, "long", prompt=100))
-        queue.add(request(2 * seq + 1, "short", prompt=20))
+        queue.add(request(2 * seq, "long", prompt=98))
+        queue.add(request(2 * seq + 1, "short", prompt=18))
     served = {"long": 0, "short": 0}
     for _ in range(60):
         served[take(queue).share] += 1
@@ -75,8 +75,9 @@ def test_tokens_count_and_generated_ones_more():
     for _ in range(60):
         share = queue.first.share
         served[share] += 1
-        take(queue, generated=10 if share == "talks" else 0)
-    assert served["reads"] == pytest.approx((1 + OUTPUT_COST) * served["talks"], abs=3)
+        take(queue, generated=13 if share == "talks" else 1)
+    assert OUTPUT_COST == 2, "10 + 13 * 2 is three times 10 + 2"
+    assert served["reads"] == pytest.approx(3 * served["talks"], abs=3)
 
 
 def test_staying_away_saves_up_nothing():
@@ -101,7 +102,7 @@ def test_coming_and_going_gains_nothing():
         if "greedy" not in {r.share for r in queue}:
             queue.add(request(seq := seq + 1, "greedy", prompt=100))
         one = take(queue)
-        served[one.share] += one.num_prompt
+        served[one.share] += one.num_prompt + OUTPUT_COST
         if one.share == "steady":
             queue.add(request(seq := seq + 1, "steady", prompt=10))
     assert served["greedy"] == pytest.approx(served["steady"], rel=0.1)
@@ -117,7 +118,7 @@ def test_the_difference_of_service_is_bounded():
         for _ in range(3):
             queue.add(request(seq := seq + 1, share, prompt=rng.randint(1, 50)))
     for _ in range(2000):
-        generated = rng.randint(0, 20)
+        generated = rng.randint(1, 20)
         one = take(queue, generated)
         served[one.share] += one.num_prompt + OUTPUT_COST * generated
         for _ in range(rng.randint(1, 2)):

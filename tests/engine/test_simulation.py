@@ -106,3 +106,51 @@ def test_decoding_goes_on_while_a_long_prompt_is_chunked():
     assert len(simulation.answers[short].tokens) == 21
     simulation.run()
     simulation.check()
+
+
+@pytest.mark.parametrize("shares", ["a", "abc"])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_pool_for_half_of_what_runs_does_not_thrash(prefix, shares):
+    """Goal G20: something is computed in every step (`Simulation.step`), and few lose their blocks."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    tokens = 48
+    engine = make_engine(num_blocks=64, max_num_seqs=2 * 64 * 4 // tokens, enable_prefix_caching=prefix)
+    simulation = Simulation(engine)
+    for _ in range(200):
+        length = rng.randint(4, tokens - 8)
+        prompt = [rng.randrange(4, 50) for _ in range(length)]
+        params = SamplingParams(max_tokens=tokens - length, seed=rng.randrange(99), ignore_eos=True)
+        simulation.add(prompt, params, share=rng.choice(shares))
+    simulation.run(check_every=50)
+    simulation.check()
+    assert 0 < engine.scheduler.num_preemptions <= 3 * len(simulation.adds), f"seed {seed}"
+
+
+def test_two_that_always_wait_get_the_same():
+    """Of whatever length their requests are: tokens are what counts (see `FairQueue`)."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    engine = make_engine(
+        num_blocks=400, max_num_seqs=6, max_num_batched_tokens=48, enable_prefix_caching=False
+    )
+    simulation = Simulation(engine)
+    work = dict.fromkeys("ab", 0)
+
+    def add(share: str) -> None:
+        long = share == "b"
+        prompt = [rng.randrange(4, 50) for _ in range(rng.randint(20, 40) if long else rng.randint(2, 8))]
+        params = SamplingParams(max_tokens=rng.randint(20, 40) if long else 5, seed=1, ignore_eos=True)
+        simulation.add(prompt, params, share=share)
+
+    for share in "aaaaaaaaaabbbbbbbbbb":
+        add(share)
+    for _ in range(1500):
+        outputs = engine.step().outputs
+        for output in outputs:
+            request = simulation.adds[output.request_id]
+            work[request.share] += 2 * len(output.new_token_ids)
+            if output.finish_reason is not None:
+                work[request.share] += len(request.prompt_token_ids)
+                add(request.share)
+    assert 0.9 < work["a"] / work["b"] < 1.1, f"seed {seed}: {work}"
