@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _JSON = re.compile(r"application/([a-z0-9.+-]*\+)?json\s*(;|\Z)", re.IGNORECASE)
 _FORM = re.compile(r"multipart/form-data\s*(;|\Z)", re.IGNORECASE)
 
+_CHARSET = re.compile(r";\s*charset\s*=(?!\s*\"?utf-?8\"?\s*(;|\Z))", re.IGNORECASE)
+FIELD_BYTES = 16 * 1024  # of a form's field that is no file
 INLINE_BYTES = 64 * 1024  # of JSON that is read on the event loop; more of it would hold others up
 
 # A handler that has got its input: what supervision runs.
@@ -79,9 +81,17 @@ class Form:
         from starlette.formparsers import MultiPartException, MultiPartParser
 
         _check_type(call, _FORM, "multipart/form-data")
+        if _CHARSET.search(call.headers["content-type"]):  # some of Python's decoders take a square of time
+            raise bad_request("a form is read as UTF-8: leave the charset away", code="invalid_form")
         limits = call.app.settings.limits
         parts = call.body(self.max_bytes or limits.body_bytes)
-        parser = MultiPartParser(call.headers, parts, max_files=self.max_files, max_fields=limits.form_fields)
+        parser = MultiPartParser(
+            call.headers,
+            parts,
+            max_files=self.max_files,
+            max_fields=limits.form_fields,
+            max_part_size=FIELD_BYTES,
+        )
         try:
             form = await parser.parse()
         except MultiPartException as error:

@@ -32,6 +32,8 @@ CODES: dict[str, tuple[tuple[int, ...], str]] = {
     "body_timeout": ((408,), "the request's body did not come in time"),
     "file_in_use": ((409,), "a batch still reads the file"),
     "batch_not_running": ((409,), "the batch has ended"),
+    "model_in_use": ((409,), "the model cannot be unloaded now"),
+    "not_reloaded": ((409,), "a file of keys or a certificate cannot be used; the log says why"),
     "body_too_large": ((413,), "the body is over its limit"),
     "file_too_large": ((413,), "the file is over its limit"),
     "storage_full": ((413,), "the files that are kept are as many bytes as may be"),
@@ -63,6 +65,7 @@ CODES: dict[str, tuple[tuple[int, ...], str]] = {
     "engine_stalled": ((503,), "the engine makes no progress"),
     "engine_dead": ((503,), "the engine has died and is not started again"),
     "unavailable": ((503,), "what the request needs has just ended; try again"),
+    "aborted": ((503,), "the operator has ended the request"),
     "shutting_down": ((503,), "the server stops"),
     "no_data_dir": ((503,), "there is no directory to keep files and batches in"),
 }

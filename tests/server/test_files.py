@@ -213,3 +213,34 @@ def test_a_file_that_is_no_database_is_explained(tmp_path):
     connection.close()
     with pytest.raises(ConfigError, match="another version"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("charset", ["idna", "punycode", "hex", "utf-16", '"latin-1"', "nothing"])
+async def test_a_form_is_utf_8(url, charset):
+    headers = {
+        "authorization": "Bearer one",
+        "content-type": f"multipart/form-data; boundary=b; charset={charset}",
+    }
+    response = await httpx.AsyncClient().post(url + "/v1/files", content=b"--b--\r\n", headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_form")
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8", '; charset="UTF8"'])
+async def test_a_form_that_says_so(url, charset):
+    headers = {"authorization": "Bearer one", "content-type": f"multipart/form-data; boundary=b{charset}"}
+    response = await httpx.AsyncClient().post(url + "/v1/files", content=b"--b--\r\n", headers=headers)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "file")
+
+
+async def test_a_form_of_large_parts(url):
+    """Names, headers and fields are bounded; only files may be large."""
+    large = "x" * 100_000
+    for part in (
+        f'--b\r\nContent-Disposition: form-data; name="{large}"\r\n\r\na\r\n--b--\r\n',
+        f"--b\r\n{large}: a\r\n\r\na\r\n--b--\r\n",
+        f'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n{large}\r\n--b--\r\n',
+        "--b\r\n" + 'Content-Disposition: form-data; name="a"\r\n\r\na\r\n--b\r\n' * 200,
+    ):
+        headers = {"authorization": "Bearer one", "content-type": "multipart/form-data; boundary=b"}
+        response = await httpx.AsyncClient().post(url + "/v1/files", content=part, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_form"), part[:100]
