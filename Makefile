@@ -73,6 +73,7 @@ docs: $(VENV)/.tenon ## regenerate docs/reference from the code
 	$(BIN)/python scripts/routes_reference.py
 	$(BIN)/python scripts/limits_reference.py
 	$(BIN)/python scripts/errors_reference.py
+	$(BIN)/python scripts/models_reference.py
 
 clean: ## remove build products and caches
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*

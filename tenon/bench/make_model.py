@@ -108,15 +108,22 @@ def _family(name: str) -> ModuleType:
 
 def blueprint(family: ModuleType, config: dict[str, Any], names: dict[str, str] | None) -> list[NewTensor]:
     """The tensors of a model, all as f32: under the names of safetensors, or with `names` of GGUF files."""
-    fields = Fields(config, Path("config.json"))
-    nothing = _NoFile()
-    checkpoint = Checkpoint(
-        "hf", nothing, config["architectures"][0], config["model_type"], fields, "none", ()
-    )
+    checkpoint = _shape_only(config)
     read = family.read_config(checkpoint)
-    weights = _Blueprint(nothing, PackedScheme(), "bfloat16", names=names)
+    weights = _Blueprint(checkpoint.file, PackedScheme(), "bfloat16", names=names)
     family.MODEL(read, read_spec(checkpoint, family, read, "bfloat16"), weights, 1)
     return weights.asked_for
+
+
+def read_tiny(family: ModuleType) -> Any:
+    """What a family reads of its smallest configuration."""
+    return family.read_config(_shape_only(family.TINY))
+
+
+def _shape_only(config: dict[str, Any]) -> Checkpoint:
+    """A checkpoint of this configuration without tensors."""
+    fields = Fields(config, Path("config.json"))
+    return Checkpoint("hf", _NoFile(), config["architectures"][0], config["model_type"], fields, "none", ())
 
 
 class _NoFile:

@@ -82,6 +82,7 @@ ALL_EXPERTS = {
     "ernie4_5_moe": {"moe_k": 4},
     "glm4_moe": {"num_experts_per_tok": 4},
     "mixtral": {"num_experts_per_tok": 4},
+    "olmoe": {"num_experts_per_tok": 4},
     "qwen2_moe": {"num_experts_per_tok": 4},
     "qwen3_moe": {"num_experts_per_tok": 4},
 }

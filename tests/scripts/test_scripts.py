@@ -45,6 +45,11 @@ def test_the_errors_reference_is_current():
     assert errors_reference.PATH.read_text() == errors_reference.reference(), "run `make docs`"
 
 
+def test_the_models_reference_is_current():
+    models_reference = script("models_reference")
+    assert models_reference.PATH.read_text() == models_reference.reference(), "run `make docs`"
+
+
 def test_coverage_floor():
     def file(percent):
         return {"summary": {"percent_covered": percent}}
