@@ -41,6 +41,14 @@ def test_what_cannot_be_mapped(tmp_path):
             MappedFile(tmp_path / name)
 
 
+@pytest.mark.parametrize(("start", "length"), [(-1, 2), (0, 11), (10, 1), (5, -1)])
+def test_bytes_outside_the_file(start, length, tmp_path):
+    path = tmp_path / "m"
+    path.write_bytes(b"x" * 10)
+    with pytest.raises(ModelFileError, match="not within the file"):
+        MappedFile(path).slice(start, length)
+
+
 def test_overlaps():
     assert overlapping([(0, 4, "a"), (4, 0, "b"), (4, 2, "c"), (10, 1, "d")]) is None
     assert overlapping([(4, 2, "b"), (0, 5, "a")]) == "'b' begins at 4, inside 'a'"

@@ -127,11 +127,20 @@ def first(table):
     return next(iter(table["packed"].values()))
 
 
+def stored(table):
+    """A tensor that is in the file as it was."""
+    return next(tensor for tensor in table["tensors"].values() if tensor.get("offset") is not None)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda t: first(t).update(offset=first(t)["offset"] + 8), "no multiple of 64"),
         (lambda t: first(t).update(offset=0), "bytes at 0"),
+        (lambda t: first(t).update(offset=list(t["packed"].values())[1]["offset"]), "inside|begins at"),
+        (lambda t: stored(t).update(shape=[1] * 9), "has shape"),
+        (lambda t: stored(t).update(shape=[1 << 62, 4]), "has shape"),
+        (lambda t: stored(t).update(dtype="q8_0", shape=[33]), "multiples of 32"),
         (lambda t: first(t).update(offset=1 << 40), "bytes at 1099511627776"),
         (lambda t: first(t).update(offset=-64), "bytes at -64"),
         (lambda t: first(t).update(length=first(t)["length"] + (1 << 40)), "takes"),

@@ -31,7 +31,7 @@ def tokenizer_json(data: str) -> bytes:
 def test_inside_a_tokenizer():
     charsmap.check_inside(b"not even read: there is none in it")
     charsmap.check_inside(tokenizer_json(base64.b64encode(struct.pack("<I", 0)).decode()))
-    for wrong in (base64.b64encode(b"\xff" * 9).decode(), "=", "é"):
+    for wrong in (base64.b64encode(b"\xff" * 9).decode(), "=", "é", "AAAAA"):
         for text in (
             tokenizer_json(wrong),
             tokenizer_json(wrong).replace(b"recompiled", b"recompil\\u0065d"),

@@ -98,8 +98,26 @@ def test_chat_templates(byte_level):
     (byte_level / "chat_templates").mkdir()
     (byte_level / "chat_templates" / "rag.jinja").write_text("five")
     assert load(byte_level).chat_templates == {"default": "four", "tool_use": "three", "rag": "five"}
-    change(byte_level, "tokenizer_config.json", chat_template=[3])
-    with pytest.raises(ModelFileError, match="chat_template"):
+    for wrong in ([3], 3, [{"name": "default", "template": 3}], [{"name": [], "template": "x"}]):
+        change(byte_level, "tokenizer_config.json", chat_template=wrong)
+        with pytest.raises(ModelFileError, match="chat_template"):
+            load(byte_level)
+
+
+def test_templates_are_bounded(byte_level):
+    (byte_level / "chat_template.jinja").write_text("x" * (1 << 20))
+    assert len(load(byte_level).chat_template) == 1 << 20
+    (byte_level / "chat_template.jinja").write_text("x" * ((1 << 20) + 1))
+    with pytest.raises(ModelFileError, match=r"chat_template\.jinja: larger than"):
+        load(byte_level)
+    (byte_level / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelFileError, match=r"chat_template\.jinja: not UTF-8"):
+        load(byte_level)
+    (byte_level / "chat_template.jinja").unlink()
+    (byte_level / "chat_templates").mkdir()
+    for number in range(65):
+        (byte_level / "chat_templates" / f"{number}.jinja").write_text("x")
+    with pytest.raises(ModelFileError, match="65 templates; at most 64"):
         load(byte_level)
 
 

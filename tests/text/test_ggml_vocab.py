@@ -1,5 +1,6 @@
 """Vocabularies built from metadata give the ids of the encoders that trained them."""
 
+import math
 import random
 
 import pytest
@@ -82,6 +83,14 @@ def test_end_tokens_beside_the_named_one(seed):
     assert from_metadata(metadata | {"tokenizer.ggml.eot_token_id": 1}).eos_token_ids == (2, 1, 0)
 
 
+PIECES = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": ["<unk>", "a"],
+    "tokenizer.ggml.scores": [0.0, 1.0],
+    "tokenizer.ggml.token_type": [2, 1],
+}
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -98,6 +107,13 @@ def test_end_tokens_beside_the_named_one(seed):
         ({"tokenizer.ggml.bos_token_id": 10**6}, ModelFileError, "bos_token_id"),
         ({"tokenizer.ggml.eos_token_id": "x"}, ModelFileError, "eos_token_id"),
         ({"tokenizer.chat_template": 5}, ModelFileError, "chat_template"),
+        ({"tokenizer.ggml.token_type": "x"}, ModelFileError, "token_type must be a list of numbers"),
+        ({"tokenizer.ggml.token_type": ["x"]}, ModelFileError, "token_type must be a list of numbers"),
+        ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": 3}, ModelFileError, "list of numbers"),
+        ({**PIECES, "tokenizer.ggml.scores": [0.0, math.nan]}, ModelFileError, "scores"),
+        ({**PIECES, "tokenizer.ggml.tokens": ["<unk>", "a" * 513]}, ModelFileError, "513 characters"),
+        ({**PIECES, "tokenizer.ggml.precompiled_charsmap": [-1] * 9}, ModelFileError, "charsmap"),
+        ({**PIECES, "tokenizer.ggml.precompiled_charsmap": 3}, ModelFileError, "charsmap"),
         ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": None}, ModelFileError, "scores"),
         ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0]}, ModelFileError, "scores"),
     ],
