@@ -5,6 +5,7 @@ Its own settings hold: HF_HOME, HF_TOKEN, HF_ENDPOINT, and HF_HUB_OFFLINE, with 
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.t
 _IGNORED = ["*/*", "consolidated*", "*.bin", "*.pt", "*.pth"]
 # What sentence-transformers puts into directories behind the transformer's own files.
 _MODULES = ["*_Pooling/config.json", "*_Dense/config.json", "*_Dense/model.safetensors"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 _HINTS = {  # by the name of huggingface_hub's exception
@@ -44,6 +46,7 @@ def fetch(repository: str, file: str | None = None, revision: str | None = None)
                 repository, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_IGNORED
             )
         )
+        revision = _commit(directory) or revision  # what follows is of the same commit, whatever moves there
         if (directory / "modules.json").is_file():
             hub.snapshot_download(repository, revision=revision, allow_patterns=_MODULES)
         if any(directory.glob("*.safetensors")) or any(directory.glob("*.gguf")):
@@ -71,8 +74,18 @@ def _gguf(hub: Any, repository: str, file: str, revision: str | None) -> Path:
     if match := _PART.search(file):
         count = int(match[1])
         parts = [f"{file[: match.start()]}-{part:05}-of-{count:05}.gguf" for part in range(1, count + 1)]
-    paths = [Path(hub.hf_hub_download(repository, part, revision=revision)) for part in parts]
-    return paths[0]
+    first = Path(hub.hf_hub_download(repository, parts[0], revision=revision))
+    for part in parts[1:]:
+        hub.hf_hub_download(repository, part, revision=_commit(first) or revision)
+    return first
+
+
+def _commit(path: Path) -> str | None:
+    """The commit that something in the hub's cache is of: .../snapshots/COMMIT/..."""
+    for before, name in itertools.pairwise(path.parts):
+        if before == "snapshots" and _COMMIT.fullmatch(name):
+            return name
+    return None
 
 
 def _only_gguf(hub: Any, repository: str, revision: str | None) -> Path | None:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from tenon.server.admission import queue_full
 from tenon.server.call import Call
 from tenon.server.contract import answers
-from tenon.server.errors import shutting_down
+from tenon.server.errors import ApiError, shutting_down
 from tenon.server.metrics import CONTENT_TYPE
 
 
@@ -38,10 +38,16 @@ async def ready(call: Call) -> None:
 @answers(dict[str, str], statuses={503: "no model answers"})
 async def health(call: Call) -> None:
     """A model answers, or would be loaded for whoever asks for it."""
-    errors = [slot.error for slot in call.app.models.slots]
-    if all(errors):
-        raise errors[0]  # type: ignore[misc]
+    errors = [error for slot in call.app.models.slots if (error := slot.error) is not None]
+    if len(errors) == len(call.app.models.slots):
+        raise _for_everybody(errors[0])
     await call.send_json({"status": "ok"})
+
+
+def _for_everybody(error: ApiError) -> ApiError:
+    """No key is asked for here, so the names of models and files are left out."""
+    code, headers = error.code, error.headers
+    return ApiError(error.status, "no model answers now", kind=error.kind, code=code, headers=headers)
 
 
 @answers(dict[str, str])

@@ -173,6 +173,24 @@ async def test_public_routes_answer_only_what_they_are_for(server):
             assert b"fake" not in body, "the models' names are behind the key"
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probes_do_not_tell_what_failed(path):
+    """A model that cannot be loaded is named, with its file, to those who have a key."""
+    from tenon.server.errors import ApiError
+    from tenon.server.models import Fixed
+
+    why = ApiError(503, "the model secret-name cannot be loaded: /models/secret.gguf", code="model_failed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fixed, "error", why)
+        async with serving(FakeEngine(), ServerSettings.with_keys([KEY])) as (url, _):
+            socket = Socket(int(url.rpartition(":")[2]))
+            status, body = await socket.ask("GET", path)
+            socket.close()
+    assert status == 503
+    assert b"model_failed" in body
+    assert b"secret" not in body
+
+
 async def test_the_key_opens_every_route(server):
     """The other way round: what is refused above is refused for want of a key, and for nothing else."""
     socket, app = server
