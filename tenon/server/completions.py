@@ -45,7 +45,8 @@ async def create(call: Call, request: CompletionRequest) -> None:
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise not_supported("best_of")
     given, n = split_prompts(request.prompt), request.n or 1
-    call.app.settings.limits.hold("sequences", len(given) * n, "prompt" if n == 1 else "n")
+    limits = call.app.settings.limits
+    limits.hold("sequences", len(given) * n, "prompt" if n == 1 else "n")
     model, engine = await call.model(request.model, choices=len(given) * n)
     head = Head.new(new_id("cmpl-"), model)
     prompts = await completion_prompts(request, given, engine, call.app.settings)
@@ -61,6 +62,8 @@ async def create(call: Call, request: CompletionRequest) -> None:
             max_tokens=room(ids, engine, wanted if shows_output else 1, "max_tokens"),
             logprobs=request.logprobs,
         )
+        assert params.max_tokens is not None
+        limits.hold("generated_tokens", len(prompts) * n * params.max_tokens, "max_tokens")
         if request.echo and request.logprobs is not None and params.prompt_logprobs is None:
             params.prompt_logprobs = request.logprobs
         echo = None

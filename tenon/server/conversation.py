@@ -95,6 +95,8 @@ async def begin(call: Call, turn: Turn, answer_id: str) -> Conversation:
             max_tokens=_max_tokens(turn, prepared),
             logprobs=turn.logprobs,
         )
+        assert params.max_tokens is not None
+        call.app.settings.limits.hold("generated_tokens", params.n * params.max_tokens, "max_tokens")
         if prepared.dialect.keeps_special:
             params.skip_special_tokens = False
         run = generation(

@@ -77,6 +77,9 @@ class Limits:
     tools: int = _limit(128, "entries", 400, "tools of a request")
     inputs: int = _limit(2048, "entries", 400, "prompts, inputs or documents of a request")
     sequences: int = _limit(1024, "sequences", 400, "prompts times `n`")
+    generated_tokens: int = _limit(
+        1 << 22, "tokens", 400, "`n` times `max_tokens`, of all prompts of a request"
+    )
     n: int = _limit(128, "choices", 400, "choices of a prompt", MAX_N)
     logprobs: int = _limit(20, "tokens", 400, "`logprobs`, `top_logprobs`, `prompt_logprobs`", MAX_LOGPROBS)
     logit_bias: int = _limit(1024, "entries", 400, "entries of `logit_bias`", MAX_LOGIT_BIAS)

@@ -53,6 +53,7 @@ BEYOND = {
     "stop_strings": ("/v1/messages", {"messages": USER, "max_tokens": 1, "stop_sequences": ["a"] * 3}),
     "stop_chars": ("/v1/completions", {"prompt": "a", "stop": "aaa"}),
     "stop_token_ids": ("/v1/completions", {"prompt": "a", "stop_token_ids": [1, 2, 3]}),
+    "generated_tokens": ("/v1/completions", {"prompt": "a", "n": 1, "max_tokens": 3}),
     "sequences": ("/v1/completions", {"prompt": ["a", "b"], "n": 2}),
 }
 
