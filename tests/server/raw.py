@@ -146,12 +146,12 @@ CASES = [
     _case("garbage after a request", GOOD + b"\0" * 100_000, status=200),
     # --- what is slow
     _case("a head that stops", PATH + HOST, b"", status=408, pause=9),
-    _case("a head byte by byte", *(GOOD[i : i + 1] for i in range(60)), status=408, pause=0.05),
+    _case("a head byte by byte", *(GOOD[i : i + 1] for i in range(60)), status=408, pause=0.1),
     _case("nothing", b"", status=(), pause=9),
-    _case("only empty lines", *[b"\r\n"] * 60, status=(), pause=0.05),
+    _case("only empty lines", *[b"\r\n"] * 60, status=(), pause=0.1),
     _case("a body that stops", GOOD[:-5], b"", status=408, pause=9),
     _case("a chunk that stops", CHUNKED + b"40\r\nabc", b"", status=408, pause=9),
-    _case("a body byte by byte", CHUNKED, *[chunk(b" ")] * 60, status=408, pause=0.05),
+    _case("a body byte by byte", CHUNKED, *[chunk(b" ")] * 60, status=408, pause=0.1),
     _case("a body that never comes", framed(b"Expect: 100-continue", LENGTH)[:-40], b"", status=408, pause=9),
     # --- too much
     _case("a long body", framed(b"Content-Length: 20000000", body=b""), *[b" " * 65_536] * 300, status=413),
