@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent
 CORPUS = ROOT / "corpus"
 FINDINGS = ROOT.parent / "build" / "fuzz"
 LARGEST = 1 << 22
+QUICK = 0.1
 _HEAD = struct.Struct("<QQ")
 
 
@@ -81,10 +82,14 @@ class Session:
         return [*self.target.seeds().values(), *kept(self.name)]
 
     def run(self, seconds: float, seed: int) -> None:
-        """The corpus, then random damage to it for so long."""
-        pool = self.inputs()
+        """The corpus, then random damage for so long to what is quickly read: it is tried the more often."""
+        pool = []
         with memory_limit():
-            self.replay(pool)
+            for data in self.inputs():
+                begin = time.process_time()
+                self.one(data)
+                if time.process_time() - begin < QUICK:
+                    pool.append(data)
             rng, end = random.Random(seed), time.monotonic() + seconds
             words = [*WORDS, *words_of(self.target) * 4]
             while time.monotonic() < end:
