@@ -147,6 +147,7 @@ class Place:
         self._waiting = load  # of it, what the engine has not taken up
         self._choices = load.choices
         self._known: int | None = None  # tokens of its prompts, as far as they have been tokenised
+        self._size = 0  # bytes of the request, until its tokens per byte have been learned
         self._attended = attended
         self._closed = False
 
@@ -157,10 +158,11 @@ class Place:
             self._queue.enter(self._caller, 0, self._known - self._waiting.tokens, self._admission.clock())
             self._admission.quotas.charge(self._caller, self._known - self._waiting.tokens)
             self._waiting.tokens = self._known
-        self._admission.learn(self._known, size)
+        self._size = size
 
     def started(self, choices: int) -> None:
         """So many more choices have been taken up by the engine. The prompts' tokens go with the first."""
+        self._learn()
         if self._attended and (choices := min(choices, self._waiting.choices)):
             self._leave(choices, served=True)
 
@@ -169,10 +171,17 @@ class Place:
         if self._closed:
             return
         self._closed = True
+        self._learn()
         if self._waiting.choices:
             self._leave(self._waiting.choices, served=not self._attended)
         self._admission.quotas.charge(self._caller, generated)
         self._admission.closed(self._caller, self._choices, self._attended)
+
+    def _learn(self) -> None:
+        """Once, when all of its prompts are known."""
+        if self._size and self._known is not None:
+            self._admission.learn(self._known, self._size)
+        self._size = 0
 
     def _leave(self, choices: int, *, served: bool) -> None:
         tokens = self._waiting.tokens
@@ -214,10 +223,10 @@ class Admission:
         now = self.clock()
         queue = self._queue(model, attended, now)
         load = Load(max(1, choices), math.ceil(size * self._tokens_per_byte))
+        wait = queue.wait(caller, now)
         if (quota := self.quotas.refusal(caller, load.choices)) is not None:
             self.refusals[model, quota.reason] += 1
-            raise _over_quota(quota.reason, self._clamped(quota.seconds))
-        wait = queue.wait(caller, now)
+            raise _over_quota(quota.reason, self._clamped(quota.seconds or wait or 1.0))
         reason = queue.refusal(caller, load)
         if reason is None and patience is not None and wait is not None and wait > patience:
             reason = "wait"
@@ -254,8 +263,7 @@ class Admission:
 
     def learn(self, tokens: int, size: int) -> None:
         """A request of `size` bytes turned out to have so many tokens."""
-        if size:
-            self._tokens_per_byte = MEMORY * self._tokens_per_byte + (1 - MEMORY) * tokens / size
+        self._tokens_per_byte = MEMORY * self._tokens_per_byte + (1 - MEMORY) * tokens / size
 
     def closed(self, caller: str, choices: int, attended: bool) -> None:
         self.quotas.end(caller, choices)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`reason` is "key_requests" or "key_tokens"; `seconds`: when another attempt makes sense."""
+    """`reason` is "key_requests" or "key_tokens"; `seconds`: when another attempt makes sense, if known."""
 
     reason: str
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Quotas:
     def refusal(self, caller: str, choices: int) -> Refusal | None:
         account = self._account(caller)
         if self._requests and account.in_flight and account.in_flight + choices > self._requests:
-            return Refusal("key_requests", 1.0)
+            return Refusal("key_requests", None)
         if self._tokens and account.tokens <= 0:
             return Refusal("key_tokens", (1 - account.tokens) * 60 / self._tokens)
         return None

@@ -89,6 +89,18 @@ def test_the_estimate_follows_what_requests_turn_out_to_be(clock):
     assert queue.queues["m", True].total.tokens == pytest.approx(900, rel=0.01)
 
 
+def test_prompts_of_one_request_are_learned_from_together(clock):
+    queue = admission(clock)
+    for _ in range(200):
+        place = queue.ask("m", "", choices=10, size=1000)
+        for _ in range(10):
+            place.tokenised(90, 1000)
+        place.started(10)
+        place.close()
+    queue.ask("m", "", size=1000)
+    assert queue.queues["m", True].total.tokens == pytest.approx(900, rel=0.01)
+
+
 def test_a_big_request_gets_in_while_there_is_room(clock):
     queue = admission(clock, queued_requests=4, queued_tokens=100)
     place = queue.ask("m", "", choices=50, size=4000)
