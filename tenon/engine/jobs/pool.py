@@ -123,6 +123,14 @@ class Workers:
 
     async def _try_grammar(self, job: Grammar, allowance: Allowance) -> Tokens:
         """What is known is not tried again, but for what took too long: that may have been bad luck."""
+        try:
+            msgspec.msgpack.encode(job)  # as it goes to the engine afterwards
+        except OverflowError:
+            raise InvalidRequest(
+                "the constraint holds a whole number of more than 64 bits",
+                "structured_outputs",
+                "invalid_grammar",
+            ) from None
         key = hashlib.sha256(self._encode((job, allowance))).digest()
         if key in self.known:
             self.known.move_to_end(key)
