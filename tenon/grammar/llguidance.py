@@ -20,7 +20,7 @@ from tenon.grammar.schema import SPACES, without_options
 from tenon.grammar.vocabulary import Vocabulary
 
 _NO_OUTPUT = "no output can satisfy the grammar"
-_EBNF = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
+_EBNF = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 100_000,

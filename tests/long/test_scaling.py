@@ -1,7 +1,7 @@
 """Work on text grows with its length: CPU time of twice as much is less than 2.6 times as much.
 
 Counts of steps (tests/parse/test_fuzz.py) do not see what C code copies and searches; a clock does. It is the
-clock of this thread's own work, the least of several runs, over three doublings together, since a text that no
+clock of this thread's own work, the least of several runs, over three doublings together, as a text that no
 longer fits into a cache makes one of them dearer; and what fails is measured again.
 """
 
