@@ -67,7 +67,13 @@ def _text(node: ast.expr) -> str | None:
 
 
 # Whose expressions are put together: literals, escaped, with "|" between them.
-COMPOSED = {"parse/source.py", "grammar/lark.py", "cli/options.py", "server/guard.py", "models/_fields.py"}
+COMPOSED = {
+    "parse/source.py",
+    "grammar/lark.py",
+    "models/_fields.py",
+    "layers/weights.py",
+    "server/guard.py",
+}
 
 
 def fault(expression: str, flags: int) -> str | None:

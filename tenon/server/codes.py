@@ -17,6 +17,8 @@ CODES: dict[str, tuple[tuple[int, ...], str]] = {
     "control_token_text": ((400,), "text that would become a control token of the model"),
     "model_not_for_this": ((400,), "the model gives vectors and text was asked for, or the other way round"),
     "invalid_grammar": ((400,), "a schema or grammar is wrong, not supported or too much"),
+    "template_failed": ((400,), "rendering the chat template took too long, too much memory, or crashed"),
+    "tokenize_failed": ((400,), "tokenising a text took too long, too much memory, or crashed"),
     "invalid_json": ((400,), "the body is not JSON"),
     "invalid_form": ((400,), "the body is not multipart/form-data"),
     "invalid_http": ((400,), "the bytes are not HTTP/1.1, or say in two ways where the body ends"),

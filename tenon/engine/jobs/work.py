@@ -104,19 +104,19 @@ class Order(msgspec.Struct, frozen=True):
     allowance: Allowance
 
 
-STAGES = {  # how a stage is called, and the field of the request that it is about
-    "template": ("rendering the chat template", "messages"),
-    "tokenize": ("tokenising", "prompt"),
-    "grammar": ("compiling the grammar", "structured_outputs"),
+STAGES = {  # how a stage is called, the field of the request that it is about, the code of its errors
+    "template": ("rendering the chat template", "messages", "template_failed"),
+    "tokenize": ("tokenising", "prompt", "tokenize_failed"),
+    "grammar": ("compiling the grammar", "structured_outputs", "invalid_grammar"),
 }
 FIRST_STAGE = {Chat: "template", Text: "tokenize", Pair: "tokenize", Grammar: "grammar"}
 
 
 def exceeded(stage: str, why: str, job: Job | None = None) -> Refused:
     """What a request is told whose job ended in this stage. `why`: "took longer than 1 s"."""
-    what, param = STAGES[stage]
+    what, param, code = STAGES[stage]
     if isinstance(job, Chat):
         param = "messages"
     if stage == "grammar":  # who raises it says which field the grammar was made of
-        return Refused(f"{what} {why}", param, "invalid_grammar", spent=True)
-    return Refused(f"{param}: {what} {why}", param, f"{stage}_failed", spent=True)
+        return Refused(f"{what} {why}", param, code, spent=True)
+    return Refused(f"{param}: {what} {why}", param, code, spent=True)
