@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -176,4 +177,26 @@ def test_a_stop_signal_lets_streams_finish_and_ends_the_others():
             last = [line for line in lines if line][-1]
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
             assert server.process.wait(20) == 0
+        assert not [pid for pid in family if psutil.pid_exists(pid)]
+
+
+def test_who_does_not_read_and_what_nobody_reads_do_not_keep_the_server():
+    """A stream whose client takes nothing, a response in the background, a second signal."""
+    with serving("--drain-seconds", "60") as server, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        body = json.dumps(BODY | {"stream": True, "max_tokens": 3500, "n": 8}).encode()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        asked = {"input": "Hello", "background": True, "max_output_tokens": 3000}
+        written = httpx.post(server.api + "/responses", json=asked)
+        assert written.json()["status"] in ("queued", "in_progress")
+        while server.metric("num_requests_running") < 8:
+            time.sleep(0.02)
+        family = [server.process.pid, engine_of(server).pid]
+        server.process.send_signal(signal.SIGTERM)
+        while httpx.get(server.url + "/ready").status_code == 200:
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
         assert not [pid for pid in family if psutil.pid_exists(pid)]
