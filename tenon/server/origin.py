@@ -83,12 +83,16 @@ def check_origin(method: str, headers: Mapping[str, str], origins: tuple[str, ..
     if given is None or method in _SAFE_METHODS or ANY in origins or given.lower() in origins:
         return
     if _host_of(given) != headers.get("host", "").lower():
-        raise ApiError(
-            403,
-            "pages of another origin may not use this server; --cors-origin ORIGIN lets one",
-            kind="permission_error",
-            code="origin_not_allowed",
-        )
+        raise _not_allowed()
+
+
+def _not_allowed() -> ApiError:
+    return ApiError(
+        403,
+        "pages of another origin may not use this server; --cors-origin ORIGIN lets one",
+        kind="permission_error",
+        code="origin_not_allowed",
+    )
 
 
 def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
@@ -98,9 +102,19 @@ def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     """
     if not origins:
         return app
+    from starlette.datastructures import Headers
     from starlette.middleware.cors import CORSMiddleware
+    from starlette.responses import Response
 
-    return CORSMiddleware(
+    class Cors(CORSMiddleware):
+        def preflight_response(self, request_headers: Headers) -> Response:
+            answer = super().preflight_response(request_headers)
+            if answer.status_code == 200:
+                return answer
+            headers = {"vary": "Origin"}  # and none that would allow anything
+            return Response(_not_allowed().body(), 403, headers, media_type="application/json")
+
+    return Cors(
         app,
         allow_origins=origins,
         allow_methods=("GET", "POST", "DELETE"),

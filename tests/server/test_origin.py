@@ -160,7 +160,8 @@ async def test_cors_for_one_origin(engine):
     for origin in (EVIL, "https://app.example.evil.example", "http://app.example", "null"):
         foreign = {"origin": origin, "host": "localhost"}
         preflight = await client.http.options(CHAT, headers={**foreign, **PREFLIGHT})
-        assert preflight.status_code == 400
+        assert preflight.status_code == 403
+        assert preflight.json()["error"]["code"] == "origin_not_allowed"
         assert "access-control-allow-origin" not in preflight.headers
         answer = await client.post(CHAT, BODY, authorization="Bearer k", **foreign)
         assert "access-control-allow-origin" not in answer.headers
