@@ -84,7 +84,7 @@ class Server:
         command = [sys.executable, "-m", "tenon", "serve", "--load-format", "oracle", "--port", "0"]
         command += ["--served-model-name", "oracle"]
         command += ["--max-num-seqs", str(SEQS), "--kv-cache-memory", str(BLOCKS * 32 * 8)]
-        command += ["--max-model-len", str(LONGEST)]
+        command += ["--max-model-len", str(LONGEST), "--max-restarts", "1000000"]
         command += ["--data-dir", tempfile.mkdtemp(prefix="tenon-soak-")]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
@@ -273,7 +273,7 @@ class Soak:
     async def kill(self, until: float) -> None:
         """Now and then, the engine. Never near the end, so that it is back by then."""
         while self.kills and time.monotonic() + self.kills * 1.5 < until:
-            await asyncio.sleep(self.rng.uniform(0.5, 1.5) * self.kills)
+            await asyncio.sleep(self.rng.uniform(0.8, 1.2) * self.kills)
             if (engine := self.server.engine) is not None:
                 with contextlib.suppress(OSError):
                     self.preemptions += (await self.server.metrics()).get("num_preemptions_total", 0)
@@ -317,6 +317,18 @@ async def quiet(server: Server) -> dict[str, float]:
 
 async def soak(seconds: float, clients: int, kills: float, seed: int) -> int:
     server = Server.start()
+    try:
+        return await _soak(server, seconds, clients, kills, seed)
+    except OSError as error:
+        code = server.process.poll()
+        print(f"WRONG the server is gone, with exit status {code}: {error}")
+        print("".join(Path(server.log.name).read_text()[-3000:]))
+        return 1
+    finally:
+        server.process.kill()
+
+
+async def _soak(server: Server, seconds: float, clients: int, kills: float, seed: int) -> int:
     run = Soak(server, random.Random(seed), kills)
     print(f"seed {seed}, {seconds:.0f} s, {clients} clients, kills every {kills:.0f} s", flush=True)
     await run.run(min(20.0, seconds / 10), clients)  # until every pool and cache has been used
@@ -377,7 +389,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--clients", type=int, default=24)
-    parser.add_argument("--kills", type=float, default=0, help="kill the engine about so often, in seconds")
+    parser.add_argument(
+        "--kills",
+        type=float,
+        default=0,
+        help="kill the engine about so often, in seconds; a server gives up after 5 in 10 minutes",
+    )
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
     args = parser.parse_args()
     return asyncio.run(soak(args.seconds, args.clients, args.kills, args.seed))
