@@ -14,6 +14,7 @@ from tenon.text.conversation import Conversation
 
 EXPECTED = (ConfigError, InvalidRequest, MemoryError)
 SECONDS = 0.2
+MOST_CHARS = 1 << 20
 SLOW_IS_FINE = True  # templates are programs: tenon/engine/jobs bounds what they take, memory too
 _WORDS = (
     "{% for m in messages %} {% endfor %} {{ m.content }} {% if tools %} {% endif %} {% set x = 1 %} |tojson"
@@ -65,6 +66,9 @@ def run(data: bytes) -> None:
         messages = [{"role": "user", "content": text}]
     chat.load_template(template if "{" in template else template + "{}")
     conversation = Conversation(messages=messages, template=template or None, tools=_TOOLS)
-    ids = chat.render(conversation, _TOKENIZER).encode(_TOKENIZER)
+    rendered = chat.render(conversation, _TOKENIZER)
+    if len(rendered.text) > MOST_CHARS:
+        return  # tokenising takes fifty times as much, and where memory ends the library ends the process
+    ids = rendered.encode(_TOKENIZER)
     if template == _PRINT:
         assert not _TOKENIZER.special_ids.intersection(ids), "a message has made a control token"
