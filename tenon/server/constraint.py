@@ -6,6 +6,7 @@ cannot be enforced is refused, here or by the engine: an answer that may break t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,10 +147,13 @@ def _wanted(
     if not functions or not (forced or strict or outputs or not turn.parallel_tool_calls):
         return None
     names = {function["name"] for function in functions}
+    size = 0  # of the schemas together, which all go into one grammar
     for index, tool in enumerate(tools or ()):
         if tool["function"]["name"] in names:
             where = f"tools[{index}].function.parameters"
-            _check_parameters(tool["function"].get("parameters"), where, limits)
+            _check_parameters(parameters := tool["function"].get("parameters"), where, limits)
+            size += len(json.dumps(parameters))
+            limits.hold("grammar_chars", size, "tools")
     return Wanted(
         tools=[Tool(function["name"], function.get("parameters")) for function in functions],
         forced=forced,

@@ -90,3 +90,16 @@ async def test_limits_of_constraints(engine, limit, constraint):
     assert (
         await Client(build_app(engine, ServerSettings())).post("/v1/completions", body)
     ).status_code == 200
+
+
+async def test_schemas_of_tools_that_go_into_one_grammar(engine):
+    schema = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(1000)}}
+    tools = [{"type": "function", "function": {"name": f"f{i}", "parameters": schema}} for i in range(20)]
+    body = {"messages": USER, "tools": tools, "tool_choice": "required"}
+    settings = ServerSettings(output_format="hermes")
+    response = await Client(build_app(engine, settings)).post("/v1/chat/completions", body)
+    assert response.status_code == 400
+    assert (response.json()["error"]["param"], response.json()["error"]["code"]) == (
+        "tools",
+        "limit_exceeded",
+    )
