@@ -23,17 +23,30 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tenon.server.app import build_app
+from tenon.server.codes import CODES
 from tenon.server.contract import answers, contract_of
 from tenon.server.openapi import describe, operations
 from tenon.server.probes import get_version
 from tenon.server.settings import ServerSettings
 from tests.conftest import new_seed
+from tests.server.conftest import INTERNALS
 from tests.server.fake_engine import FakeEngine
 from tests.server.pooling_engine import CROSS, EMBED, PoolingEngine
 from tests.server.serving import in_thread
 
 EXAMPLES = 8
+
+
+def listed_code(ctx, response, case) -> None:
+    """An error has a code from the list, with its status, and tells nothing internal."""
+    if response.status_code >= 400 and "json" in response.headers["content-type"][0]:
+        assert not INTERNALS.search(response.text), response.text
+        if code := response.json()["error"].get("code"):
+            assert response.status_code in CODES[code][0], response.text
+
+
 CHECKS = [
+    listed_code,
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
