@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 
+from tenon.engine.jobs.pool import MAX_WORKERS
 from tests.history import (
     CHAT,
     COMPLETIONS,
@@ -379,9 +380,13 @@ def left_behind(report: dict[str, Any], before: dict[str, float], after: dict[st
     wrong = []
     if report["blocks used at the end"] != 0:
         wrong.append(f"{report['blocks used at the end']} KV blocks are still held")
-    for name in ("fds", "threads", "processes"):
-        if after[name] > before[name] + (2 if report["engine kills"] else 0):
-            wrong.append(f"{name}: {before[name]} before, {after[name]} after")
+    # The server, the engine, the parent of workers, and as many of these as there may be.
+    if after["processes"] > 3 + MAX_WORKERS:
+        wrong.append(f"{after['processes']} processes")
+    grown = max(0, after["processes"] - before["processes"])
+    for name, slack in (("fds", 2 + 5 * grown), ("threads", 2 + grown)):
+        if after[name] > before[name] + slack:
+            wrong.append(f"{name}: {before[name]} before, {after[name]} after, {grown:.0f} processes more")
     return wrong
 
 
