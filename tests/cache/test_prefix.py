@@ -86,6 +86,44 @@ def test_every_conditioner_separates(what):
     assert not digests() & digests(**changed[what])
 
 
+def test_requests_that_differ_in_a_conditioner_share_no_block(seed):
+    """Random conditioners, two requests that differ in exactly one of them, in caches of every size of block:
+    no key of the one is a key of the other, and within one cache no block is shared."""
+    rng = random.Random(seed)
+    alphabet = ["", "a", "b", "ab", "aa", "\0", "a\0", "é", "\ud800"]
+    for _ in range(300):
+        words = [rng.choice(alphabet[:-1]) for _ in range(rng.randint(1, 3))]
+        one = {
+            "secret": rng.randbytes(8),
+            "context": tuple(words),
+            "salt": rng.choice(alphabet),
+            "tokens": [rng.randrange(4) for _ in range(SIZE * 3)],
+        }
+        what = rng.choice(list(one))
+        other = dict(one)
+        while other[what] == one[what]:
+            other |= {
+                "secret": {"secret": rng.randbytes(8)},
+                "context": {"context": tuple(rng.choice(alphabet[:-1]) for _ in range(rng.randint(1, 3)))},
+                "salt": {"salt": rng.choice(alphabet)},
+                "tokens": {"tokens": [rng.randrange(4), *one["tokens"][1:]]},
+            }[what]
+        assert not _digests(**one) & _digests(**other), (what, one, other)
+        if what in ("salt", "tokens"):
+            group = make_cache()
+            first = compute(group, make_request(one["tokens"], salt=one["salt"]))
+            second = compute(group, make_request(other["tokens"], salt=other["salt"]))
+            assert second.num_cached == 0
+            assert not set(first.blocks) & set(second.blocks)
+
+
+def _digests(secret, context, salt, tokens):
+    cache = PrefixCache(BlockPool(4), SIZE, secret, context)
+    keys = []
+    cache.extend_keys(keys, cache.root(salt), tokens, 3)
+    return {key.digest for key in keys}
+
+
 def test_salts_share_nothing():
     group = make_cache()
     tokens = random_tokens(20)
