@@ -8,7 +8,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CORE = [
-    "tests/server/test_validation.py",
     "tests/server/test_keys.py",
     "tests/server/test_origin.py",
     "tests/formats/test_safetensors.py",
