@@ -1,4 +1,4 @@
-"""Under `python -O`, which drops assertions, as tests/lint does it but with much more: what is refused is refused still (pytest's own it keeps)."""
+"""As tests/lint/test_optimised.py, with much more: `python -O` drops assertions and lets nothing in."""
 
 from __future__ import annotations
 
