@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import tenon
+from tenon.engine.jobs.work import STAGES
 from tenon.server.codes import CODES
 
 ROOT = Path(tenon.__file__).parent
@@ -45,3 +46,7 @@ def test_every_code_that_is_raised_is_listed_with_its_status():
 
 def test_every_code_that_is_listed_can_be_sent():
     assert set(CODES) <= texts()
+
+
+def test_codes_of_what_workers_do():
+    assert {code for _, _, code in STAGES.values()} <= set(CODES)
