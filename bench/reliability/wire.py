@@ -9,7 +9,7 @@ again for a second; then come the bodies that are expensive to read, and 10 000 
 nothing. Memory is the process's highest resident set over what it was before the case; the 8 MiB that a
 body may have are part of it.
 
-Bodies of one long text are asked of real servers only: the stand-in's tokenizer makes a list of every byte, in
+Bodies of one long text are left out: the stand-in's tokenizer makes a list of every byte, in
 this process, where `tenon serve` tokenises in workers with a limit.
 """
 
