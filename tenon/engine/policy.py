@@ -8,6 +8,7 @@ fairly by who sent them: see `FairQueue`.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import merge
 
@@ -134,7 +135,7 @@ class _Level:
     def __init__(self, rank: Callable[[Request], Rank]) -> None:
         self._rank = rank
         self.queues: dict[str, Queue] = {}  # of the shares that have requests here
-        self.served: dict[str, int] = {}  # tokens computed for each share
+        self.served: Counter[str] = Counter()  # tokens computed for each share
         self._last = 0  # count of the share that left the queue last
         self._turn: str | None = None  # the share that is next, until it has been
 
@@ -148,7 +149,7 @@ class _Level:
         share = request.share
         if (queue := self.queues.get(share)) is None:
             least = min((self.served[other] for other in self.queues), default=self._last)
-            self.served[share] = max(self.served.get(share, 0), least)
+            self.served[share] = max(self.served[share], least)
             queue = self.queues[share] = Queue(self._rank)
         queue.add(request)
 

@@ -176,3 +176,20 @@ def test_levels_that_nobody_uses_are_forgotten():
     assert not queue._levels
     with pytest.raises(ValueError, match="not in this queue"):
         queue.remove(request(1))
+
+
+def test_a_running_request_is_charged_though_its_level_was_forgotten():
+    queue = fair("priority")
+    running = request(0, "a", priority=1)
+    queue.add(running)
+    queue.add(request(1, "b", priority=1))  # from here on there is somebody to be compared with
+    for each in list(queue):
+        queue.remove(each)
+    for seq in range(2, 2 + 2 * MAX_LEVELS):
+        other = request(seq, "c", priority=seq)
+        queue.add(other)
+        queue.remove(other)
+    queue.add(request(1000, "c", priority=1))
+    queue.charge(running, running.num_prompt)
+    queue.add(request(1001, "a", priority=1))
+    assert queue.first.share == "c"
