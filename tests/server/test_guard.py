@@ -82,6 +82,16 @@ async def test_an_idle_connection_makes_room_for_a_new_one(engine):
             writer.close()
 
 
+async def test_connections_that_come_at_once_take_the_place_of_as_many(engine):
+    async with listening(engine, connections=3, header_seconds=60) as port:
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        more = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
+        for reader, _ in idle:
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        for _, writer in [*idle, *more]:
+            writer.close()
+
+
 async def test_too_many_busy_connections(engine):
     engine.delay = 60
     async with listening(engine, connections=2) as port:
