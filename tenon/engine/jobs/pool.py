@@ -193,7 +193,8 @@ class Workers:
                             return answer
                         stage = answer.stage
                         deadline.reschedule(loop.time() + allowance.of(stage)[0] + GRACE_SECONDS)
-            status = await self._end(worker)
+            # As a whole: a question to the nursery that is left half asked would cost all workers.
+            status = await _whole(self._end(worker))
             if self._stopped:
                 raise Unavailable("the engine was stopped")
             if status == -signal.SIGKILL:

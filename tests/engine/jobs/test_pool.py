@@ -130,6 +130,25 @@ def test_a_request_that_goes_away_takes_its_job_with_it():
     in_pool(test)
 
 
+def test_a_request_that_goes_away_while_its_worker_is_reaped_costs_no_other():
+    async def test(workers: Workers) -> None:
+        task = asyncio.ensure_future(workers.run(chat(ENDLESS), Allowance(template_seconds=60)))
+        (pid,) = await at_work(workers)
+        nursery = workers.nursery_pid
+        os.kill(nursery, signal.SIGSTOP)  # it is asked, and does not answer yet
+        os.kill(pid, signal.SIGSEGV)
+        while not workers._nursery._turn.locked():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        os.kill(nursery, signal.SIGCONT)
+        assert (await workers.run(chat(), ALLOWANCE)).ids
+        assert workers.nursery_pid == nursery
+
+    in_pool(test)
+
+
 def grammar(outputs: StructuredOutputs) -> Grammar:
     return Grammar(outputs, 261, (oracle.EOS,))
 
