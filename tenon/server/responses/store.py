@@ -86,10 +86,10 @@ class Store:
         return len(self._kept)
 
     def add(self, caller: str, kept: Kept) -> None:
-        """Keep it, at the cost of the least recently used ones. Raises 429 if too many of this caller's are
-        being written."""
+        """Keep it, at the cost of the least recently used ones. Raises 429 for one in the background if too
+        many of this caller's are being written."""
         running = sum(other.task is not None for (owner, _), other in self._kept.items() if owner == caller)
-        if running >= self._max_running:
+        if kept.response.background and running >= self._max_running:
             raise ApiError(
                 429,
                 f"{running} responses are being written in the background for this key; wait for one to end",

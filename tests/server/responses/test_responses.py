@@ -462,6 +462,8 @@ async def test_too_many_in_the_background(engine):
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     other = await client.post(PATH, body(background=True), authorization="Bearer b")
     assert other.status_code == 200, "keys do not count each other's"
+    waited_for = await client.post(PATH, body(max_output_tokens=2))
+    assert waited_for.status_code == 200, "nor what is not in the background"
     await client.post(f"{PATH}/{other.json()['id']}/cancel", {}, authorization="Bearer b")
     for response_id in ids:
         await client.post(f"{PATH}/{response_id}/cancel", {})
