@@ -30,7 +30,7 @@ PASSING = frozenset(
 )  # fmt: skip
 # May be the request's fault: such a line is run so many times. It may also be that of a line beside it.
 ATTEMPTS = 5
-DOUBTFUL = frozenset({"model_failed", "engine_dead", "engine_restarted"})
+DOUBTFUL = frozenset({"model_failed", "engine_dead", "engine_restarted", "unavailable"})
 
 
 class WrongLine(Exception):
