@@ -22,6 +22,7 @@ from tenon.server.keys import NOBODY
 from tenon.server.schema.decode import convert
 from tenon.server.wire import Wire
 from tenon.util.failpoint import failpoint
+from tenon.util.tasks import end
 
 if TYPE_CHECKING:
     from tenon.server.app import App
@@ -202,7 +203,7 @@ class Call:
                     await self._body(self.wire.event(event), more=True)
                 self._last_event = event  # now that it is out: an error after it goes by what the client has
         finally:
-            await _cancel(comments)
+            await end(comments)
         if not self.status:
             await self._start_events()
         await self._body(self.wire.done, more=False)
@@ -285,14 +286,13 @@ class Call:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            await _cancel(task)
+            await end(task)
             raise Disconnected if gone.done() else self._ended.result()
         finally:
             self.app.live.discard(self)
             if self._timer is not None:
                 self._timer.cancel()
-            await _cancel(gone)
-            await _cancel(task)
+            await end(gone, task)
 
     def _arm(self) -> None:
         """Look at the deadlines again when the next one passes."""
@@ -381,15 +381,6 @@ def _one_line(text: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel and wait until the task is over, whatever its end."""
-    if not task.done():
-        task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # marks it as seen
 
 
 def _too_large(limit: int) -> ApiError:

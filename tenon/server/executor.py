@@ -7,7 +7,6 @@ stops, in whatever way, just stops, and the next one begins with `resume`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from tenon.server import line as lines
 from tenon.server.limits import Limits
 from tenon.server.schema.batches import Batch, BatchError, BatchErrors, LineError
 from tenon.server.store.batches import Pending
+from tenon.util.tasks import end
 
 if TYPE_CHECKING:
     from tenon.server.app import App
@@ -174,7 +174,7 @@ class Executor:
                 await self._all_done(tasks, running)
         finally:
             timer.cancel()
-            await _cancel(tasks)
+            await end(*tasks)
         if running.broken is not None:
             raise running.broken
 
@@ -206,7 +206,7 @@ class Executor:
                 self._slots.release()
             raise
         finally:
-            await _cancel({place, ended})
+            await end(place, ended)
 
     async def _may_go_on(self, ended: asyncio.Future[Literal[True]]) -> None:
         """Until nobody waits for an answer over HTTP, a line is done, or the batch has been stopped."""
@@ -216,7 +216,7 @@ class Executor:
             first: set[asyncio.Future[Any]] = {ended, quiet, done}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel({quiet, done})
+            await end(quiet, done)
 
     async def _all_done(self, tasks: set[asyncio.Task[None]], running: _Running) -> None:
         ended = asyncio.ensure_future(running.ended.wait())
@@ -224,7 +224,7 @@ class Executor:
             while tasks and not running.ended.is_set():
                 await asyncio.wait({*tasks, ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel({ended})
+            await end(ended)
 
     def _line_done(self, task: asyncio.Task[None], tasks: set[asyncio.Task[None]], running: _Running) -> None:
         tasks.discard(task)
@@ -315,15 +315,3 @@ def _error(number: int, code: str, message: str) -> BatchError:
 
 def _time() -> int:
     return int(time.time())
-
-
-async def _cancel(tasks: set[asyncio.Task] | set[asyncio.Future]) -> None:  # type: ignore[type-arg]
-    """Cancel and wait for the end, whatever it is."""
-    tasks = set(tasks)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-    for task in tasks:
-        with contextlib.suppress(BaseException):
-            task.exception()

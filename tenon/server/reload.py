@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from tenon.errors import ConfigError
+from tenon.util.tasks import end
 
 log = logging.getLogger("tenon.server")
 
@@ -72,8 +73,7 @@ async def reloading(watched: Sequence[Watched]) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.remove_signal_handler(signal.SIGHUP)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 def reload(watched: Sequence[Watched]) -> bool:

@@ -19,6 +19,7 @@ from tenon.server.engine import Engine
 from tenon.server.errors import ApiError
 from tenon.server.metrics import RequestMeter
 from tenon.server.schema.usage import Usage
+from tenon.util.tasks import end
 
 
 @dataclass(slots=True)
@@ -187,9 +188,7 @@ async def merge(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, 
             else:
                 yield item
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end(*tasks)
 
 
 async def _feed(
