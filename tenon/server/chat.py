@@ -51,11 +51,7 @@ def turn_of(request: ChatRequest) -> Turn:
     """The request in terms of no protocol. Raises ApiError or InvalidRequest."""
     request.refuse_unsupported()
     request.check_stream_options()
-    limit, other = request.max_completion_tokens, request.max_tokens
-    if limit is not None and other is not None and limit != other:
-        raise bad_request(
-            "max_tokens and max_completion_tokens mean the same and differ: give one", "max_completion_tokens"
-        )
+    max_tokens = _one_of(request, "max_tokens", "max_completion_tokens")
     continues = bool(request.continue_final_message)
     if continues and request.add_generation_prompt:
         raise bad_request(
@@ -74,9 +70,9 @@ def turn_of(request: ChatRequest) -> Turn:
         template_variables=request.chat_template_kwargs or {},
         response_format=request.response_format,
         structured_outputs=request.structured_outputs,
-        thinking_budget=_thinking_budget(request),
+        thinking_budget=_one_of(request, "thinking_token_budget", "thinking_budget"),
         sampling=request.sampling(),
-        max_tokens=other if limit is None else limit,
+        max_tokens=max_tokens,
         logprobs=_top_logprobs(request),
         priority=request.priority or 0,
         cache_salt=request.cache_salt,
@@ -85,7 +81,7 @@ def turn_of(request: ChatRequest) -> Turn:
             "thinking_budget": "thinking_token_budget"
             if request.thinking_budget is None
             else "thinking_budget",
-            **({} if limit is None else {"max_tokens": "max_completion_tokens"}),
+            **({} if request.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}),
         },
     )
 
@@ -102,13 +98,12 @@ def _message(message: Message) -> dict[str, Any]:
     }
 
 
-def _thinking_budget(request: ChatRequest) -> int | None:
-    one, other = request.thinking_token_budget, request.thinking_budget
-    if one is not None and other is not None and one != other:
-        raise bad_request(
-            "thinking_token_budget and thinking_budget mean the same and differ: give one", "thinking_budget"
-        )
-    return other if one is None else one
+def _one_of(request: ChatRequest, name: str, alias: str) -> int | None:
+    """The value of a field that goes by two names. Raises ApiError where they differ."""
+    value, other = getattr(request, name), getattr(request, alias)
+    if value is not None and other is not None and value != other:
+        raise bad_request(f"{name} and {alias} mean the same and differ: give one", alias)
+    return other if value is None else value
 
 
 def _tool_choice(choice: Any) -> str | tuple[str]:
