@@ -104,6 +104,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     shared = fields.whole(name("moe_num_shared_experts"), 0, low=0) * experts.inner
     first = fields.whole(name("moe_layer_start_index"), 1, low=0)
     step = fields.whole(name("moe_layer_interval"), 1)
-    last = config.num_layers - 1 if gguf else fields.get("moe_layer_end_index", -1) % config.num_layers
+    last = -1 if gguf else fields.whole("moe_layer_end_index", -1, low=-1)
+    last %= config.num_layers
     dense = (n for n in range(config.num_layers) if not first <= n <= last or (n + 1) % step)
     return replace(config, experts=replace(experts, shared=shared), dense_layers=frozenset(dense))

@@ -101,7 +101,16 @@ def test_routers_stay_floats(kind, tmp_path, seed):
     ],
 )
 def test_wrong_configurations_are_named(changes, says, tmp_path, seed):
-    files = save_safetensors(make(tiny("qwen3_moe"), seed), tmp_path)
+    _check_refused("qwen3_moe", changes, says, tmp_path, seed)
+
+
+def test_a_wrong_range_of_layers_is_named(tmp_path, seed):
+    says = "moe_layer_end_index must be a whole number"
+    _check_refused("ernie4_5_moe", {"moe_layer_end_index": "x"}, says, tmp_path, seed)
+
+
+def _check_refused(family, changes, says, tmp_path, seed):
+    files = save_safetensors(make(tiny(family), seed), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ModelFileError, match=says):
