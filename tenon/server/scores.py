@@ -30,7 +30,7 @@ async def score(call: Call, request: ScoreRequest) -> None:
 
 @answers(RerankResponse)
 async def rerank(call: Call, request: RerankRequest) -> None:
-    """Documents by falling score, the better `top_n` of them, as Cohere and Jina have it."""
+    """Documents by falling score, the better `top_n` of them (0: all), as Cohere and Jina have it."""
     for field in ("rank_fields", "max_tokens_per_doc", "max_chunks_per_doc"):
         if getattr(request, field) is not None:
             raise not_supported(field)

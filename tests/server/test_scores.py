@@ -61,6 +61,7 @@ async def test_rerank(path, client, engine):
     bare = (await client.post(path, {**body, "return_documents": False, "top_n": None})).json()
     assert len(bare["results"]) == 4
     assert "document" not in bare["results"][0]
+    assert len((await client.post(path, {**body, "top_n": 0})).json()["results"]) == 4  # vLLM's word for all
 
 
 async def test_equal_scores_keep_their_order(client):
