@@ -96,7 +96,7 @@ class Guard(H11Protocol):
             self.gate.idle[self] = None
         elif self.gate.idle:
             oldest = next(iter(self.gate.idle))
-            del self.gate.idle[oldest]  # its end comes later: the next connection must take another one's place
+            del self.gate.idle[oldest]  # now: it ends later, and the next one must take another's place
             self.gate.idle[self] = None
             oldest.transport.abort()
         else:
