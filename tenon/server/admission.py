@@ -171,6 +171,8 @@ class Place:
         if self._closed:
             return
         self._closed = True
+        if self._known is None:  # it never came to a prompt: the estimate is given back
+            self._admission.quotas.charge(self._caller, -self._waiting.tokens)
         self._learn()
         if self._waiting.choices:
             self._leave(self._waiting.choices, served=not self._attended)

@@ -293,3 +293,9 @@ def test_a_key_has_a_limit_of_tokens_per_minute(clock):
     queue.ask("m", "b")
     clock.now += 10.1
     queue.ask("m", "a").close()
+
+
+def test_a_request_whose_prompt_was_never_known_costs_its_key_no_tokens(clock):
+    queue = admission(clock, key_tokens_per_minute=600)
+    queue.ask("m", "a", size=1 << 20).close()  # refused for something else: not what it was estimated at
+    queue.ask("m", "a", size=400).close()
