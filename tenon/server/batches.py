@@ -11,12 +11,14 @@ from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
 from tenon.server.files import NO_STORE, check_expiry, find, storage_full
 from tenon.server.line import ENDPOINTS
+from tenon.server.listing import check_limit, page
 from tenon.server.metadata import check_metadata
 from tenon.server.schema.batches import Batch, BatchList, BatchQuery, BatchRequest, RequestCounts
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 LONGEST_WINDOW = 30 * 86400
+MAX_PAGE = 100
 
 
 @answers(Batch, statuses=NO_STORE)
@@ -63,15 +65,12 @@ async def create(call: Call, request: BatchRequest) -> None:
 async def list_batches(call: Call) -> None:
     """The caller's batches."""
     query = call.query(BatchQuery)
-    if not 1 <= query.limit <= 100:
-        raise bad_request("limit must be between 1 and 100", "limit")
+    check_limit(query.limit, MAX_PAGE)
     store = await call.app.archive.store()
     found = await store.batches.listed(call.caller, limit=query.limit, after=query.after)
     if found is None:
         raise bad_request(f"there is no batch {query.after!r} here", "after")
-    data, has_more = found
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    await call.send_json(BatchList(data=data, first_id=first, last_id=last, has_more=has_more))
+    await call.send_json(page(BatchList, *found))
 
 
 @answers(Batch, statuses=NO_STORE)

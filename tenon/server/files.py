@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.errors import ApiError, bad_request
+from tenon.server.listing import check_limit, page
 from tenon.server.schema.files import FileDeleted, FileForm, FileList, FileQuery, StoredFile
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 FORM_BYTES = 64 * 1024  # of a form, besides the file
 MAX_NAME = 255
+MAX_PAGE = 10_000
 MIN_EXPIRY, MAX_EXPIRY = 3600, 30 * 24 * 3600  # seconds, as OpenAI has them
 _PART_BYTES = 256 * 1024
 NO_STORE = {503: "files and batches are not available: the server has no place to keep them"}
@@ -49,8 +51,7 @@ async def create(call: Call, form: FormData) -> None:
 async def list_files(call: Call) -> None:
     """The caller's files."""
     query = call.query(FileQuery)
-    if not 1 <= query.limit <= 10_000:
-        raise bad_request("limit must be between 1 and 10000", "limit")
+    check_limit(query.limit, MAX_PAGE)
     if query.order not in ("asc", "desc"):
         raise bad_request("order must be asc or desc", "order")
     store = await call.app.archive.store()
@@ -63,9 +64,7 @@ async def list_files(call: Call) -> None:
     )
     if found is None:
         raise bad_request(f"there is no file {query.after!r} here", "after")
-    data, has_more = found
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    await call.send_json(FileList(data=data, first_id=first, last_id=last, has_more=has_more))
+    await call.send_json(page(FileList, *found))
 
 
 @answers(StoredFile, statuses=NO_STORE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from operator import itemgetter
 from typing import Any
 
 from tenon.server.answer import new_id, reply
@@ -11,6 +12,7 @@ from tenon.server.call import Call
 from tenon.server.contract import answers
 from tenon.server.conversation import begin
 from tenon.server.errors import bad_request
+from tenon.server.listing import check_limit, page
 from tenon.server.responses import background
 from tenon.server.responses.answer import events, fold, opening
 from tenon.server.responses.items import read_input
@@ -139,8 +141,7 @@ async def cancel(call: Call) -> None:
 async def input_items(call: Call) -> None:
     """What a response answers, earlier turns included."""
     query = call.query(ItemsQuery)
-    if not 1 <= query.limit <= MAX_PAGE:
-        raise bad_request(f"limit must be between 1 and {MAX_PAGE}", "limit")
+    check_limit(query.limit, MAX_PAGE)
     items = list(call.app.responses.get(call.caller, call.path("id")).items)
     if query.order == "desc":
         items.reverse()
@@ -149,12 +150,4 @@ async def input_items(call: Call) -> None:
         if position is None:
             raise bad_request("after: the response has no such item", "after")
         items = items[position + 1 :]
-    page = items[: query.limit]
-    await call.send_json(
-        Items(
-            data=page,
-            first_id=page[0]["id"] if page else None,
-            last_id=page[-1]["id"] if page else None,
-            has_more=len(page) < len(items),
-        )
-    )
+    await call.send_json(page(Items, items[: query.limit], query.limit < len(items), itemgetter("id")))
