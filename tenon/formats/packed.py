@@ -208,8 +208,3 @@ class PackedWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._partial.rename(self.path)
-
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._file.close()
-        self._partial.unlink(missing_ok=True)

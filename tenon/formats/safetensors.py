@@ -18,9 +18,7 @@ from tenon.errors import ModelFileError
 from tenon.formats.mapped import MappedFile, TensorInfo, merge
 from tenon.formats.shards import INDEX_NAME, check_names_differ, read_index
 
-MAX_HEADER_BYTES = (
-    16 << 20
-)  # the reference implementation's limit is 100 MB; headers that are real take a few
+MAX_HEADER_BYTES = 16 << 20  # the reference implementation's limit is 100 MB; real headers take a few
 MAX_DIMENSIONS = 8
 MAX_TENSORS = 1 << 16  # of one file
 

@@ -92,7 +92,7 @@ class DecoderConfig:
         return [pick(layer) for layer in range(self.num_layers)]
 
     def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
-        """What the engine must know: all layers have full attention."""
+        """What the engine must know. Layers with a window keep as much as the others."""
         group = KVGroup("full", self.num_layers, self.num_kv_heads, self.head_dim)
         return ModelSpec(model_type, self.vocab_size, self.max_position, (group,), eos_token_ids, dtype)
 

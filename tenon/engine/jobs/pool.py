@@ -70,7 +70,6 @@ class Workers:
     """Workers with one model's tokenizer. Started by `start`, or else by the first job."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.num_killed = 0  # by their jobs, or with them
         self._config = config
         self._nursery: Nursery | None = None
         self._idle: list[_Worker] = []  # the one that was busy last at the end: its caches are warm
@@ -242,7 +241,6 @@ class Workers:
             return self._nursery
 
     def _end_later(self, worker: _Worker) -> None:
-        self.num_killed += 1
         task = asyncio.ensure_future(self._end(worker))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
