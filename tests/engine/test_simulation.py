@@ -96,10 +96,10 @@ def test_a_warm_prefix_and_a_long_prompt_in_chunks():
     engine = make_engine(num_blocks=200, max_position=512, max_num_batched_tokens=16, max_num_seqs=4)
     simulation = Simulation(engine)
     prompt = [random.randrange(50) for _ in range(400)]
-    first = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0))
+    first = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0, ignore_eos=True))
     simulation.run()
     assert engine.num_steps >= 400 // 16 + 2
-    second = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0))
+    second = simulation.add(prompt, SamplingParams(max_tokens=3, seed=1, temperature=0.0, ignore_eos=True))
     simulation.run()
     simulation.check()
     assert simulation.answers[first].num_cached_tokens == 0
