@@ -15,7 +15,7 @@ from tenon.core.pooling import PoolingParams, PoolingSpec
 from tenon.core.prompt import check_input_length
 from tenon.core.sampling import SamplingParams
 from tenon.engine.frontend import check_priority, typed_error
-from tenon.errors import InvalidRequest, TenonError
+from tenon.errors import InvalidRequest, RequestFailed, TenonError
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -117,7 +117,10 @@ class PoolingFrontend:
             pooling.on_start()
             if output.finish_reason is not None:
                 del self.generations[output.request_id]
-                self._apply_one(pooling, output)
+                try:
+                    self._apply_one(pooling, output)
+                except Exception as error:  # one request's numbers must not stop the others
+                    self._fail(pooling, RequestFailed(f"internal error: {type(error).__name__}"))
         return []
 
     def abort(self, request_id: str) -> list[str]:

@@ -211,7 +211,15 @@ class ProcessClient:
             os.close(pidfd)
 
     async def _watch_heart(self) -> None:
-        """Kill the engine when it hangs, after it has said where."""
+        """Kill the engine when it hangs, after it has said where. One that cannot be watched is given up."""
+        try:
+            await self._follow_heart()
+        except Exception as error:
+            if self._dead is None:
+                log.exception("the engine's heartbeat cannot be read")
+                self._die(f"its heartbeat cannot be read: {type(error).__name__}")
+
+    async def _follow_heart(self) -> None:
         assert self._process is not None
         assert self._heartbeat is not None
         watch, loop = self._watch_of_heart, asyncio.get_running_loop()

@@ -105,6 +105,8 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
         names = checkpoint.file.tensors
         norms = any(name.endswith(("attn_q_norm.weight", "attn_k_norm.weight")) for name in names)
         layers = config.num_layers - fields.whole("nextn_predict_layers", 0, low=0)
+        if layers < 1:
+            raise fields.error("nextn_predict_layers", f"leaves none of {config.num_layers} layers")
         config = replace(config, num_layers=layers, qkv_bias=True)
     else:
         norms = fields.flag("use_qk_norm", False)

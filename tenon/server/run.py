@@ -203,6 +203,28 @@ def http_server(app: Any, tls: Certificate | None = None) -> Server:
         def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
             return contextlib.nullcontext()
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """uvicorn's, with a bound on the time of a TLS handshake, which comes before the guard."""
+            assert sockets is not None
+
+            def protocol() -> asyncio.Protocol:
+                state = {"server_state": self.server_state, "app_state": {}, "_loop": loop}
+                return self.config.http_protocol_class(config=self.config, **state)  # type: ignore[call-arg, return-value]
+
+            seconds = app.settings.limits.header_seconds if self.config.ssl else None
+            loop = asyncio.get_running_loop()
+            self.servers = [
+                await loop.create_server(
+                    protocol,
+                    sock=sock,
+                    ssl=self.config.ssl,
+                    ssl_handshake_timeout=seconds,
+                    backlog=self.config.backlog,
+                )
+                for sock in sockets
+            ]
+            self.started = True
+
     config = uvicorn.Config(
         app,
         loop="none",

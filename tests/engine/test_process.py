@@ -198,6 +198,20 @@ async def test_outputs_that_cannot_be_read_end_the_engine(engine):
         await last(engine.generate("x", params(max_tokens=4000)))
 
 
+async def test_an_engine_that_cannot_be_watched_is_given_up(engine, monkeypatch):
+    def fail(pid):
+        raise OSError("no such file")
+
+    monkeypatch.setattr("tenon.engine.process.cpu_seconds", fail)
+
+    async def forever():  # until the next look at the heartbeat
+        while True:
+            await last(engine.generate("x", params(max_tokens=2000)))
+
+    with pytest.raises(EngineDead, match="heartbeat cannot be read: OSError"):
+        await forever()
+
+
 async def test_nothing_is_left_on_disk_from_the_start_on(engine):
     directory = Path(engine._client._directory)
     await last(engine.generate("x", params()))

@@ -12,6 +12,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tenon.errors import ConfigError
+from tenon.server.limits import Limits
 from tenon.server.settings import ServerSettings
 from tenon.server.tls import Certificate
 from tests.server.fake_engine import FakeEngine
@@ -162,6 +163,15 @@ def test_an_encrypted_key_asks_nobody(files, tmp_path):
     )
     with pytest.raises(ConfigError, match="decrypt it first"):
         Certificate(files[0], locked)
+
+
+async def test_a_handshake_that_does_not_come_ends(files):
+    """With the time that a head may take; asyncio's own is a minute."""
+    settings = ServerSettings(tls=Certificate(*files), limits=Limits(header_seconds=0.3))
+    async with serving(FakeEngine(), settings) as (url, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
 
 
 async def test_a_handshake_that_does_not_come_keeps_nobody_waiting(files, authority, caplog):
