@@ -84,7 +84,7 @@ def run(data: bytes) -> None:
         _ENGINE.refuse(request_id, reason)
 
     added = []
-    for message in Inbox(_Socket(data), refuse).drain():  # type: ignore[arg-type]
+    for message in Inbox(_Socket(data), refuse, lambda: None).drain():  # type: ignore[arg-type]
         if isinstance(message, AddRequest):
             added.append(message.request_id)
         _ENGINE.handle(message)

@@ -89,6 +89,11 @@ class AsyncEngine:
         return self._dead
 
     @property
+    def pid(self) -> int | None:
+        """Of the engine's process, if it has one of its own."""
+        return self._client.pid
+
+    @property
     def heartbeat_age(self) -> float:
         """For how many seconds the engine has shown no progress."""
         return self._client.heartbeat_age
@@ -224,8 +229,12 @@ class AsyncEngine:
 
     def _send(self, flight: Generation | Pooling, adds: list[AddRequest]) -> None:
         """To the engine, at once or, under suspicion, when it may run. Raises DeadlyRequest."""
+
+        def start() -> None:
+            flight.sent_as = self._client.send(adds)
+
         try:
-            self.suspects.enter(flight, lambda: self._client.send(adds))
+            self.suspects.enter(flight, start)
         except DeadlyRequest:
             self.abort(flight.request_id)
             raise
@@ -282,7 +291,9 @@ class AsyncEngine:
     def _crash(self, error: TenonError) -> None:
         assert self._frontend is not None
         if self._dead is None:
-            self.suspects.crashed(self._frontend.generations.values())
+            taken = self._client.num_taken
+            flights = self._frontend.generations.values()
+            self.suspects.crashed(flight for flight in flights if flight.sent_as <= taken)
         self._die(error)
 
     def _die(self, error: TenonError) -> None:

@@ -18,6 +18,10 @@ class EngineClient(Protocol):
     """What `AsyncEngine` needs of an engine. Messages are those of `tenon.core.messages`."""
 
     @property
+    def pid(self) -> int | None:
+        """Of the engine's process, if it has one of its own."""
+
+    @property
     def heartbeat_age(self) -> float:
         """For how many seconds the engine has shown no progress."""
 
@@ -25,11 +29,17 @@ class EngineClient(Protocol):
     def stalled(self) -> bool:
         """That is too long."""
 
+    @property
+    def num_taken(self) -> int:
+        """How many of what was sent the engine has taken; known after its death, too."""
+
     async def start(self) -> Ready:
         """Load the model. Raises the typed error that the engine's start-up ended in."""
 
-    def send(self, messages: Sequence[ToEngine]) -> None:
-        """Queue messages; never blocks. Raises EngineDead once the engine is gone."""
+    def send(self, messages: Sequence[ToEngine]) -> int:
+        """Queue messages, all at once; never blocks. Returns how often that was done, see `num_taken`.
+
+        Raises EngineDead once the engine is gone."""
 
     async def receive(self) -> Outputs:
         """The next outputs. Raises EngineDead, at once, when the engine is gone."""
@@ -44,6 +54,8 @@ class InProcessClient:
     `on_loading(done, total)` counts bytes of weights, in the thread that loads them.
     """
 
+    pid = None
+    num_taken = 0
     heartbeat_age = 0.0  # if it hung, so would whoever asks
     stalled = False
 
@@ -66,9 +78,10 @@ class InProcessClient:
         assert self._engine is not None, "not loaded"
         return self._engine
 
-    def send(self, messages: Sequence[ToEngine]) -> None:
+    def send(self, messages: Sequence[ToEngine]) -> int:
         self._inbox.extend(messages)
         self._wake.set()
+        return 0  # nobody survives this engine to ask
 
     def step(self) -> Outputs:
         """Hand over what was sent, and run one step."""

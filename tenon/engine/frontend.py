@@ -111,6 +111,7 @@ class Generation:
     ) -> None:
         self.request_id = request_id
         self.params = params  # as they were given
+        self.sent_as = 0  # see `EngineClient.send`
         self.prompt = prompt
         self.prompt_token_ids = ids
         self.prompt_logprobs: list[TokenLogprobs | None] | None = None

@@ -4,6 +4,9 @@ The engine counts up with every turn of its loop (every `IDLE_SECONDS` without w
 every op. So the longest pause of a healthy engine is that of one op, whatever the model, the prompt and the
 machine. `Watch` takes no clock on trust: time counts only as far as the watching process itself ran through
 it, so that a machine that slept, or a server that was stopped, does not look like an engine that hangs.
+
+A second counter is that of the messages which the engine has taken: what was sent after the last of them
+cannot have harmed it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _SIZE = mmap.PAGESIZE
 
 
 class Heartbeat:
-    """The counter. `fd` is the memory's: the engine process inherits it."""
+    """The counters. `fd` is the memory's: the engine process inherits it."""
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _memory() if fd is None else fd
@@ -35,8 +38,16 @@ class Heartbeat:
     def count(self) -> int:
         return self._cell[0]
 
+    def take(self) -> None:
+        """A message has arrived and is handled next."""
+        self._cell[1] += 1
+
+    @property
+    def num_taken(self) -> int:
+        return self._cell[1]
+
     def address(self) -> int:
-        """Of the counter, for native code. It holds until `close`."""
+        """Of the counter of progress, for native code. It holds until `close`."""
         return ctypes.addressof(ctypes.c_uint64.from_buffer(self._map))
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ class Pooling:
     def __init__(self, request_id: str, given: PoolingInput, params: PoolingParams) -> None:
         self.request_id = request_id
         self.params = params
+        self.sent_as = 0  # see `EngineClient.send`
         self.prompt_token_ids = given.token_ids
         self.output: PoolingRequestOutput | None = None
         self.error: TenonError | None = None

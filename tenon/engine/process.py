@@ -64,6 +64,7 @@ class ProcessClient:
         self._lifeline: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._dead: EngineDead | None = None
+        self._num_sent = 0
         self._directory = ""
         self._remove_directory: Callable[[], object] | None = None
 
@@ -78,6 +79,10 @@ class ProcessClient:
     @property
     def stalled(self) -> bool:
         return self._watch_of_heart.stalled
+
+    @property
+    def num_taken(self) -> int:
+        return self._heartbeat.num_taken if self._heartbeat else 0
 
     async def start(self) -> Ready:
         directory = self._directory = tempfile.mkdtemp(prefix="tenon-")  # mode 0700
@@ -102,10 +107,12 @@ class ProcessClient:
         ]
         return info
 
-    def send(self, messages: Sequence[ToEngine]) -> None:
+    def send(self, messages: Sequence[ToEngine]) -> int:
         if self._dead is not None or self._requests is None:
             raise self._dead or EngineDead("the engine is not running")
         self._requests.send(self._encode(messages), zmq.NOBLOCK)
+        self._num_sent += 1
+        return self._num_sent
 
     async def receive(self) -> Outputs:
         item = await self._inbox.get()

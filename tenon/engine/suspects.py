@@ -1,9 +1,9 @@
 """Which requests may have killed the engine, and how they are told from their neighbours.
 
-All that were in flight when an engine died are suspects, known by a digest of their content, so that a
-client's next attempt is recognised. Sent again, suspects run one at a time, beside everybody else. With many
-of them the next one starts when the one before has its first token, with few (`FEW`) when it has ended. Who
-ends without a crash is cleared. When the engine dies again, and
+All that an engine had taken and not ended when it died are suspects, known by a digest of their content, so
+that a client's next attempt is recognised. Sent again, suspects run one at a time, beside everybody else.
+With many of them the next one starts when the one before has its first token, with few (`FEW`) when it has
+ended. Who ends without a crash is cleared. When the engine dies again, and of those that it had taken
 
 - one suspect was in flight, it is guilty: from now on it is refused, and nobody else is suspected;
 - several were, they all stay suspects, and each will run to its end before another one starts;
@@ -33,10 +33,14 @@ log = logging.getLogger(__name__)
 LIFETIME = 600.0
 MOST = 4096  # suspects that are remembered
 FEW = 16  # suspects who need not hurry
+MOST_NAMED = 20  # in a line of the log
 
 
 class Flight(Protocol):
     """A request as far as suspicion goes."""
+
+    @property
+    def request_id(self) -> str: ...
 
     @property
     def finished(self) -> bool: ...
@@ -119,9 +123,9 @@ class Suspects:
         self.review()
 
     def crashed(self, in_flight: Iterable[Flight]) -> None:
-        """The engine has died under these. Who had not been started is none of them, whatever is given."""
+        """The engine has died, and had taken these. Who waits has not been started, whatever is given."""
         waited = {id(trial.flight) for trial in self._waiting}
-        digests = {_digest(flight) for flight in in_flight if id(flight) not in waited}
+        digests = {_digest(flight): flight.request_id for flight in in_flight if id(flight) not in waited}
         self._waiting.clear()
         self._running.clear()
         self._forget()
@@ -130,7 +134,12 @@ class Suspects:
         if len(suspects) == 1:
             (digest,) = suspects
             self._records[digest].guilty = True
-            log.error("a request (%s) was in flight in two crashes; it is refused from now on", digest.hex())
+            log.error("request %s was in flight in two crashes; it is refused from now on", digests[digest])
+        elif digests:
+            log.warning(
+                "one of these may have ended the engine: %s",
+                _names([digests[digest] for digest in suspects or digests]),
+            )
         for digest in suspects or digests:
             record = self._records.pop(digest, None) or _Record(now, crashes=0)
             record.since, record.crashes = now, record.crashes + 1
@@ -142,6 +151,11 @@ class Suspects:
         now = self._clock()
         while self._records and now - next(iter(self._records.values())).since >= LIFETIME:
             self._records.popitem(last=False)
+
+
+def _names(request_ids: list[str]) -> str:
+    more = len(request_ids) - MOST_NAMED
+    return ", ".join(request_ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _digest(flight: Flight) -> bytes:

@@ -97,7 +97,7 @@ def serve(
     engine: Engine, requests: zmq.Socket[bytes], outputs: zmq.Socket[bytes], heartbeat: Heartbeat
 ) -> None:
     """Steps while there is work, and messages between steps, until Shutdown."""
-    inbox = Inbox(requests, engine.refuse)
+    inbox = Inbox(requests, engine.refuse, heartbeat.take)
     encode = msgspec.msgpack.Encoder().encode
     stats_due = 0.0
     while True:
@@ -127,11 +127,15 @@ class _Named(msgspec.Struct):
 
 
 class Inbox:
-    """Messages that have arrived. `refuse(request_id, reason)` is told of a request that cannot be read."""
+    """Messages that have arrived. `refuse(request_id, reason)` is told of a request that cannot be read,
+    `take` of each frame before anything is done with it."""
 
-    def __init__(self, requests: zmq.Socket[bytes], refuse: Callable[..., None]) -> None:
+    def __init__(
+        self, requests: zmq.Socket[bytes], refuse: Callable[..., None], take: Callable[[], None]
+    ) -> None:
         self._requests = requests
         self._refuse = refuse
+        self._take = take
         self._decode = msgspec.msgpack.Decoder(list[ToEngine]).decode
 
     def drain(self) -> list[ToEngine]:
@@ -139,6 +143,7 @@ class Inbox:
         messages: list[ToEngine] = []
         while self._requests.poll(0):
             frame = self._requests.recv()
+            self._take()
             try:
                 failpoint("decode", frame)
                 messages += self._decode(frame)

@@ -87,10 +87,10 @@ async def test_a_reader_that_fails_ends_every_request():
 class DeafClient(InProcessClient):
     """Has died, and nobody noticed yet."""
 
-    def send(self, messages) -> None:
+    def send(self, messages) -> int:
         if isinstance(messages[0], Abort):
             raise EngineDead("gone")
-        super().send(messages)
+        return super().send(messages)
 
 
 async def test_an_abort_to_a_dead_engine_is_no_error():

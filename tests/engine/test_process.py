@@ -18,7 +18,8 @@ from tenon.core.sampling import SamplingParams
 from tenon.engine.async_engine import AsyncEngine
 from tenon.engine.heartbeat import Patience
 from tenon.engine.process import ProcessClient, typed_error
-from tenon.errors import ConfigError, EngineDead, InvalidRequest, ModelNotFound, RequestFailed
+from tenon.engine.suspects import Suspects
+from tenon.errors import ConfigError, DeadlyRequest, EngineDead, InvalidRequest, ModelNotFound, RequestFailed
 
 
 def make(**args) -> AsyncEngine:
@@ -166,6 +167,32 @@ async def test_a_frozen_engine_is_killed_and_its_requests_are_told():
     assert engine.stalled
     await engine.stop()
     assert not process.is_running()
+
+
+async def test_who_was_sent_to_an_engine_that_was_frozen_before_is_not_to_blame_for_its_end(caplog):
+    suspects = Suspects()
+
+    async def crash(*, frozen: bool) -> None:
+        async with running() as engine:
+            engine.suspects = suspects
+            process = psutil.Process(engine._client.pid)
+            if frozen:
+                process.suspend()
+            stream = engine.generate("x", params(max_tokens=4000), "cmpl:its-id")
+            if not frozen:
+                await anext(stream)
+            process.kill()
+            with pytest.raises(EngineDead):
+                await last(stream)
+
+    await crash(frozen=False)
+    await crash(frozen=True)
+    assert "is refused" not in caplog.text
+    await crash(frozen=False)
+    assert "cmpl:its-id" in caplog.text
+    assert "is refused from now on" in caplog.text
+    with pytest.raises(DeadlyRequest):
+        await crash(frozen=False)
 
 
 async def test_a_step_that_never_ends_is_killed_after_its_stacks_were_shown(monkeypatch, capfd):

@@ -20,6 +20,7 @@ class Flight:
     has_output: bool = False
     finished: bool = False
     started: bool = False
+    request_id: str = "an id"
 
     def start(self) -> None:
         self.started = True
@@ -105,6 +106,19 @@ def test_one_suspect_in_the_second_crash_is_guilty_and_nobody_else(world):
     assert world.enter("other").started
     b, c = world.enter("b"), world.enter("c")
     assert (b.started, c.started) == (True, False), "they have never run alone"
+
+
+def test_a_crash_without_it_leaves_a_suspect_what_it_is(world):
+    """It was sent to an engine that was frozen before and never took it."""
+    world.enter("a")
+    world.crash()
+    world.enter("a")
+    world.flights.clear()
+    world.crash()
+    assert world.enter("a").started
+    world.crash()
+    with pytest.raises(DeadlyRequest):
+        world.enter("a")
 
 
 def test_several_suspects_in_the_second_crash_run_alone_to_their_end(world, many):
