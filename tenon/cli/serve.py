@@ -249,7 +249,7 @@ def command(
     level = (log_level or env.log_level()).upper()
     if level not in logging.getLevelNamesMapping():
         raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
-    configure(level, "%(asctime)s %(levelname)s %(name)s: %(message)s", texts=log_requests)
+    configure(level, texts=log_requests)
     for engine in engines:
         if engine.load_format == "auto":
             ensure_here(engine.model, engine.revision)

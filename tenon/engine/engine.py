@@ -229,10 +229,7 @@ class Engine:
         culprit = None if squeezed else self.scheduler.blame(schedule)
         for request in schedule.preempted:
             self.table.leave(request)
-        if culprit is None:
-            return []
-        self._end(culprit)
-        return [_internal_error(culprit.id, error)]
+        return self._convict(culprit, error)
 
     def _squeeze(self, schedule: Schedule) -> bool:
         """Free what is only kept for speed, and make steps smaller. False if they cannot be."""
@@ -246,8 +243,13 @@ class Engine:
         log.error("scheduling failed; all requests begin anew", exc_info=error)
         culprit = self.scheduler.rebuild()
         self.table.clear()
+        return self._convict(culprit, error)
+
+    def _convict(self, culprit: Request | None, error: Exception) -> list[EngineOutput]:
+        """End who is to blame, if that is known."""
         if culprit is None:
             return []
+        log.error("request %s is to blame and is ended", culprit.id)
         self._end(culprit)
         return [_internal_error(culprit.id, error)]
 

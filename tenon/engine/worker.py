@@ -49,7 +49,7 @@ def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL)
     launch = msgspec.msgpack.decode(_read(lifeline), type=Launch)
-    configure(launch.log_level, "%(levelname)s %(name)s: %(message)s", texts=True)
+    configure(launch.log_level, texts=True)
     threading.excepthook = _end_with_thread
     threading.Thread(target=_watch, args=(lifeline, launch.directory), daemon=True, name="lifeline").start()
     try:

@@ -76,6 +76,7 @@ def serve(
             exit_anyway.daemon = True
             exit_anyway.start()
         exit_anyway.cancel()
+        log.info("stopped, with status %d", status)
         return status
 
 
@@ -140,6 +141,8 @@ async def run(
         await app.archive.resume()
         announce(greeting(engine.model_name, sock, settings, app.models.on_demand, engine.pooling))
         status = await _until_stopped(engine, stopped)
+        if status == 0 and not app.live:
+            log.info("stopping; no request is in flight")
         await drain(app, signals, settings.drain_seconds if status == 0 else 0.0)
         return status
     finally:

@@ -15,15 +15,17 @@ from types import TracebackType
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
+LAYOUT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 _show_texts = False
 
 
-def configure(level: int | str, layout: str, *, texts: bool) -> None:
+def configure(level: int | str, *, texts: bool) -> None:
     """Log to standard error in this process."""
     global _show_texts
     _show_texts = texts
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(layout))
+    handler.setFormatter(Formatter(LAYOUT))
     logging.basicConfig(level=level, handlers=[handler])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,9 @@ def test_nothing_is_left_behind(number: int):
     with httpx.stream("POST", server.url + "/v1/completions", json=body) as response:
         next(response.iter_lines())
     assert stop(server, number) == 0
+    assert re.search(r"INFO tenon\.server: stopping; ", log := server.log)
+    assert log.endswith(" INFO tenon.server: stopped, with status 0\n")
+    assert re.search(r"^\d{4}-\S+ \S+ INFO tenon\.engine\.loader: ", log, re.MULTILINE)
     assert not [pid for pid in family if psutil.pid_exists(pid)]
     assert _unix_sockets() <= sockets_before
     with pytest.raises(httpx.ConnectError):

@@ -35,7 +35,7 @@ def load(**args) -> Simulation:
 @pytest.mark.parametrize("action", ["ValueError", "MemoryError"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("caching", [True, False])
-def test_a_fault_of_one_request_fails_that_request_alone(stage, action, caching):
+def test_a_fault_of_one_request_fails_that_request_alone(stage, action, caching, caplog):
     with arm(f"{stage}@r3:{action}") as (fault,):
         simulation = load(enable_prefix_caching=caching)
         simulation.run()
@@ -46,6 +46,7 @@ def test_a_fault_of_one_request_fails_that_request_alone(stage, action, caching)
     else:
         simulation.check(failed={"r3"})
         assert answer.error == f"internal error: {action}"
+        assert "request r3 " in caplog.text
 
 
 @pytest.mark.parametrize("stage", STAGES)

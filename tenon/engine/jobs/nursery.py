@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 def main(sock: socket.socket) -> None:
     _end_with(os.getppid())
     decode = msgspec.msgpack.Decoder(Command).decode
-    configure(logging.WARNING, "%(levelname)s %(name)s: %(message)s", texts=False)
+    configure(logging.WARNING, texts=False)
     config = msgspec.msgpack.decode(_frame(sock)[0], type=EngineConfig)
     try:
         bench = Bench(load_tokenizer_for(config))

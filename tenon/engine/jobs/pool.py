@@ -236,6 +236,8 @@ class Workers:
             if self._stopped:
                 raise Unavailable("the engine was stopped")
             if self._nursery is None or not self._nursery.alive:
+                if self._nursery is not None:
+                    log.warning("the nursery of workers (%d) is gone; it is started again", self._nursery.pid)
                 self._nursery = None
                 self._nursery = await Nursery.start(self._config)
             return self._nursery
