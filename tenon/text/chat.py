@@ -122,8 +122,9 @@ def load_template(value: str) -> str:
         _compiled(source)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"chat_template is malformed, line {error.lineno}: {error.message}") from error
-    except (RecursionError, MemoryError, OverflowError) as error:  # also of constants that are computed ahead
-        raise ConfigError(f"chat_template is too much to read: {error or type(error).__name__}") from None
+    except Exception as error:  # what is constant is computed here, and may fail in any way
+        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ConfigError(f"chat_template cannot be compiled: {why}") from None
     return source
 
 

@@ -172,3 +172,6 @@ def test_templates_from_the_command_line(tmp_path):
         chat.load_template(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="line 1"):
         chat.load_template("{% if %}")
+    for source in ("{{ 10**5000 }}", "{{ " + "(" * 5000 + " }}", "{{ 1 | none_such }}"):
+        with pytest.raises(ConfigError, match="chat_template"):
+            chat.load_template(source)
