@@ -111,6 +111,7 @@ async def report(call: Call) -> None:
             stats=slot.stats,
             restarts=slot.pulse.restarts,
             heartbeat_age=slot.pulse.heartbeat_age,
+            engine_pid=slot.pulse.pid,
         )
         for slot in app.models.slots
     ]

@@ -83,7 +83,7 @@ class Place:
     @property
     def pulse(self) -> Pulse:
         age = self.engine.heartbeat_age if self.engine is not None else 0.0
-        return Pulse(self.model.deaths.total, age)
+        return Pulse(self.model.deaths.total, age, self.engine.pid if self.engine is not None else None)
 
     @property
     def stats(self) -> EngineStats:

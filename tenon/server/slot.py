@@ -18,6 +18,7 @@ class Pulse:
 
     restarts: int = 0
     heartbeat_age: float = 0.0
+    pid: int | None = None  # of the engine's process, while there is one
 
 
 class Slot(Protocol):

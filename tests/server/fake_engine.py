@@ -67,7 +67,7 @@ class FakeEngine:
         self.ready = True
         self.errored = False
         self.death = EngineDead("the engine is gone")  # if errored
-        self.heartbeat_age, self.stalled = 0.0, False
+        self.heartbeat_age, self.stalled, self.pid = 0.0, False, 4711
         self.model_name = "fake"
         self.pooling = None
         self.served_model_names = ("fake", "org/alias")

@@ -57,6 +57,7 @@ async def test_report(app, admin, engine):
     assert found["requests"] == 0
     (model,) = found["models"]
     assert (model["name"], model["state"], model["stats"]["kv_blocks_total"]) == ("fake", "loaded", 100)
+    assert model["engine_pid"] is None, "it is none of a process of its own"
 
 
 async def test_requests_are_listed_and_ended(app, client, admin, engine):

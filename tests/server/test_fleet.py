@@ -309,6 +309,12 @@ async def test_a_stalled_engine_is_not_ready(garage):
         assert (await client.get("/ready")).status_code == 200
 
 
+async def test_the_pulse_tells_the_engines_process(garage):
+    async with served(garage, "a", keep=True) as (_, fleet):
+        slot = fleet.slots()["a"]
+        assert slot.pulse.pid == garage.last("a").pid
+
+
 async def test_counters_outlive_engines(garage):
     async with served(garage, "a", "b", max_models=1) as (client, _):
         for turn in range(1, 3):

@@ -10,13 +10,16 @@ from tenon.core.messages import EngineStats
 
 
 class ModelReport(msgspec.Struct, kw_only=True):
-    """A model: how it stands, and what its engine counts (None while there is none)."""
+    """A model: how it stands, and what its engine counts (None while there is none).
+
+    `engine_pid` is its process."""
 
     name: str
     state: str
     stats: EngineStats | None
     restarts: int
     heartbeat_age: float
+    engine_pid: int | None
 
 
 class Report(msgspec.Struct, kw_only=True):
