@@ -10,7 +10,11 @@ import click
 from tenon import cli
 
 PATH = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
-HEAD = "# The command line\n\nMade from the code by `make docs`. `python -m tenon` is the same as `tenon`.\n"
+HEAD = """# The command line
+
+Made from the code by `make docs`. `python -m tenon` is the same as `tenon`, but not for a directory that others can
+write to or that came with a model: `python -m` looks for modules in the current directory first, `python -P -m` does not.
+"""  # noqa: E501
 
 
 def commands(
