@@ -14,8 +14,8 @@ HEAD = """# Limits
 Made from the code by `make docs`. `tenon serve --limit NAME=VALUE` sets any of them, and may be given again.
 What is beyond one gets the status in the last column; one with status 200 is not an error of the request.
 
-| limit | default | of | answer |
-|---|---|---|---|
+| limit | default | minimum | maximum | of | answer |
+|---|---|---|---|---|---|
 """
 
 
@@ -24,8 +24,16 @@ def reference() -> str:
 
 
 def row(field: dataclasses.Field[Any]) -> str:
-    unit, meaning = field.metadata["unit"], field.metadata["meaning"]
-    return f"| `{field.name}` | {shown(field.default, unit)} | {meaning} | {field.metadata['status']} |\n"
+    unit, ceiling = field.metadata["unit"], field.metadata["ceiling"]
+    cells = (
+        f"`{field.name}`",
+        shown(field.default, unit),
+        f"{field.metadata['least']:g}",
+        "" if ceiling is None else shown(int(ceiling), unit).removesuffix(f" {unit}"),
+        field.metadata["meaning"],
+        str(field.metadata["status"]),
+    )
+    return f"| {' | '.join(cells)} |\n"
 
 
 def shown(value: Any, unit: str) -> str:

@@ -155,6 +155,21 @@ def key_or_environment(given: Secret | None) -> Secret | None:
     return given or (Secret(key) if key else None)
 
 
+class Seconds(click.FloatRange):
+    """A time that a timer can be set for."""
+
+    MOST = 1e9
+
+    def __init__(self, least: float = 0) -> None:
+        super().__init__(min=least)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not seconds <= self.MOST:  # nan is not, either
+            self.fail(f"{value!r} is not a number of seconds, at most {self.MOST:.0f}", param, ctx)
+        return seconds
+
+
 class Size(click.ParamType):
     """A number of bytes, as `2GiB`."""
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import rich_click as click
 
 from tenon import env
-from tenon.cli.options import SecretText, Size, engine_options, output_format_option
+from tenon.cli.options import Seconds, SecretText, Size, engine_options, output_format_option
 from tenon.config import EngineArgs
+from tenon.engine.heartbeat import LEAST_PATIENCE
 from tenon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--sse-keep-alive-interval",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=15.0,
     show_default=True,
     metavar="X",
@@ -90,7 +91,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--drain-seconds",
-    type=float,
+    type=Seconds(),
     default=25.0,
     show_default=True,
     metavar="X",
@@ -106,7 +107,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--restart-window",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=600.0,
     show_default=True,
     metavar="X",
@@ -114,19 +115,21 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--stall-seconds",
-    type=click.FloatRange(min=1),
+    type=Seconds(LEAST_PATIENCE),
     default=9.0,
     show_default=True,
     metavar="X",
-    help="Seconds without progress of the engine after which /ready says no; one that is frozen is killed.",
+    help="Seconds without progress of the engine after which /ready says no; one that is frozen is killed. "
+    f"At least {LEAST_PATIENCE:g}.",
 )
 @click.option(
     "--step-timeout",
-    type=click.FloatRange(min=1),
+    type=Seconds(LEAST_PATIENCE),
     default=60.0,
     show_default=True,
     metavar="X",
-    help="Seconds without progress after which the engine is killed and started again in any case.",
+    help="Seconds without progress after which the engine is killed and started again in any case. "
+    f"At least {LEAST_PATIENCE:g}.",
 )
 @output_format_option
 @click.option("--reasoning-content", is_flag=True, help="Send reasoning as `reasoning_content` too.")
@@ -186,7 +189,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--load-wait-seconds",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=120.0,
     show_default=True,
     metavar="X",

@@ -19,6 +19,7 @@ import tempfile
 from dataclasses import dataclass
 
 IDLE_SECONDS = 2.0
+LEAST_PATIENCE = 2 * IDLE_SECONDS  # less would take one that has nothing to do for one that hangs
 TICK_SECONDS = 0.25  # of `Watch`
 _SIZE = mmap.PAGESIZE
 

@@ -28,6 +28,7 @@ from tenon.errors import ConfigError
 from tenon.server.errors import ApiError
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+MOST_SECONDS = 1e9  # no timer is set for longer
 
 
 def _limit(
@@ -35,13 +36,15 @@ def _limit(
     unit: str,
     status: int,
     meaning: str,
-    ceiling: int | None = None,
+    ceiling: float | None = None,
     least: float | None = None,
 ) -> Any:
     """A field of `Limits`. `status` answers what is beyond it; it can be set from `least` (1; 0.01 of
-    seconds; 0 where the status is 400) up to `ceiling`."""
+    seconds) up to `ceiling` (of seconds: `MOST_SECONDS`)."""
     if least is None:
-        least = 0 if status == 400 else 0.01 if isinstance(default, float) else 1
+        least = 0.01 if unit == "seconds" else 1
+    if ceiling is None and unit == "seconds":
+        ceiling = MOST_SECONDS
     metadata = {"unit": unit, "status": status, "meaning": meaning, "ceiling": ceiling, "least": least}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -74,25 +77,31 @@ class Limits:
 
     # --- fields of requests
     messages: int = _limit(4096, "entries", 400, "messages of a conversation, items of a response's input")
-    tools: int = _limit(128, "entries", 400, "tools of a request")
+    tools: int = _limit(128, "entries", 400, "tools of a request", least=0)
     inputs: int = _limit(2048, "entries", 400, "prompts, inputs or documents of a request")
     sequences: int = _limit(1024, "sequences", 400, "prompts times `n`")
     generated_tokens: int = _limit(
         1 << 22, "tokens", 400, "`n` times `max_tokens`, of all prompts of a request"
     )
     n: int = _limit(128, "choices", 400, "choices of a prompt", MAX_N)
-    logprobs: int = _limit(20, "tokens", 400, "`logprobs`, `top_logprobs`, `prompt_logprobs`", MAX_LOGPROBS)
-    logit_bias: int = _limit(1024, "entries", 400, "entries of `logit_bias`", MAX_LOGIT_BIAS)
-    stop_strings: int = _limit(16, "entries", 400, "stop strings", MAX_STOP_STRINGS)
+    logprobs: int = _limit(
+        20, "tokens", 400, "`logprobs`, `top_logprobs`, `prompt_logprobs`", MAX_LOGPROBS, least=0
+    )
+    logit_bias: int = _limit(1024, "entries", 400, "entries of `logit_bias`", MAX_LOGIT_BIAS, least=0)
+    stop_strings: int = _limit(16, "entries", 400, "stop strings", MAX_STOP_STRINGS, least=0)
     stop_chars: int = _limit(256, "characters", 400, "a stop string", MAX_STOP_CHARS)
-    stop_token_ids: int = _limit(1024, "entries", 400, "entries of `stop_token_ids`")
+    stop_token_ids: int = _limit(1024, "entries", 400, "entries of `stop_token_ids`", least=0)
 
     # --- constraints of the output
-    schema_bytes: int = _limit(MAX_SCHEMA_BYTES, "bytes", 400, "a JSON schema or a tag", MAX_SCHEMA_BYTES)
+    schema_bytes: int = _limit(
+        MAX_SCHEMA_BYTES, "bytes", 400, "a JSON schema or a tag", MAX_SCHEMA_BYTES, least=0
+    )
     schema_depth: int = _limit(MAX_DEPTH, "levels", 400, "how deep a JSON schema is nested", MAX_DEPTH)
-    regex_chars: int = _limit(MAX_REGEX_CHARS, "characters", 400, "a regular expression", MAX_REGEX_CHARS)
-    grammar_chars: int = _limit(MAX_GRAMMAR_CHARS, "characters", 400, "a grammar", MAX_GRAMMAR_CHARS)
-    choices: int = _limit(MAX_CHOICES, "entries", 400, "texts of a `choice`", MAX_CHOICES)
+    regex_chars: int = _limit(
+        MAX_REGEX_CHARS, "characters", 400, "a regular expression", MAX_REGEX_CHARS, least=0
+    )
+    grammar_chars: int = _limit(MAX_GRAMMAR_CHARS, "characters", 400, "a grammar", MAX_GRAMMAR_CHARS, least=0)
+    choices: int = _limit(MAX_CHOICES, "entries", 400, "texts of a `choice`", MAX_CHOICES, least=0)
 
     # --- what work on a request may take, in a process of its own
     template_seconds: float = _limit(1.0, "seconds", 400, "rendering the chat template")
@@ -133,8 +142,8 @@ class Limits:
         for field in dataclasses.fields(self):
             least, ceiling = field.metadata["least"], field.metadata["ceiling"]
             value = getattr(self, field.name)
-            if value < least or (ceiling is not None and value > ceiling):
-                most = "" if ceiling is None else f" and at most {ceiling}"
+            if not (least <= value and (ceiling is None or value <= ceiling)):  # nan is neither
+                most = "" if ceiling is None else f" and at most {ceiling:.0f}"
                 raise ConfigError(f"limit {field.name} must be at least {least}{most}, not {value}")
 
     @classmethod

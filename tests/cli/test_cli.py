@@ -62,6 +62,22 @@ def test_every_command_and_option_has_help(path, capsys):
         (["serve", "--max-num-seqs", "many"], "--max-num-seqs"),
         (["serve", "--dtype", "int3"], "--dtype"),
         (["serve", "--max-num-seqs", "0"], "--max-num-seqs"),
+        (["serve", "--stall-seconds", "1"], "--stall-seconds"),
+        (["serve", "--step-timeout", "3.9"], "--step-timeout"),
+        (["serve", "--drain-seconds", "-1"], "--drain-seconds"),
+        (["serve", "--limit", "body_seconds=nan"], "body_seconds"),
+        *[
+            (["serve", flag, value], flag)
+            for flag in (
+                "--drain-seconds",
+                "--stall-seconds",
+                "--step-timeout",
+                "--restart-window",
+                "--sse-keep-alive-interval",
+                "--load-wait-seconds",
+            )
+            for value in ("nan", "inf", "-inf")
+        ],
         (["serve", "no-such-model"], "no-such-model"),
         (["generate", "--temperature", "-1", "-p", "x"], "temperature"),
         (["bench", "ops", "no_such_op"], "no_such_op"),

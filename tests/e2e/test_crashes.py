@@ -109,7 +109,7 @@ def test_a_line_of_a_batch_that_kills_engines_ends_as_an_error(monkeypatch):
 
 
 def test_a_frozen_engine_is_noticed_and_replaced():
-    with serving("--stall-seconds", "2") as server:
+    with serving("--stall-seconds", "4") as server:
         frozen = engine_of(server)
         frozen.suspend()
         answer = httpx.post(server.url + "/v1/completions", json=BODY, timeout=30)

@@ -15,7 +15,7 @@ KILLS = int(os.environ.get("TENON_TEST_KILLS", "1000"))
 
 async def test_a_thousand_kills(seed):
     rng = random.Random(seed)
-    with serving("--restart-window", "0", "--stall-seconds", "1") as server:
+    with serving("--restart-window", "0", "--stall-seconds", "4") as server:
         async with Storm(server, seed=seed) as storm:
             for _ in range(KILLS):
                 await storm.kill(rng.choice([signal.SIGKILL] * 8 + [signal.SIGSEGV, signal.SIGSTOP]))

@@ -27,14 +27,28 @@ def test_from_the_command_line():
         ("n", "write NAME=VALUE"),
         ("n=x", "limit n: 'x' is not a number of choices"),
         ("body_bytes=1XiB", "limit body_bytes: '1XiB' is not a number of bytes"),
-        ("n=-1", "limit n must be at least 0 and at most "),
-        ("n=1000000", "limit n must be at least 0 and at most "),
+        ("n=-1", "limit n must be at least 1 and at most "),
+        ("n=0", "limit n must be at least 1 and at most "),
+        ("json_depth=0", "limit json_depth must be at least 1, not 0"),
+        ("n=1000000", "limit n must be at least 1 and at most "),
+        ("tools=-1", "limit tools must be at least 0, not -1"),
+        (
+            "template_seconds=0",
+            r"limit template_seconds must be at least 0\.01 and at most 1000000000, not 0",
+        ),
         ("body_bytes=0", "limit body_bytes must be at least 1, not 0"),
     ],
 )
 def test_wrong_settings(setting, message):
     with pytest.raises(ConfigError, match=message):
         Limits.parse([setting])
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Limits)])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "-1"])
+def test_what_is_no_quantity(name, value):
+    with pytest.raises(ConfigError, match=f"^limit {name}"):
+        Limits.parse([f"{name}={value}"])
 
 
 def test_every_limit_is_described():
