@@ -13,6 +13,7 @@ import h11
 from uvicorn.server import ServerState
 
 from tenon.server.guard import HEAD, Guard
+from tenon.server.metrics import Metrics
 from tenon.server.run import http_server
 from tenon.server.settings import ServerSettings
 from tests.server.raw import CASES, GOOD
@@ -42,6 +43,7 @@ class _App:
     """Reads a request to its end, and says ok; no to a CONNECT, which ok would make a tunnel of."""
 
     settings = ServerSettings()
+    metrics = Metrics()
 
     def __init__(self) -> None:
         self.paths: list[bytes] = []

@@ -39,7 +39,7 @@ class Admin:
     """ASGI app of the operator's routes of a server."""
 
     def __init__(self, app: App) -> None:
-        self.settings = app.settings
+        self.settings, self.metrics = app.settings, app.metrics
         self.routes = [
             Route("/admin/report", Endpoint(app, get=report, public=True)),
             Route("/admin/requests", Endpoint(app, get=requests, public=True)),

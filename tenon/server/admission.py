@@ -19,7 +19,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tenon.server.errors import ApiError
@@ -210,6 +210,12 @@ class Admission:
         self._num_attended = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+
+    def expect(self, models: Iterable[str]) -> None:
+        """Count their refusals from zero."""
+        for model in models:
+            for reason in (*_OVERLOADED, *_QUOTAS):
+                self.refusals[model, reason] += 0
 
     def ask(
         self,

@@ -70,6 +70,9 @@ class App:
         self.archive = Archive(self)
         self.metrics.watch(served.stats, served.loaded, served.pulses)
         self.metrics.watch_queues(self.admission)
+        names = [slot.name for slot in served.slots]
+        self.metrics.expect(names)
+        self.admission.expect(names)
         self.responses = Store(limits.responses, limits.response_bytes, limits.key_background)
         self._dialects: WeakKeyDictionary[Engine, Dialect] = WeakKeyDictionary()
         self.routes = self._routes()

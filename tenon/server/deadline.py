@@ -16,6 +16,7 @@ from tenon.server.limits import Limits
 QUEUE_HEADER = "x-queue-timeout-ms"
 FIRST_TOKEN_HEADER = "x-first-token-timeout-ms"
 TOTAL_HEADER = "x-request-timeout-ms"
+DEADLINES = ("queue", "first_token", "total")
 _MOST_DIGITS = 12
 
 

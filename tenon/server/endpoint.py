@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Call], Awaitable[None]]
 
-INSIDE = "tenon.inside"  # key of a scope that the server made itself; no client can set one
+# Keys of a scope; no client can set one.
+INSIDE = "tenon.inside"  # the server made it itself
+REFUSED = "tenon.refused"  # status and code with which the guard has answered in the app's place
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Endpoint:
             if scope["method"] not in ("GET", "HEAD") or call.generations:
                 call.log_end(call.status, level=logging.DEBUG if call.background else logging.INFO)
         except Disconnected:
-            call.log_end("the client left")
+            call.log_end(scope.get(REFUSED, "the client left"))
         except Exception as error:
             with contextlib.suppress(Disconnected):
                 await call.fail(error)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ import h11
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from tenon.server.endpoint import REFUSED
 from tenon.server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -41,10 +43,14 @@ _OVER = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.MIGHT_SWITCH_PROTOCOL)
 
 
 class Gate:
-    """Makes the connections of one server. `idle` ones are between requests, the oldest first."""
+    """Makes the connections of one server. `idle` ones are between requests, the oldest first.
 
-    def __init__(self, limits: Limits) -> None:
+    `on_refusal` is told the code of each refusal.
+    """
+
+    def __init__(self, limits: Limits, on_refusal: Callable[[str], None]) -> None:
         self.limits = limits
+        self.on_refusal = on_refusal
         self.most = room_for(limits.connections)
         self.idle: dict[Guard, None] = {}
 
@@ -296,9 +302,12 @@ class Guard(H11Protocol):
 
     def refuse(self, status: int, code: str, message: str) -> None:
         """Answer without asking the app, and hang up; a response that has begun is cut off."""
-        log.debug("%s: %s (%s)", status, message, code)
+        self.gate.on_refusal(code)
         begun = False
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete:
+            log.log(logging.WARNING if status >= 500 else logging.INFO, "refused: %s %s", status, code)
+        else:
+            self.scope[REFUSED] = f"{status} {code}"  # type: ignore[literal-required]  # for its log line
             begun = self.cycle.response_started
             self.cycle.disconnected = True
             self.cycle.message_event.set()

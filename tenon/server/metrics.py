@@ -6,7 +6,7 @@ Latencies are measured here, where the client sees them; gauges of the engine ar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenon.core.messages import EngineStats
+from tenon.server.deadline import DEADLINES
 from tenon.server.slot import Pulse
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class Metrics:
         self._refused = Counter(
             "tenon:key_refusals", "Requests without a key, or with a wrong one.", registry=self.registry
         )
+        self._at_the_door = Counter(
+            "tenon:connection_refusals",
+            "Connections ended with an error because of their number, their pace, or what is no HTTP.",
+            ["code"],
+            registry=self.registry,
+        )
         self._expired = self._counter("deadlines_expired", "Requests ended by a deadline.", "deadline")
         self._models: dict[str, ModelMetrics] = {}
 
@@ -105,6 +112,9 @@ class Metrics:
 
     def key_refused(self) -> None:
         self._refused.inc()
+
+    def connection_refused(self, code: str) -> None:
+        self._at_the_door.labels(code).inc()
 
     def watch(
         self,
@@ -119,6 +129,12 @@ class Metrics:
     def watch_queues(self, admission: Admission) -> None:
         """Read what waits, and what was refused, on every scrape."""
         self.registry.register(_QueueCollector(admission))
+
+    def expect(self, models: Iterable[str]) -> None:
+        """Show what has not happened as zero: a rate needs a value from before the first time."""
+        for model in models:
+            for deadline in DEADLINES:
+                self._expired.labels(model, deadline)
 
     def expired(self, model: str, deadline: str) -> None:
         """A request has been ended by its deadline "queue", "first_token" or "total"."""

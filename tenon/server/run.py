@@ -231,7 +231,7 @@ def http_server(app: Any, tls: Certificate | None = None) -> Server:
     config = uvicorn.Config(
         app,
         loop="none",
-        http=Gate(app.settings.limits),  # type: ignore[arg-type]
+        http=Gate(app.settings.limits, app.metrics.connection_refused),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 
 from tenon.errors import ConfigError
 from tenon.server.reload import Watched
+
+log = logging.getLogger("tenon.server")
 
 
 class Certificate:
@@ -18,6 +21,7 @@ class Certificate:
 
     def __init__(self, chain: Path, key: Path | None = None, client_ca: Path | None = None) -> None:
         self._chain, self._key = chain, key
+        self._used = False
         self.asks_clients = client_ca is not None
         self.context = _new_context()
         if client_ca is not None:
@@ -27,12 +31,17 @@ class Certificate:
     def _read(self) -> None:
         self._load(_new_context())  # a pair that does not belong together must not spoil the one in use
         self._load(self.context)
+        if self._used:
+            log.info("the certificate in %s is used from now on", self._chain)
+        self._used = True
 
     def _load(self, context: ssl.SSLContext) -> None:
         try:
             # An encrypted key would have OpenSSL ask for its password on the terminal.
             context.load_cert_chain(self._chain, self._key, password=_no_password)
         except (ssl.SSLError, OSError, ValueError) as error:
+            if self._key is None and isinstance(error, ssl.SSLError) and _has_no_key(self._chain):
+                raise ConfigError(f"there is no key in {self._chain}: name its file with --tls-key") from None
             pair = " and ".join(str(path) for path in (self._chain, self._key) if path)
             raise ConfigError(f"cannot use the certificate and key in {pair}: {_reason(error)}") from None
 
@@ -52,6 +61,11 @@ def _new_context() -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _has_no_key(chain: Path) -> bool:
+    text = chain.read_bytes()
+    return b"-----BEGIN CERTIFICATE-----" in text and b"PRIVATE KEY-----" not in text
 
 
 def _no_password() -> str:

@@ -60,6 +60,32 @@ def test_a_head_is_read_in_time_that_grows_with_its_length(good):
         assert bool(HEAD.fullmatch(b"GET / HTTP/1.1\r\nX:" + filler + end)) == good
 
 
+async def test_what_is_refused_is_logged_and_counted(engine, caplog):
+    caplog.set_level("INFO", "tenon.server")
+    limits = Limits(header_seconds=1, body_seconds=1, header_bytes=10_000, headers=4)
+    cases = {
+        "400 invalid_http": b"secret\r\n\r\n",
+        "408 header_timeout": b"GET /secret HTTP/1.1\r\n",
+        "408 body_timeout": GOOD[:-5],
+        "414 target_too_long": b"GET /secret" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
+        "431 header_too_large": b"GET / HTTP/1.1\r\nsecret: " + b"a" * 11_000,
+        "431 too_many_headers": b"GET / HTTP/1.1\r\n" + b"secret: 1\r\n" * 5 + b"\r\n",
+    }
+    async with serving(engine, ServerSettings(limits=limits)) as (url, app):
+        port = int(url.rpartition(":")[2])
+        for name, sent in cases.items():
+            caplog.clear()
+            received = await send(Case(name, (sent, b""), frozenset(), 9.0), port)
+            assert received.startswith(f"HTTP/1.1 {name.partition(' ')[0]} ".encode()), name
+            (line,) = [record.getMessage() for record in caplog.records]
+            assert name in line
+            assert "secret" not in line
+            assert "the client left" not in line
+        metrics = app.metrics.render().decode()
+    for name in cases:
+        assert f'tenon:connection_refusals_total{{code="{name.partition(" ")[2]}"}} 1.0' in metrics
+
+
 async def test_connections_are_kept_for_the_next_request(engine):
     async with listening(engine) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -152,6 +152,14 @@ async def test_keys_share_the_queue():
     assert (await task).status_code == 200
 
 
+async def test_what_has_not_happened_counts_zero(client):
+    metrics = (await client.http.get("/metrics")).text
+    for reason in ("requests", "tokens", "wait", "key_requests", "key_tokens"):
+        assert f'tenon:requests_refused_total{{model_name="fake",reason="{reason}"}} 0.0' in metrics
+    for deadline in ("queue", "first_token", "total"):
+        assert f'tenon:deadlines_expired_total{{deadline="{deadline}",model_name="fake"}} 0.0' in metrics
+
+
 # --- deadlines
 
 

@@ -93,6 +93,7 @@ async def test_old_versions_and_plain_text_are_refused(files, authority):
 
 
 async def test_a_new_certificate_without_a_restart(files, authority, caplog):
+    caplog.set_level(logging.INFO)
     tls = Certificate(*files)
     async with (
         serving(FakeEngine(), ServerSettings(tls=tls)) as (url, _),
@@ -106,9 +107,11 @@ async def test_a_new_certificate_without_a_restart(files, authority, caplog):
         files[1].write_bytes(good[1])  # half of the pair
         assert not tls.watched.refresh()
         assert "stays in force" in caplog.text
+        assert "is used from now on" not in caplog.text
         assert await shown(url, authority) == first
         write(authority, *files)
         assert tls.watched.refresh()
+        assert caplog.text.count(f"the certificate in {files[0]} is used from now on") == 1
         assert await shown(url, authority) != first
         assert (await client.get("/live")).status_code == 200
         files[0].unlink()
@@ -149,6 +152,10 @@ def test_what_is_no_certificate(files, authority, tmp_path):
     both = tmp_path / "both.pem"
     both.write_bytes(key.read_bytes() + chain.read_bytes())
     Certificate(both)
+    with pytest.raises(ConfigError, match=r"there is no key in .*cert\.pem: name its file with --tls-key"):
+        Certificate(chain)
+    with pytest.raises(ConfigError, match=r"cannot use the certificate and key in .*garbage"):
+        Certificate(garbage)
 
 
 def test_an_encrypted_key_asks_nobody(files, tmp_path):
