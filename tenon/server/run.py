@@ -17,14 +17,15 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenon.config import EngineArgs
 from tenon.errors import ConfigError
+from tenon.server.admin_socket import admin_socket
 from tenon.server.origin import settings_at
 from tenon.server.reload import reloading
 from tenon.server.settings import ResidencySettings, ServerSettings
+from tenon.server.store.lock import lock
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -118,19 +119,25 @@ async def run(
     announce: Callable[[str], None],
 ) -> int:
     """Serve on a listening socket until told to stop. Returns the exit status. Leaves the engine stopped."""
+    until_stopped = contextlib.AsyncExitStack()
+    admin: socket.socket | None = None
+    # What another server may have is found out before anything is loaded.
+    if settings.data_dir is not None:
+        lock(settings.data_dir).close()
+    if settings.admin_socket is not None:
+        admin = until_stopped.enter_context(admin_socket(settings.admin_socket))
     signals = _Signals()
     loading = asyncio.ensure_future(engine.start())
     http: asyncio.Task[None] | None = None
     app: App | None = None
-    until_stopped = contextlib.AsyncExitStack()
     try:
         # Imports in a thread, so that the engine process is started and told its configuration meanwhile.
         build_app = (await asyncio.to_thread(importlib.import_module, "tenon.server.app")).build_app
         app = build_app(engine, settings, engine.served_model_names)
         server = http_server(app, settings.tls)
         http = asyncio.ensure_future(server.serve(sockets=[sock]))
-        if settings.admin_socket is not None:
-            await until_stopped.enter_async_context(_admin(app, settings.admin_socket))
+        if admin is not None:
+            await until_stopped.enter_async_context(_admin(app, admin))
         stopped = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait({loading, stopped, http}, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
@@ -164,18 +171,17 @@ async def run(
 
 
 @contextlib.asynccontextmanager
-async def _admin(app: App, path: Path) -> AsyncIterator[None]:
+async def _admin(app: App, sock: socket.socket) -> AsyncIterator[None]:
     """The operator's routes, also while the server drains."""
-    from tenon.server.admin import Admin, admin_socket
+    from tenon.server.admin import Admin
 
-    with admin_socket(path) as sock:
-        server = http_server(Admin(app))
-        serving = asyncio.ensure_future(server.serve(sockets=[sock]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await asyncio.gather(serving, return_exceptions=True)
+    server = http_server(Admin(app))
+    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 async def drain(app: App, signals: _Signals, seconds: float) -> None:

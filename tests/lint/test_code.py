@@ -31,7 +31,7 @@ FETCHERS = {"hub.py": {"huggingface_hub"}}
 SOCKETS = {  # file: why it opens a connection or listens
     "util/http.py": "the client of `tenon chat --url` and the load generator",
     "server/run.py": "listens",
-    "server/admin.py": "the operator's Unix socket",
+    "server/admin_socket.py": "the operator's Unix socket",
     "engine/process.py": "one end of a socket pair",
     "bench/startup.py": "looks for a free port",
 }

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tenon.errors import ConfigError
-from tenon.server.admin import Admin, admin_socket
+from tenon.server.admin import Admin
+from tenon.server.admin_socket import admin_socket
 from tenon.server.app import build_app
 from tenon.server.keys import Keys, add_key
 from tenon.server.settings import ServerSettings

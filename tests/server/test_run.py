@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -16,8 +17,10 @@ import httpx
 import pytest
 
 from tenon.errors import ConfigError
+from tenon.server.admin_socket import admin_socket
 from tenon.server.run import drain, greeting, listen, process_age, run
 from tenon.server.settings import ServerSettings
+from tenon.server.store.lock import lock
 from tests.server.fake_engine import FakeEngine
 from tests.server.pooling_engine import CROSS, EMBED
 from tests.server.serving import serving
@@ -173,6 +176,22 @@ async def test_failed_start_is_raised():
     engine.start = start
     with listen("127.0.0.1", 0) as sock, pytest.raises(ConfigError, match="no such model"):
         await run(engine, sock, ServerSettings(), print)
+
+
+@pytest.mark.parametrize("taken", ["data_dir", "admin_socket"])
+async def test_what_another_server_has_is_said_before_a_model_is_loaded(taken, tmp_path):
+    engine, started = FakeEngine(), []
+
+    async def start():
+        started.append(True)
+
+    engine.start = start
+    with listen("127.0.0.1", 0) as sock, contextlib.ExitStack() as other:
+        path = tmp_path / "theirs"
+        other.enter_context(lock(path) if taken == "data_dir" else admin_socket(path))
+        with pytest.raises(ConfigError, match=r"in use by another|listens on"):
+            await run(engine, sock, ServerSettings(**{taken: path}), print)
+    assert not started
 
 
 async def test_engine_death_ends_the_process_with_status_one():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
-from typing import IO
 
 from tenon.errors import ConfigError
 from tenon.server.store.batches import Batches
 from tenon.server.store.database import Database
 from tenon.server.store.files import Files
+from tenon.server.store.lock import lock
 
 DATABASE = "tenon.sqlite"
 
@@ -20,14 +18,13 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         """Blocks. Raises ConfigError when the directory is in use by another server, or cannot be used."""
+        self._lock = lock(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             (directory / "files").mkdir(exist_ok=True, mode=0o700)
-            self._lock = _lock(directory / "lock")
-        except OSError as error:
-            raise ConfigError(f"the data directory {directory} cannot be used: {error}") from None
-        try:
             self._database = Database(directory / DATABASE)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(f"the data directory {directory} cannot be used: {error}") from None
         except BaseException:
             self._lock.close()
             raise
@@ -43,22 +40,3 @@ class Store:
 def exists(directory: Path) -> bool:
     """Whether a server has kept something here."""
     return (directory / DATABASE).exists()
-
-
-def _lock(path: Path) -> IO[str]:
-    """Held until it is closed or the process ends, however it ends."""
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise ConfigError(
-            f"the data directory {path.parent} is in use by another server (process {owner}): "
-            "give this one another --data-dir"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
