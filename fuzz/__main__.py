@@ -69,6 +69,7 @@ def _outside(name: str, options: argparse.Namespace) -> int:
 def _inside(options: argparse.Namespace) -> None:
     (name,) = options.targets
     if options.plain:
+        session.be_quiet()
         one = session.Session(name, options.patience)
         one.run(options.seconds, options.seed)
         return

@@ -13,6 +13,7 @@ from fuzz.limits import memory_limit
 def run(name: str, seconds: float, seed: int) -> None:
     """Does not return: libFuzzer ends the process. New inputs go to build/fuzz/<name>/inputs."""
     with atheris.instrument_imports(include=["tenon"]):
+        session.be_quiet()
         one = session.Session(name)
     fresh, begin = one.directory / "inputs", one.directory / "seeds"
     for directory in (fresh, begin):

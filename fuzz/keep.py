@@ -45,6 +45,7 @@ def steps_of(run: Callable[[], object]) -> set[Step]:
 
 
 def main(name: str, directory: Path) -> None:
+    session.be_quiet()
     one = session.Session(name, patience=60)
     corpus = session.CORPUS / name
     known: set[Step] = set()

@@ -42,13 +42,17 @@ def kept(name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
 
 
+def be_quiet() -> None:
+    """What is logged or warned of bad inputs is of no interest to this process."""
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
 class Session:
     """`patience` multiplies the time that an input may take. What is being run, and how many have been, can
     be read from outside (`progress`), even when the process dies of it."""
 
     def __init__(self, name: str, patience: float = 1.0) -> None:
-        logging.disable(logging.CRITICAL)  # what is logged or warned of bad inputs is of no interest
-        warnings.simplefilter("ignore")
         self.name = name
         self.target = load(name)
         self.directory = FINDINGS / name

@@ -33,6 +33,9 @@ LINEAR = {
     ("grammar/values.py", r"(?<!\\)(\\\\)*\$$"): "tried once for each run of backslashes, at its begin",
     ("grammar/values.py", r"(?<!\\)(\\\\)*(?<!\[)\^|(?<!\\)(\\\\)*\$"): "once for each run of backslashes",
     ("grammar/lark.py", r"(?<!\\)((?:\\\\)*)/"): "once for each run of backslashes",
+    ("server/schema/measure.py", r'"[^"\\]*(?:\\.[^"\\]*)*"'): "one way to match, over whole strings",
+    ("server/schema/measure.py", r'(?:[^"]*"[^"\\]*(?:\\.[^"\\]*)*")*'): "one way to match, at one place",
+    ("server/schema/measure.py", r'[^"\\]*(?:\\.[^"\\]*)*'): "one way to match, at one place",
 }
 
 

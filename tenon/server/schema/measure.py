@@ -13,9 +13,12 @@ from collections.abc import Iterator
 SMALL = 16 * 1024  # bytes; with few brackets, less than that cannot hurt
 PIECE = 128 * 1024  # is read at a time: a match holds the interpreter, and with it every other request
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_STRINGS = re.compile(rb'(?:[^"]*+"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
-_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+# Each text has one way to match, so there is nothing to be won by going back, and these are linear.
+# Possessive quantifiers would say so, but of groups they match wrongly in Python before 3.11.5 (CPython
+# issue 106052).
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRINGS = re.compile(rb'(?:[^"]*"[^"\\]*(?:\\.[^"\\]*)*")*', re.DOTALL)
+_INSIDE = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _LONG_NUMBER = re.compile(rb"[0-9](?<![0-9].)[0-9]{1023}", re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 
