@@ -45,7 +45,9 @@ def right_answer(add: AddRequest, engine: Engine) -> tuple[list[int], str, int |
         logits_V = answer_logits(tokens, spec.vocab_size)[-1].copy()
         edit(logits_V, add, new, (eos | stops) if len(new) < params.min_tokens else set())
         token = int(
-            ops.sample.reference(
+            # The kernel, whose rows do not depend on each other: its reference, in double precision, draws
+            # another token where the random number is within rounding of the border between two.
+            ops.sample(
                 logits_V[None],
                 np.array([params.temperature], np.float32),
                 np.array([params.top_k], np.int32),
