@@ -49,10 +49,13 @@ class Formatter(logging.Formatter):
     """Tracebacks without the texts of exceptions."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.exc_info and record.name == "asyncio" and not _show_texts:
-            # It goes on with arguments, tasks and their exceptions; the traceback says enough of them.
-            said = re.split(r"[\n(<]", record.getMessage())[0].rstrip()
-            record = logging.makeLogRecord({**record.__dict__, "msg": said, "args": ()})
+        if record.exc_info and not _show_texts:
+            # Another handler may have left its traceback in the record, with texts.
+            record = logging.makeLogRecord({**record.__dict__, "exc_text": None})
+            if record.name == "asyncio":
+                # It goes on with arguments, tasks and their exceptions; the traceback says enough of them.
+                record.msg = re.split(r"[\n(<]", record.getMessage())[0].rstrip()
+                record.args = ()
         return super().format(record)
 
     def formatException(self, ei: _ExcInfo) -> str:

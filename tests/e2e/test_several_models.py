@@ -36,7 +36,14 @@ def server(tmp_path: Path) -> Iterator[RealServer]:
 
 def engines(server: RealServer) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "tenon.engine.worker" in " ".join(child.cmdline())]
+    return [child for child in children if "tenon.engine.worker" in " ".join(_arguments(child))]
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended meanwhile
+        return []
 
 
 def complete(api: openai.OpenAI, model: str) -> str:

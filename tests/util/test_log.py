@@ -63,6 +63,20 @@ def test_texts_where_they_are_wanted(written, monkeypatch):
     assert written.getvalue().count(CANARY) >= 3
 
 
+def test_another_handler_that_comes_first(written):
+    """A record keeps the traceback that was made of it first."""
+    logger = logging.getLogger("tenon.test")
+    other = logging.StreamHandler(io.StringIO())
+    logger.handlers.insert(0, other)
+    try:
+        fail()
+    except RuntimeError:
+        logger.exception("it failed")
+    logger.removeHandler(other)
+    assert CANARY in other.stream.getvalue()
+    assert CANARY not in written.getvalue()
+
+
 def test_an_error_that_is_its_own_reason(written):
     error = RuntimeError(CANARY)
     other = KeyError(CANARY)
