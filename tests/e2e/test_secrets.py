@@ -6,6 +6,7 @@ of its engine. Files and batches are not used here: they are stored by design (d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -150,7 +151,8 @@ def test_no_word_leaves(server, place, canaries):
         for path in ("/metrics", "/openapi.json", "/health", "/ready", "/version", "/v1/models", "/nope"):
             sinks[path] = client.get(path, headers=auth).content
         for process in processes(server):
-            sinks[f"command line of {process.pid}"] = " ".join(process.cmdline()).encode()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a worker that has ended
+                sinks[f"command line of {process.pid}"] = " ".join(process.cmdline()).encode()
         sinks |= dict(written(place))
         # The engine's own death, with requests in flight.
         answer = client.post(
