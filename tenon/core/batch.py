@@ -24,6 +24,16 @@ class Batch:
     block_table_RB: np.ndarray  # block ids in order of position; entries past the end are unspecified
     logit_rows_S: np.ndarray  # rows of T whose logits are wanted, ascending
     token_types_T: np.ndarray | None = None  # which of a pair's texts each token is of; for encoders
+    # Of models with recurrent layers: the slot that each request's state is read from before its first token
+    # of the step (-1: there is none yet, it starts from zeros), and the one written after its last, often the
+    # same. No request of a step reads what another one writes.
+    state_in_R: np.ndarray | None = None
+    state_out_R: np.ndarray | None = None
+    others: tuple[Batch, ...] = ()  # the same step for layers of groups 1, 2 ...: see `group`
+
+    def group(self, index: int) -> Batch:
+        """The step as layers of a group of caches see it: `block_table_RB` and `slots_T` are the group's."""
+        return self.others[index - 1] if index else self
 
     @property
     def num_tokens(self) -> int:

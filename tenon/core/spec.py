@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,13 +13,45 @@ from tenon.core.pooling import PoolingSpec
 
 
 @dataclass(frozen=True, slots=True)
+class StateArray:
+    """One array of what a recurrent layer remembers: its shape in each slot, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"  # or "bfloat16"
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * {"float32": 4, "bfloat16": 2}[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
 class KVGroup:
-    """Layers that share one kind of cache, hence one block table. `kind` is "full" for now."""
+    """Layers that share one kind of cache.
+
+    "full": K and V of every token; with a `window` or a `local_chunk` those that no later token sees are
+    given up. "latent": the same, of one head of which K and V are made. Groups of these kinds have block
+    tables, and take their blocks from one pool; so they have the same number of layers, `num_layers`:
+    `layers` are fewer in a group that was filled up. Layers of equal rank share the memory of their cache.
+    "state": what is left of all tokens so far: `arrays`, for every layer and slot.
+    """
 
     kind: str
     num_layers: int
-    num_kv_heads: int
-    head_dim: int
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    layers: tuple[int, ...] = ()  # of the model; none given: the first `num_layers`
+    window: int = 0  # positions that a token sees, its own included; 0: all
+    local_chunk: int = 0  # a token sees positions from the last multiple of it on; 0: all
+    arrays: tuple[StateArray, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            object.__setattr__(self, "layers", tuple(range(self.num_layers)))
+
+    def first_seen(self, position: int) -> int:
+        """The first position that a token at `position`, or any after it, sees."""
+        first = max(0, position - self.window + 1) if self.window else 0
+        return max(first, position - position % self.local_chunk) if self.local_chunk else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +59,9 @@ class ModelSpec:
     model_type: str  # the file in tenon/models that implements it
     vocab_size: int
     max_position: int  # context length the model was made for
-    kv_groups: tuple[KVGroup, ...]  # none: an encoder, whose attention looks both ways
+    kv_groups: tuple[
+        KVGroup, ...
+    ]  # those with blocks first; none: an encoder, whose attention looks both ways
     eos_token_ids: tuple[int, ...]
     dtype: str  # "bfloat16" or "float32": activations and KV
     act_bits: int = (
@@ -38,6 +73,17 @@ class ModelSpec:
     def whole_sequences(self) -> bool:
         """An encoder: nothing is kept between steps, so a sequence is computed in one."""
         return not self.kv_groups
+
+    @property
+    def state_bytes_per_slot(self) -> int:
+        """Bytes of what all recurrent layers remember of one request; 0: there are none."""
+        return sum(g.num_layers * sum(a.nbytes for a in g.arrays) for g in self.kv_groups)
+
+    def group_of(self, layer: int) -> int:
+        """The group of a layer: which view of a batch it is handed (`Batch.group`). Layers that keep a state
+        have no block table: any view will do."""
+        found = next(i for i, group in enumerate(self.kv_groups) if layer in group.layers)
+        return 0 if self.kv_groups[found].kind == "state" else found
 
 
 class Model(Protocol):
@@ -52,8 +98,8 @@ class Model(Protocol):
         """Bytes that one block of `block_size` tokens takes in the whole cache."""
         ...
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
-        """The model's own cache, one per layer: what `forward` takes."""
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
+        """The model's own cache, one per layer: what `forward` takes. `num_slots`: of recurrent states."""
         ...
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
@@ -75,7 +121,7 @@ class PoolingModel(Protocol):
 
     def kv_bytes_per_block(self, block_size: int) -> int: ...
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]: ...
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]: ...
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray: ...
 

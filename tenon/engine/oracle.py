@@ -75,7 +75,7 @@ class Oracle:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 8 * block_size
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[OracleKV]:
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[OracleKV]:
         return [OracleKV(num_blocks, block_size)]
 
     def forward(self, batch: Batch, kv: list[OracleKV]) -> np.ndarray:

@@ -123,7 +123,7 @@ class Bert:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 0
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         return []
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:

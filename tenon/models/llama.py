@@ -143,8 +143,8 @@ class Llama:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
-        return caches(self.spec, num_blocks, block_size)
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
+        return caches(self.spec, num_blocks, block_size, num_slots)
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """The residual stream after the last layer, float32 [T, D]."""

@@ -140,7 +140,7 @@ class ModernBert:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 0
 
-    def kv_caches(self, num_blocks: int, block_size: int) -> list[Any]:
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         return []
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
