@@ -9,7 +9,6 @@ requests that are being drained still need an engine. Without work it sleeps in 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -33,13 +32,13 @@ from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
 from tenon.util.failpoint import failpoint
 from tenon.util.log import configure, describe, hide_texts
+from tenon.util.parent import tie_to_parent
 
 log = logging.getLogger(__name__)
 
 STATS_SECONDS = 0.1
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest)
 IDLE_CHECK_MS = 1000
-_PR_SET_PDEATHSIG = 1
 
 
 def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
@@ -89,7 +88,7 @@ def _run(launch: Launch, lifeline: socket.socket, heartbeat: Heartbeat) -> None:
         requests.recv()
         outputs.send(msgspec.msgpack.encode(Outputs(stats=engine.stats())))
         shutil.rmtree(launch.directory, ignore_errors=True)
-        _tie_to_parent(signal.SIGKILL)
+        tie_to_parent(signal.SIGKILL)
         serve(engine, requests, outputs, heartbeat)
 
 
@@ -200,13 +199,7 @@ def _die_with_parent() -> None:
 
     signal.signal(signal.SIGTERM, on_sigterm)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see tenon.engine.process
-    _tie_to_parent(signal.SIGTERM)
-
-
-def _tie_to_parent(number: signal.Signals) -> None:
-    """Have the kernel send this signal when the parent ends. SIGKILL ends a stopped process too."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    tie_to_parent(signal.SIGTERM)
 
 
 def _end_with_thread(failed: threading.ExceptHookArgs) -> None:

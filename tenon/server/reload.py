@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from tenon.errors import ConfigError
+from tenon.util.signals import handle, unhandle
 from tenon.util.tasks import end
 
 log = logging.getLogger("tenon.server")
@@ -66,13 +67,11 @@ async def reloading(watched: Sequence[Watched]) -> AsyncIterator[None]:
         return
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(_poll(watched), name="tenon-reload")
-    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread
-        loop.add_signal_handler(signal.SIGHUP, reload, watched)
+    handle(loop, signal.SIGHUP, reload, watched)
     try:
         yield
     finally:
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.remove_signal_handler(signal.SIGHUP)
+        unhandle(loop, signal.SIGHUP)
         await end(task)
 
 

@@ -26,6 +26,7 @@ from tenon.server.origin import settings_at
 from tenon.server.reload import reloading
 from tenon.server.settings import ResidencySettings, ServerSettings
 from tenon.server.store.lock import lock
+from tenon.util.signals import handle, unhandle
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -316,13 +317,11 @@ class _Signals:
         self.interrupted = False  # the first was SIGINT
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread
-                self._loop.add_signal_handler(number, self._handle, number)
+            handle(self._loop, number, self._handle, number)
 
     def close(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                self._loop.remove_signal_handler(number)
+            unhandle(self._loop, number)
 
     def _handle(self, number: int) -> None:
         if not self.first.is_set():

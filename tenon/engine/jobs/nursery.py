@@ -7,7 +7,6 @@ its workers with it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -26,8 +25,7 @@ from tenon.engine.launch import LENGTH
 from tenon.engine.tokenizer import load_tokenizer_for
 from tenon.errors import TenonError
 from tenon.util.log import configure
-
-_PR_SET_PDEATHSIG = 1
+from tenon.util.parent import tie_to_parent
 
 
 def main(sock: socket.socket) -> None:
@@ -84,8 +82,7 @@ def _end_with(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    tie_to_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
