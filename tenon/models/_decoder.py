@@ -60,19 +60,19 @@ class DecoderConfig:
 
     def attention(self, layer: int) -> AttentionShape:
         return AttentionShape(
-            self.width,
-            self.num_heads,
-            self.num_kv_heads,
-            self.head_dim,
-            self.eps,
-            self.qkv_bias,
-            self.output_bias,
-            self.head_norms,
-            self.joint_norms,
-            self.norm_offset,
-            self.attention_scale,
-            self.window(layer),
-            self.fused,
+            width=self.width,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            eps=self.eps,
+            qkv_bias=self.qkv_bias,
+            output_bias=self.output_bias,
+            head_norms=self.head_norms,
+            joint_norms=self.joint_norms,
+            norm_offset=self.norm_offset,
+            scale=self.attention_scale,
+            window=self.window(layer),
+            fused=self.fused,
         )
 
     def window(self, layer: int) -> int:
@@ -154,13 +154,18 @@ def read_windows(fields: Fields, every: int = 0) -> tuple[int, ...]:
     if types is not None:
         return _windows_of_types(fields, types, layers, window)
     if every:
-        return tuple(window if (layer + 1) % every else 0 for layer in range(layers))
+        return alternating_windows(window, layers, every)
     if fields.get("model_type") in ("mistral", "mixtral", "phi3"):
         return (window,) * layers
     if not fields.flag("use_sliding_window", False):
         return ()
     first = fields.whole("max_window_layers", 0, low=0)  # Qwen: the layers before it see everything
     return tuple(window if layer >= first else 0 for layer in range(layers))
+
+
+def alternating_windows(window: int, layers: int, every: int) -> tuple[int, ...]:
+    """Each `every`-th layer sees everything, the others have a window."""
+    return tuple(window if (layer + 1) % every else 0 for layer in range(layers))
 
 
 def _windows_of_types(fields: Fields, types: object, layers: int, window: int) -> tuple[int, ...]:

@@ -66,6 +66,11 @@ def read_experts(
     )
 
 
+def name_in(checkpoint: Checkpoint, field: str, gguf_fields: dict[str, tuple[str, ...]]) -> str:
+    """What the checkpoint calls a field of config.json."""
+    return gguf_fields[field][0] if checkpoint.kind == "gguf" else field
+
+
 def dense_layers(fields: Fields, num_layers: int) -> frozenset[int]:
     """The layers that have no experts: those that `mlp_only_layers` names, and all but every
     `decoder_sparse_step`-th."""

@@ -9,15 +9,16 @@ Some first layers are dense. Its layer for predicting several tokens is left alo
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from tenon.layers.moe import MoE
+from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
-from tenon.models._experts import SHARED_WEIGHTS, read_experts
+from tenon.models._experts import SHARED_WEIGHTS, name_in, read_experts
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
 
 ARCHITECTURES = ("Ernie4_5_MoeForCausalLM",)
@@ -73,13 +74,10 @@ row_order = llama.gguf_row_order
 
 
 class Ernie45MoE(llama.Llama):
-    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
-        if config.experts is None or number in config.dense_layers:
-            return super().feed_forward(config, layer, number)
+    def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
         mlp = layer.at("mlp")
-        name = "moe_statics.e_score_correction_bias"
-        (bias_E,) = mlp.table(name, 1, config.experts.routing.num_experts)
-        return MoE(mlp, config.experts, bias_E=bias_E)
+        (bias_E,) = mlp.table("moe_statics.e_score_correction_bias", 1, shape.routing.num_experts)
+        return MoE(mlp, shape, bias_E=bias_E)
 
 
 MODEL = Ernie45MoE
@@ -90,8 +88,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     if not gguf and fields.flag("use_bias", False):
         raise fields.error("use_bias", "must be false: experts have no biases")
 
-    def name(field: str) -> str:
-        return GGUF_FIELDS[field][0] if gguf else field
+    name = partial(name_in, checkpoint, gguf_fields=GGUF_FIELDS)
 
     experts = read_experts(
         checkpoint,

@@ -22,7 +22,7 @@ from tenon.layers.rope import Rope, RopeConfig
 from tenon.layers.weights import Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
+from tenon.models._decoder import DecoderConfig, alternating_windows, read_decoder_config, read_windows
 from tenon.models._fields import Fields
 
 ARCHITECTURES = ("Gemma3ForCausalLM",)
@@ -148,11 +148,11 @@ def _from_hf(fields: Fields, config: DecoderConfig) -> dict[str, Any]:
 
 def _from_gguf(fields: Fields, config: DecoderConfig) -> dict[str, Any]:
     """GGUF files have 1 added to the norms, and say of the layers only how long the window is."""
-    window = fields.whole("attention.sliding_window")
-    last = config.num_layers
+    layers = config.num_layers
+    # The 27B model, of 62 layers, divides by the width of its heads as if they filled the model's.
+    divisor = config.width / config.num_heads if layers == 62 else config.head_dim
     return {
-        "windows": tuple(window if (layer + 1) % EVERY else 0 for layer in range(last)),
-        # The 27B model, of 62 layers, divides by the width of its heads as if they filled the model's.
-        "attention_scale": (config.width / config.num_heads if last == 62 else config.head_dim) ** -0.5,
+        "windows": alternating_windows(fields.whole("attention.sliding_window"), layers, EVERY),
+        "attention_scale": divisor**-0.5,
         "local_rope": RopeConfig(rot_dim=config.head_dim, theta=LOCAL_THETA),
     }

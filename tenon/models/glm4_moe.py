@@ -9,16 +9,17 @@ The first layers are dense. Files end with layers for predicting several tokens,
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tenon.core.spec import ModelSpec
-from tenon.layers.moe import MoE
+from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
-from tenon.models._experts import SHARED_WEIGHTS, read_experts
+from tenon.models._experts import SHARED_WEIGHTS, name_in, read_experts
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
 
 ARCHITECTURES = ("Glm4MoeForCausalLM",)
@@ -88,12 +89,10 @@ class Glm4MoE(llama.Llama):
         weights.ignore(weights.beyond("model.layers", config.num_layers))
         super().__init__(config, spec, weights, num_positions)
 
-    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
-        if config.experts is None or number in config.dense_layers:
-            return super().feed_forward(config, layer, number)
+    def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
         mlp = layer.at("mlp")
-        bias_E = mlp.vector("gate.e_score_correction_bias", config.experts.routing.num_experts)
-        return MoE(mlp, config.experts, bias_E=bias_E)
+        bias_E = mlp.vector("gate.e_score_correction_bias", shape.routing.num_experts)
+        return MoE(mlp, shape, bias_E=bias_E)
 
 
 MODEL = Glm4MoE
@@ -111,8 +110,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     else:
         norms = fields.flag("use_qk_norm", False)
 
-    def name(field: str) -> str:
-        return GGUF_FIELDS[field][0] if gguf else field
+    name = partial(name_in, checkpoint, gguf_fields=GGUF_FIELDS)
 
     experts = read_experts(
         checkpoint,

@@ -22,6 +22,7 @@ from tenon.layers.embedding import Embedding
 from tenon.layers.kv import bytes_per_block, caches
 from tenon.layers.linear import Linear
 from tenon.layers.mlp import GatedMLP
+from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.norm import RMSNorm
 from tenon.layers.pooling import Dense, Head
 from tenon.layers.rope import Rope
@@ -108,8 +109,8 @@ class Block:
 
 
 class Llama:
-    """Families whose layers are built in another way override `block`; those that only have something else in
-    place of the feed-forward layer, `feed_forward`."""
+    """Families whose layers are built in another way override `block`; those whose layers may have experts in
+    place of a feed-forward network, `experts`."""
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
@@ -136,9 +137,15 @@ class Llama:
 
     def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> FeedForward:
         """What layer `number` has after its attention: adds to the residual stream what it makes of x."""
+        if config.experts is not None and number not in config.dense_layers:
+            return self.experts(config.experts, layer)
         return GatedMLP(
             layer.at("mlp"), config.width, config.mlp_width, bias=config.mlp_bias, fused=config.fused
         )
+
+    def experts(self, shape: MoEShape, layer: Weights) -> FeedForward:
+        """The experts of a layer that has some."""
+        return MoE(layer.at("mlp"), shape)
 
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)

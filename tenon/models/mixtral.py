@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tenon.layers.moe import MoE
+from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
@@ -56,9 +56,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class Mixtral(llama.Llama):
-    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
-        assert config.experts is not None
-        return MoE(layer.at("block_sparse_moe"), config.experts, names=(GATE, UP, DOWN))
+    def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
+        return MoE(layer.at("block_sparse_moe"), shape, names=(GATE, UP, DOWN))
 
 
 MODEL = Mixtral

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tenon.errors import UnsupportedModel
-from tenon.models import qwen3_moe
+from tenon.models import llama, qwen3_moe
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 from tenon.models._experts import GGUF_FIELDS as GGUF_FIELDS
@@ -21,20 +21,13 @@ POOLING_ARCHITECTURES: dict[str, str] = {}
 GGUF_ARCHITECTURES = ("olmoe",)
 WEIGHTS = qwen3_moe.WEIGHTS
 IGNORED = qwen3_moe.IGNORED
-MODEL = qwen3_moe.Qwen3MoE
+MODEL = llama.Llama
 
 TINY: dict[str, Any] = {
+    **llama.TINY,
     "model_type": "olmoe",
     "architectures": ["OlmoeForCausalLM"],
-    "vocab_size": 160,
     "eos_token_id": 3,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "norm_topk_prob": False,

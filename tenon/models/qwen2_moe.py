@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tenon.layers.moe import MoE
+from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Weights
 from tenon.models import llama, qwen2
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
-from tenon.models._experts import dense_layers, read_experts
+from tenon.models._experts import dense_layers, name_in, read_experts
 
 ARCHITECTURES = ("Qwen2MoeForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}
@@ -64,10 +64,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 class Qwen2MoE(llama.Llama):
-    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
-        if config.experts is None or number in config.dense_layers:
-            return super().feed_forward(config, layer, number)
-        return MoE(layer.at("mlp"), config.experts, shared="shared_expert")
+    def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
+        return MoE(layer.at("mlp"), shape, shared="shared_expert")
 
 
 MODEL = Qwen2MoE
@@ -75,7 +73,6 @@ MODEL = Qwen2MoE
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     config, fields = qwen2.read_config(checkpoint), checkpoint.fields
-    field = "shared_expert_intermediate_size"
-    shared = fields.whole(GGUF_FIELDS[field][0] if checkpoint.kind == "gguf" else field)
+    shared = fields.whole(name_in(checkpoint, "shared_expert_intermediate_size", GGUF_FIELDS))
     experts = replace(read_experts(checkpoint, config.width), shared=shared, shared_gate=True)
     return replace(config, experts=experts, dense_layers=dense_layers(fields, config.num_layers))

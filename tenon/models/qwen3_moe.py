@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tenon.layers.moe import MoE
-from tenon.layers.weights import Weights
 from tenon.models import llama, qwen3
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
@@ -53,14 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-class Qwen3MoE(llama.Llama):
-    def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> llama.FeedForward:
-        if config.experts is None or number in config.dense_layers:
-            return super().feed_forward(config, layer, number)
-        return MoE(layer.at("mlp"), config.experts)
-
-
-MODEL = Qwen3MoE
+MODEL = llama.Llama
 
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
