@@ -37,6 +37,8 @@ from tenon.util import plugin
 
 TINY = "tiny"
 SHARD_BYTES = 4 << 30
+# What families call the number of their experts.
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -62,11 +64,14 @@ def make_model(
     tokenizer: ModelFiles,
     format: str = "gguf",
     dtype: str | None = None,
+    layers: int | None = None,
+    experts: int | None = None,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Made:
     """Write a checkpoint: a GGUF file, or a directory of safetensors. `tokenizer` is a GGUF model whose
-    vocabulary the new one gets. Raises ConfigError for what cannot be written.
+    vocabulary the new one gets. `layers` and `experts`: fewer than the size has. Raises ConfigError for what
+    cannot be written.
     """
     module, known = _family(family), sizes(family)
     if size not in known:
@@ -80,6 +85,7 @@ def make_model(
         raise ConfigError(f"dtype must be one of {', '.join(ggml.BLOCKS)}, not {dtype!r}")
     vocabulary = GGUFFile(tokenizer.path).metadata
     config = {**known[size], "vocab_size": len(vocabulary["tokenizer.ggml.tokens"])}
+    config = shrunk(config, layers, experts)
     if format == "gguf":
         if not module.GGUF_ARCHITECTURES:
             raise ConfigError(f"GGUF has no {family}: give --format safetensors")
@@ -97,6 +103,26 @@ def make_model(
         _write_shards(path, tensors, seed, progress)
     parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors)
     return Made(path, parameters, sum(tensor.num_bytes for tensor in tensors))
+
+
+def shrunk(config: dict[str, Any], layers: int | None = None, experts: int | None = None) -> dict[str, Any]:
+    """A configuration with only the first layers of a model, and fewer experts in each: the shapes of what is
+    left stay what they are. Raises ConfigError for more than there are."""
+    config = dict(config)
+    if layers is not None:
+        whole = config["num_hidden_layers"]
+        if not 0 < layers <= whole:
+            raise ConfigError(f"layers must be 1 to {whole}, not {layers}")
+        config["num_hidden_layers"] = layers
+        config |= {k: v[:layers] for k, v in config.items() if isinstance(v, list) and len(v) == whole}
+    if experts is not None:
+        field = next((name for name in EXPERTS if config.get(name)), None)
+        if field is None:
+            raise ConfigError("this model has no experts")
+        if not 0 < experts <= config[field]:
+            raise ConfigError(f"experts must be 1 to {config[field]}, not {experts}")
+        config[field] = experts
+    return config
 
 
 def _family(name: str) -> ModuleType:

@@ -31,6 +31,8 @@ DTYPES = "f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k or q6_k"
 @click.option(
     "--dtype", metavar="NAME", help=f"Type of the weights: {DTYPES} (default: q4_1; safetensors: bf16)."
 )
+@click.option("--layers", type=click.IntRange(1), metavar="N", help="Only so many of the layers.")
+@click.option("--experts", type=click.IntRange(1), metavar="N", help="Only so many experts in each layer.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of the weights."
 )
@@ -42,7 +44,15 @@ DTYPES = "f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k or q6_k"
     help="Model in GGUF to take it from.",
 )
 def command(
-    out: Path, family: str, size: str, format: str, dtype: str | None, seed: int, tokenizer: str
+    out: Path,
+    family: str,
+    size: str,
+    format: str,
+    dtype: str | None,
+    layers: int | None,
+    experts: int | None,
+    seed: int,
+    tokenizer: str,
 ) -> None:
     """Write a model of a real shape with random weights, to measure speed with.
 
@@ -56,7 +66,16 @@ def command(
     start = time.perf_counter()
     with loading(str(out), "writing") as progress:
         made = make_model.make_model(
-            family, size, out, tokenizer=files, format=format, dtype=dtype, seed=seed, progress=progress
+            family,
+            size,
+            out,
+            tokenizer=files,
+            format=format,
+            dtype=dtype,
+            layers=layers,
+            experts=experts,
+            seed=seed,
+            progress=progress,
         )
     click.echo(
         f"{made.path}: {made.parameters / 1e6:,.1f} million parameters, {made.num_bytes / 1e6:,.1f} MB "

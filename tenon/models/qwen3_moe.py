@@ -32,22 +32,21 @@ TINY: dict[str, Any] = {
     "norm_topk_prob": True,
 }
 
-_PUBLISHED: dict[str, Any] = {
-    **TINY,
-    "head_dim": 128,
-    "max_position_embeddings": 40960,
-    "rope_theta": 1000000.0,
-    "hidden_size": 2048,
-    "intermediate_size": 6144,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 4,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "moe_intermediate_size": 768,
-}
 SIZES: dict[str, dict[str, Any]] = {
-    "30B-A3B": {**_PUBLISHED, "num_hidden_layers": 48},
-    "30B-A3B-4-layers": {**_PUBLISHED, "num_hidden_layers": 4},  # the same layers, for smaller machines
+    "30B-A3B": {
+        **TINY,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rope_theta": 1000000.0,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 48,
+    },
 }
 
 

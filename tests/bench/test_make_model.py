@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tenon import LLM, SamplingParams, cli
 from tenon.bench import make_model as making
-from tenon.bench.make_model import blueprint, make_model, sizes
+from tenon.bench.make_model import blueprint, make_model, shrunk, sizes
 from tenon.core.files import ModelFiles
 from tenon.errors import ConfigError
 from tenon.formats.gguf import open_gguf
@@ -111,12 +111,32 @@ def test_shards_and_transformers(tmp_path, vocabulary, monkeypatch, seed):
         ("llama", "7T", {}, "llama has no size '7T'; it has tiny, 135M"),
         ("llama", "tiny", {"dtype": "q3"}, "dtype must be one of f32"),
         ("llama", "tiny", {"format": "safetensors", "dtype": "q4_1"}, "written in f32, f16, bf16, not q4_1"),
+        ("llama", "tiny", {"layers": 3}, "layers must be 1 to 2, not 3"),
+        ("llama", "tiny", {"experts": 2}, "this model has no experts"),
+        ("qwen3_moe", "tiny", {"experts": 5}, "experts must be 1 to 4, not 5"),
     ],
 )
 def test_refusals(family, size, options, says, tmp_path, vocabulary):
     with pytest.raises(ConfigError, match=says):
         make_model(family, size, tmp_path / "m", tokenizer=vocabulary, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_fewer_layers_and_experts(tmp_path, vocabulary):
+    config = {
+        "num_hidden_layers": 3,
+        "layer_types": ["a", "b", "c"],
+        "num_experts": 8,
+        "eos_token_id": [1, 2],
+    }
+    wanted = {"num_hidden_layers": 2, "layer_types": ["a", "b"], "num_experts": 4, "eos_token_id": [1, 2]}
+    assert shrunk(config, 2, 4) == wanted
+    made = make_model(
+        "glm4_moe", "106B-A12B", tmp_path / "m", tokenizer=vocabulary, format="safetensors", layers=1
+    )
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
+    assert made.parameters < 1_000_000_000  # it was 106
 
 
 def test_nothing_is_overwritten(tmp_path, vocabulary):
