@@ -182,7 +182,7 @@ def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
     """The type a tensor has in a file whose weights are mostly `dtype`, as llama.cpp's tools choose it: f32
     for vectors, eight bits for embedding and head, and a type of smaller blocks for odd numbers of columns.
     """
-    if len(tensor.shape) == 1:
+    if len(tensor.shape) == 1 or "ssm_conv1d" in tensor.name:
         return tensor
     if "ffn_gate_inp" in tensor.name:  # routers are floats, and gates of shared experts vectors
         return tensor._replace(shape=tensor.shape if tensor.shape[0] > 1 else tensor.shape[1:])
@@ -207,6 +207,9 @@ def _metadata(family: ModuleType, config: dict[str, Any], name: str) -> dict[str
     for field, keys in fields.items():
         if field in config:
             metadata |= {f"{architecture}.{key}": config[field] for key in keys}
+    if hasattr(family, "gguf_metadata"):
+        computed = family.gguf_metadata(config)
+        metadata |= {f"{architecture}.{key}": value for key, value in computed.items()}
     return metadata
 
 

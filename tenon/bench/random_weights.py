@@ -52,6 +52,8 @@ def chunk_bytes(tensor: NewTensor, chunk: int, seed: int) -> np.ndarray:
 
 def _distribution(tensor: NewTensor) -> tuple[float, float]:
     """(mean, standard deviation)"""
+    if tensor.name.endswith(".ssm_a"):
+        return -1.0, 0.1  # a decay, in GGUF files
     if len(tensor.shape) > 1:
         gain = next((gain for name, gain in _GAINS.items() if name in tensor.name), 1.0)
         return 0.0, gain * tensor.shape[-1] ** -0.5

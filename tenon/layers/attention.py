@@ -31,6 +31,7 @@ class AttentionShape:
     scale: float | None = None  # of scores; None: head_dim ** -0.5
     window: int = 0  # positions that a token sees, its own included; 0: all
     fused: bool = False  # the file has q, k and v as one matrix
+    output_gate: bool = False  # q_proj gives gates of all heads first; what heads give is times their sigmoid
 
 
 class Attention:
@@ -40,7 +41,8 @@ class Attention:
         self.shape = shape
         self.rope = rope
         q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-        names, rows = ["q_proj", "k_proj", "v_proj"], [q, kv, kv]
+        self.num_gates = q if shape.output_gate else 0
+        names, rows = ["q_proj", "k_proj", "v_proj"], [self.num_gates + q, kv, kv]
         if shape.fused:
             names, rows = ["qkv_proj"], [q + 2 * kv]
         self.qkv = Linear(weights, names, rows, shape.width, bias=shape.qkv_bias)
@@ -66,8 +68,9 @@ class Attention:
 
     def _heads(self, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV) -> np.ndarray:
         shape = self.shape
+        gate_qkv_TN = self.qkv(x_TD)
         q_TX = ops.rope_kv_write(
-            self.qkv(x_TD),
+            gate_qkv_TN[:, self.num_gates :],
             self.rope.cos_sin_PE,
             kv,
             batch,
@@ -80,7 +83,7 @@ class Attention:
             eps=shape.eps,
             joint_norms=shape.joint_norms,
         )
-        return ops.attention(
+        o_TX = ops.attention(
             q_TX,
             kv,
             batch,
@@ -90,3 +93,4 @@ class Attention:
             scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
             window=shape.window,
         )
+        return ops.sigmoid_mul(o_TX, gate_qkv_TN[:, : self.num_gates]) if self.num_gates else o_TX

@@ -110,6 +110,11 @@ class Weights:
         other.__dict__.update(self.__dict__)
         return other
 
+    @property
+    def gguf(self) -> bool:
+        """Whether the file has GGUF's names, and what its converters make of the tensors."""
+        return self._names is not None
+
     def has(self, name: str) -> bool:
         return self.file_name(name) in self.file.tensors
 
@@ -133,7 +138,7 @@ class Weights:
         info = self.file.tensors.get(file_name)
         if info is None:
             raise ModelFileError(f"{self.file.path}: tensor {file_name!r} is missing")
-        if info.shape != shape and (1, *info.shape) != shape:  # GGUF files drop an axis of one
+        if info.shape != shape and not (self.gguf and _long_axes(info.shape) == _long_axes(shape)):
             raise ModelFileError(
                 f"{self.file.path}: tensor {file_name!r} has shape {_text(info.shape)}; "
                 f"the model's configuration says {_text(shape)}"
@@ -145,7 +150,11 @@ class Weights:
 
     def vector(self, name: str, length: int) -> np.ndarray:
         """A norm's weight or a bias, float32 [length], in memory of its own."""
-        return np.array(self.raw(name, (length,)).dequantize(), np.float32)
+        return self.array(name, (length,))
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A small tensor in float32, in memory of its own."""
+        return np.array(self.raw(name, shape).dequantize(), np.float32)
 
     def table(self, name: str, rows: int, columns: int) -> np.ndarray:
         """An embedding's rows, float32 [rows, columns], in memory of its own."""
@@ -265,6 +274,11 @@ def _interleaved(raws: list[RawTensor]) -> list[RawTensor]:
         for matrices in zip(*split, strict=True)
         for raw, data in zip(raws, matrices, strict=True)
     ]
+
+
+def _long_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """GGUF files drop axes of one, or add them."""
+    return tuple(n for n in shape if n != 1)
 
 
 def _template(stem: str) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import AttentionShape
+from tenon.layers.delta_net import DeltaNetShape
+from tenon.layers.mamba2 import Mamba2Shape
 from tenon.layers.moe import MoEShape
 from tenon.layers.rope import SCALINGS, Rope, RopeConfig
 from tenon.models._checkpoint import Checkpoint
@@ -28,6 +30,9 @@ GGUF_FIELDS: dict[str, tuple[str, ...]] = {
     "rope_theta": ("rope.freq_base",),
     "sliding_window": ("attention.sliding_window",),
 }
+
+
+Recurrent = DeltaNetShape | Mamba2Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +62,9 @@ class DecoderConfig:
     windows: tuple[int, ...] = ()  # of each layer; 0, or none at all: it sees everything
     local_rope: RopeConfig | None = None  # of the layers that have a window, if it differs
     unrotated: frozenset[int] = frozenset()  # layers without rotation
+    output_gate: bool = False  # of attention
+    recurrent: Recurrent | None = None  # what some layers have in place of attention
+    recurrent_layers: frozenset[int] = frozenset()
 
     def attention(self, layer: int) -> AttentionShape:
         return AttentionShape(
@@ -73,6 +81,7 @@ class DecoderConfig:
             scale=self.attention_scale,
             window=self.window(layer),
             fused=self.fused,
+            output_gate=self.output_gate,
         )
 
     def window(self, layer: int) -> int:
@@ -93,8 +102,15 @@ class DecoderConfig:
 
     def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
         """What the engine must know. Layers with a window keep as much as the others."""
-        group = KVGroup("full", self.num_layers, self.num_kv_heads, self.head_dim)
-        return ModelSpec(model_type, self.vocab_size, self.max_position, (group,), eos_token_ids, dtype)
+        return ModelSpec(model_type, self.vocab_size, self.max_position, self._groups(), eos_token_ids, dtype)
+
+    def _groups(self) -> tuple[KVGroup, ...]:
+        attending = tuple(i for i in range(self.num_layers) if i not in self.recurrent_layers)
+        groups = [KVGroup("full", len(attending), self.num_kv_heads, self.head_dim, attending)]
+        if self.recurrent is not None and self.recurrent_layers:
+            layers = tuple(sorted(self.recurrent_layers))
+            groups.append(KVGroup("state", len(layers), layers=layers, arrays=self.recurrent.arrays))
+        return tuple(groups)
 
 
 def read_decoder_config(checkpoint: Checkpoint, head_dim: int | None = None) -> DecoderConfig:

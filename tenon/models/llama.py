@@ -90,17 +90,22 @@ SIZES: dict[str, dict[str, Any]] = {
 
 Layer = Callable[[np.ndarray, Batch, Any], np.ndarray]  # (residual_TD, batch, kv) -> residual_TD
 FeedForward = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (residual_TD, x_TD) -> residual_TD
+# (residual_TD, x_TD, batch, kv) -> residual_TD
+Attending = Callable[[np.ndarray, np.ndarray, Batch, Any], np.ndarray]
 
 
 class Block:
     """One layer: attention, then the feed-forward network, each on a norm of the residual stream."""
 
     def __init__(
-        self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int, mlp: FeedForward
+        self, config: DecoderConfig, weights: Weights, attention: Attending, mlp: FeedForward
     ) -> None:
-        self.attention_norm = RMSNorm(weights, "input_layernorm", config.width, config.eps)
-        self.attention = Attention(weights.at("self_attn"), config.attention(layer), rope)
-        self.mlp_norm = RMSNorm(weights, "post_attention_layernorm", config.width, config.eps)
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(weights, name, config.width, config.eps, config.norm_offset)
+
+        self.attention_norm = norm("input_layernorm")
+        self.attention = attention
+        self.mlp_norm = norm("post_attention_layernorm")
         self.mlp = mlp
 
     def __call__(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
@@ -109,8 +114,9 @@ class Block:
 
 
 class Llama:
-    """Families whose layers are built in another way override `block`; those whose layers may have experts in
-    place of a feed-forward network, `experts`."""
+    """Families whose layers are built in another way override `block`; those that only have something else in
+    place of attention, `attention`; those whose layers may have experts in place of a feed-forward network,
+    `experts`."""
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
@@ -133,7 +139,12 @@ class Llama:
 
     def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:
         """Layer number `layer`, whose weights these are."""
-        return Block(config, weights, rope, layer, self.feed_forward(config, weights, layer))
+        attention = self.attention(config, weights, rope, layer)
+        return Block(config, weights, attention, self.feed_forward(config, weights, layer))
+
+    def attention(self, config: DecoderConfig, layer: Weights, rope: Rope, number: int) -> Attending:
+        """How tokens of layer `number` see earlier ones: adds to the residual stream what it makes of x."""
+        return Attention(layer.at("self_attn"), config.attention(number), rope)
 
     def feed_forward(self, config: DecoderConfig, layer: Weights, number: int) -> FeedForward:
         """What layer `number` has after its attention: adds to the residual stream what it makes of x."""

@@ -2,10 +2,11 @@
 numpy; `tenon.kernels` runs them fast; `tenon.ops.select` chooses. Importing this imports no torch.
 """
 
-from tenon.ops.activation import gelu, gelu_mul, silu_mul
+from tenon.ops.activation import gelu, gelu_mul, sigmoid_mul, silu_mul
 from tenon.ops.arrays import act_dtype
 from tenon.ops.attention import attention
 from tenon.ops.batch import fill_batch
+from tenon.ops.delta_rule import gated_delta_rule
 from tenon.ops.embedding import embedding
 from tenon.ops.full_attention import full_attention
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
@@ -21,12 +22,14 @@ from tenon.ops.linear import (
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
 from tenon.ops.moe import Routing, gate_rows, moe_experts, route
-from tenon.ops.norm import add_rms_norm, layer_norm, rms_norm
+from tenon.ops.norm import add_rms_norm, gated_rms_norm, layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write, rotate
 from tenon.ops.rows import add_rows, cast, gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
+from tenon.ops.short_conv import short_conv
+from tenon.ops.ssd_scan import ssd_scan
 from tenon.ops.threads import set_num_threads
 from tenon.ops.workspace import empty
 
@@ -46,6 +49,8 @@ __all__ = [
     "fill_batch",
     "full_attention",
     "gate_rows",
+    "gated_delta_rule",
+    "gated_rms_norm",
     "gather_rows",
     "gelu",
     "gelu_mul",
@@ -66,9 +71,12 @@ __all__ = [
     "route",
     "sample",
     "set_num_threads",
+    "short_conv",
     "sigmoid",
+    "sigmoid_mul",
     "silu_mul",
     "softmax",
+    "ssd_scan",
     "sum_rows",
     "tanh",
     "unit_rows",

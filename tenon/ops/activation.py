@@ -1,6 +1,6 @@
-"""Activations of the feed-forward layer.
+"""Activations of the feed-forward layer, and gates of what attention gives.
 
-Shape letters: T tokens, F feed-forward width.
+Shape letters: T tokens, F feed-forward width, X width of all heads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tenon.ops.arrays import BFLOAT16, FLOAT32, to_numpy, to_torch
+from tenon.ops.arrays import BFLOAT16, FLOAT32, to_float, to_numpy, to_torch
 from tenon.ops.cases import Case, Tolerance, tolerance
 from tenon.ops.select import op
 
@@ -42,6 +42,27 @@ def _case(
         bench=bench,
         num_bytes=gate_up_T2F.nbytes + tokens * width * dtype.itemsize,
     )
+
+
+@op()
+def sigmoid_mul(x_TX: np.ndarray, gate_TX: np.ndarray) -> np.ndarray:
+    """x_TX (bfloat16 or float32) * sigmoid(gate), in place; the gate is float32, and the elements of one of
+    its rows are neighbours."""
+    x_TX[...] = to_numpy(to_float(x_TX) * to_torch(gate_TX).sigmoid(), x_TX.dtype)
+    return x_TX
+
+
+@sigmoid_mul.with_cases
+def sigmoid_mul_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, dtype in [(1, 4096, BFLOAT16), (7, 64, FLOAT32), (5, 100, BFLOAT16)]:
+        x_TX = rng.standard_normal((tokens, width)).astype(dtype)
+        wide_TX = (rng.standard_normal((tokens, width + 8)) * 20).astype(np.float32)
+        yield Case(
+            f"T{tokens} X{width} {dtype}",
+            lambda x=x_TX, gate=wide_TX[:, 8:]: {"x_TX": x.copy(), "gate_TX": gate},  # type: ignore[misc]
+            tolerance(dtype),
+            num_bytes=2 * x_TX.nbytes + 4 * x_TX.size,
+        )
 
 
 @op()

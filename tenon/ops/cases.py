@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +95,17 @@ def ragged_batch(
         logit_rows_S=(starts[1:] - 1).astype(np.int32),
     )
     return batch, num_blocks
+
+
+def with_states(rng: np.random.Generator, batch: Batch, spare_slots: int = 3) -> tuple[Batch, int]:
+    """The batch, each of whose requests goes on from a state of its own, from one that others go on from too,
+    or from none; and the number of slots that there are."""
+    requests = batch.num_requests
+    num_slots = 2 * requests + spare_slots
+    own, spare = np.split(rng.permutation(num_slots).astype(np.int32), [requests])
+    kind_R = rng.integers(0, 3, requests)
+    state_in_R = np.select([kind_R == 0, kind_R == 1], [own, spare[0]], -1).astype(np.int32)
+    return replace(batch, state_in_R=state_in_R, state_out_R=own), num_slots
 
 
 def history(batch: Batch, block_size: int) -> np.ndarray:

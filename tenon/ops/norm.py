@@ -1,6 +1,6 @@
-"""Normalisation over the model width.
+"""Normalisation over the model width, or over groups of what heads give.
 
-Shape letters: T tokens, D model width.
+Shape letters: T tokens, D model width, X width of all heads.
 """
 
 from __future__ import annotations
@@ -134,6 +134,66 @@ def _layer_norm_case(
         observe=_layer_norm_observed,
         bench=bench,
         num_bytes=x_TD.nbytes * (1 + replace) + x_TD.size * dtype.itemsize,
+    )
+
+
+@op()
+def gated_rms_norm(
+    x_TX: np.ndarray,
+    gate_TX: np.ndarray,
+    weight_X: np.ndarray,
+    eps: float,
+    out_dtype: np.dtype[Any],
+    *,
+    group: int,
+    gate_first: bool,
+) -> np.ndarray:
+    """y_TX out_dtype = rms_norm(x) * weight * silu(gate), each `group` neighbours normalised by themselves;
+    with `gate_first` it is x * silu(gate) that is normalised (Mamba-2). All float32 but y; of the gate, the
+    elements of a row are neighbours.
+    """
+    x, gate = to_torch(x_TX), to_torch(gate_TX)
+    gate = gate * gate.sigmoid()
+    if gate_first:
+        x, gate = x * gate, gate * 0 + 1
+    tokens, width = x.shape
+    normal = _rms_norm(x.reshape(tokens, -1, group).numpy(), np.ones(group, np.float32), eps)
+    return to_numpy(normal.reshape(tokens, width) * to_torch(weight_X) * gate, out_dtype)
+
+
+@gated_rms_norm.with_cases
+def gated_rms_norm_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, group, dtype, gate_first in [
+        (1, 256, 128, BFLOAT16, False),
+        (7, 96, 48, FLOAT32, False),
+        (5, 300, 100, BFLOAT16, True),
+        (3, 2047, 2047, FLOAT32, True),
+        (4, 34, 17, FLOAT32, False),
+    ]:
+        yield _gated_rms_norm_case(rng, tokens, width, group, dtype, gate_first)
+    for tokens in (1, 512):
+        yield _gated_rms_norm_case(rng, tokens, 4096, 128, BFLOAT16, False, bench=True)
+
+
+def _gated_rms_norm_case(
+    rng: np.random.Generator,
+    tokens: int,
+    width: int,
+    group: int,
+    dtype: np.dtype[Any],
+    gate_first: bool,
+    bench: bool = False,
+) -> Case:
+    x_TX = (rng.standard_normal((tokens, width)) * 10.0 ** rng.uniform(-1, 2, (tokens, 1))).astype(np.float32)
+    wide_TX = (rng.standard_normal((tokens, width + 16)) * 3).astype(np.float32)
+    weight_X = rng.uniform(0.5, 2, width).astype(np.float32)
+    args = {"weight_X": weight_X, "eps": 1e-6, "out_dtype": dtype, "group": group, "gate_first": gate_first}
+    return Case(
+        f"T{tokens} X{width} group {group} {dtype}{' gate first' * gate_first}",
+        lambda: {"x_TX": x_TX, "gate_TX": wide_TX[:, 16:], **args},
+        tolerance=tolerance(dtype, 2),
+        bench=bench,
+        num_bytes=2 * x_TX.nbytes + x_TX.size * dtype.itemsize,
     )
 
 

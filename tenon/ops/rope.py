@@ -38,12 +38,13 @@ def rope_kv_write(
 ) -> np.ndarray:
     """q_TX act, ready for `attention`; K and V go, rounded to act, into the slots of `batch`.
 
-    Each row of qkv (float32) is [q (H*E) | k (G*E) | v (G*E)]. With `q_norm`, `k_norm` (float32 [E]) each
-    head of q, k is first RMS-normalised; with `joint_norms`, all heads of q together, by weights [H*E], and
-    those of k by [G*E] (OLMo 2). Then the first `rot_dim` elements of each head are rotated (Su et al. 2021),
-    halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a sin) with a in the first half, b in the
-    second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of them) then sin of each position; its
-    scaling, if any, is in the table already. `rot_dim` 0 rotates nothing.
+    Each row of qkv (float32, its elements neighbours) is [q (H*E) | k (G*E) | v (G*E)]. With `q_norm`,
+    `k_norm` (float32 [E]) each head of q, k is first RMS-normalised; with `joint_norms`, all heads of q
+    together, by weights [H*E], and those of k by [G*E] (OLMo 2). Then the first `rot_dim` elements of each
+    head are rotated (Su et al. 2021), halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a
+    sin) with a in the first half, b in the second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of
+    them) then sin of each position; its scaling, if any, is in the table already. `rot_dim` 0 rotates
+    nothing.
 
     Writing offset 0 of a block also zeroes the rest of that block, so what a freed block held never shows.
     """

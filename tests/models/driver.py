@@ -14,7 +14,8 @@ BLOCK = 32
 
 
 class Driver:
-    """Sequences of tokens, each with its own blocks. `step` computes some next tokens of some of them."""
+    """Sequences of tokens, each with its own blocks and two slots for states, of which it reads one and
+    writes the other, or reads and writes one. `step` computes some next tokens of some of them."""
 
     def __init__(
         self, model: Model, rng: np.random.Generator, num_sequences: int = 4, max_len: int = 512
@@ -24,7 +25,10 @@ class Driver:
         order = rng.permutation(num_sequences * self.blocks_each).astype(np.int32)
         self.tables = order.reshape(num_sequences, self.blocks_each)
         self.lengths = [0] * num_sequences
-        self.kv = model.kv_caches(order.size, BLOCK)
+        self.rng = rng
+        self.slots = rng.permutation(2 * num_sequences).astype(np.int32).reshape(num_sequences, 2)
+        self.state = [-1] * num_sequences  # the slot that a sequence goes on from
+        self.kv = model.kv_caches(order.size, BLOCK, self.slots.size)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[np.ndarray]:
         """For each (sequence, its next tokens): the logits [tokens, vocabulary], float32."""
@@ -35,6 +39,8 @@ class Driver:
 
     def batch(self, work: Sequence[tuple[int, Sequence[int]]]) -> Batch:
         positions, slots, starts, contexts = [], [], [0], []
+        state_in = [self.state[sequence] for sequence, _ in work]
+        state_out = [int(self.rng.choice(self.slots[sequence])) for sequence, _ in work]
         for sequence, tokens in work:
             at = np.arange(self.lengths[sequence], self.lengths[sequence] + len(tokens))
             self.lengths[sequence] += len(tokens)
@@ -42,6 +48,8 @@ class Driver:
             slots.append(self.tables[sequence][at // BLOCK] * BLOCK + at % BLOCK)
             starts.append(starts[-1] + len(tokens))
             contexts.append(self.lengths[sequence])
+        for (sequence, _), slot in zip(work, state_out, strict=True):
+            self.state[sequence] = slot
         return Batch(
             token_ids_T=np.concatenate([np.asarray(tokens, np.int32) for _, tokens in work]),
             positions_T=np.concatenate(positions).astype(np.int32),
@@ -50,4 +58,6 @@ class Driver:
             context_len_R=np.array(contexts, np.int32),
             block_table_RB=np.ascontiguousarray(self.tables[[sequence for sequence, _ in work]]),
             logit_rows_S=np.arange(starts[-1], dtype=np.int32),
+            state_in_R=np.array(state_in, np.int32),
+            state_out_R=np.array(state_out, np.int32),
         )

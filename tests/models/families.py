@@ -103,18 +103,24 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     metadata = {
         fields[f][0]: getattr(config, f) for f in fields if f not in GGUF_FIELDS and hasattr(config, f)
     }
+    if hasattr(module, "gguf_metadata"):
+        metadata |= module.gguf_metadata(config.to_dict())
     for key, value in metadata.items():
         _add(writer, f"{architecture}.{key}", value)
-    offset = 1.0 if architecture == "gemma3" else 0.0  # that converters add to norms
-    for hf_name, tensor in _tensors(model):
+    offset = 1.0 if architecture in ("gemma3", "qwen3next") else 0.0  # that converters add to norms
+    parts = [part for name, tensor in _tensors(model) for part in _converted(config, name, tensor)]
+    for hf_name, tensor in parts:
         name = _gguf_name(module.WEIGHTS, hf_name)
         router = "ffn_gate_inp" in name or "exp_probs_b" in name
-        kind = pick(name) if tensor.dim() >= 2 and not router else Type.F32
+        exact = router or ".ssm_ba" in name or ".ssm_conv1d" in name
+        kind = pick(name) if tensor.dim() >= 2 and not exact else Type.F32
         data = quantize(tensor.numpy(), kind)
         tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
         if router:
             data = np.squeeze(data)  # as converters do
-        if offset and hf_name.endswith("norm.weight"):
+        if hf_name.endswith("A_log"):
+            data = -np.exp(data)
+        if offset and hf_name.endswith("norm.weight") and "linear_attn" not in hf_name:
             data = data + np.float32(offset)
         if architecture in ("llama", "smollm3") and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
@@ -126,11 +132,29 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     return ModelFiles("gguf", (path,), "tiny", path.parent)
 
 
+def _converted(config: Any, name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """What converters make of tensors of recurrent layers, as views: q, k, v and z of Qwen3-Next are taken
+    apart."""
+    if "conv1d.weight" in name:
+        return [(name, tensor[:, 0])]
+    if "in_proj_qkvz" in name:
+        keys, values = (
+            config.linear_num_key_heads,
+            config.linear_num_value_heads // config.linear_num_key_heads,
+        )
+        key, value = config.linear_key_head_dim, values * config.linear_value_head_dim
+        parts = torch.split(tensor.view(keys, -1, tensor.shape[-1]), [key, key, value, value], dim=1)
+        qkv = torch.cat([part.reshape(-1, tensor.shape[-1]) for part in parts[:3]])
+        z = parts[3].reshape(-1, tensor.shape[-1])
+        return [(name.replace("qkvz", "qkv"), qkv), (name.replace("qkvz", "z"), z)]
+    return [(name, tensor)]
+
+
 def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Of all tensors, under the names that publishers give them: each expert has its own."""
     shapes = {}
     for name, tensor in _tensors(model):
-        if tensor.dim() == 3:
+        if ".experts." in name and tensor.dim() == 3:
             before, after = name.split(".experts.")
             shapes |= {f"{before}.experts.{e}.{after}": tuple(tensor.shape[1:]) for e in range(len(tensor))}
         else:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.memory import address, dense
+from tenon.kernels.cpu.memory import address, dense, row_stride
 from tenon.ops.arrays import BFLOAT16
 from tenon.ops.workspace import empty
 
@@ -17,6 +17,19 @@ def silu_mul(gate_up_T2F: np.ndarray, out_dtype: np.dtype[Any]) -> np.ndarray:
     y_TF = empty((rows, width), out_dtype)
     _native.silu_mul(dense(gate_up_T2F), address(y_TF), rows, width, y_TF.dtype == BFLOAT16)
     return y_TF
+
+
+def sigmoid_mul(x_TX: np.ndarray, gate_TX: np.ndarray) -> np.ndarray:
+    if gate_TX.shape != x_TX.shape:
+        raise ValueError(f"{x_TX.shape} cannot be gated by {gate_TX.shape}")
+    _native.sigmoid_mul(
+        dense(x_TX, x_TX.dtype),
+        address(gate_TX),
+        row_stride(gate_TX),
+        *x_TX.shape,
+        x_TX.dtype == BFLOAT16,
+    )
+    return x_TX
 
 
 def gelu(x_TF: np.ndarray, out_dtype: np.dtype[Any], *, tanh_form: bool = False) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.memory import address, dense
+from tenon.kernels.cpu.memory import address, dense, row_stride
 from tenon.ops.arrays import BFLOAT16
 from tenon.ops.workspace import empty
 
@@ -48,3 +48,33 @@ def layer_norm(
         y_TD.dtype == BFLOAT16,
     )
     return y_TD
+
+
+def gated_rms_norm(
+    x_TX: np.ndarray,
+    gate_TX: np.ndarray,
+    weight_X: np.ndarray,
+    eps: float,
+    out_dtype: np.dtype[Any],
+    *,
+    group: int,
+    gate_first: bool,
+) -> np.ndarray:
+    rows, width = x_TX.shape
+    if gate_TX.shape != x_TX.shape or width % group:
+        raise ValueError(f"{x_TX.shape} cannot be gated by {gate_TX.shape} in groups of {group}")
+    y_TX = empty((rows, width), out_dtype)
+    _native.gated_rms_norm(
+        dense(x_TX),
+        address(gate_TX),
+        row_stride(gate_TX),
+        dense(weight_X),
+        address(y_TX),
+        rows,
+        width,
+        group,
+        eps,
+        gate_first,
+        y_TX.dtype == BFLOAT16,
+    )
+    return y_TX

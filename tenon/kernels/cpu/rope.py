@@ -7,7 +7,7 @@ import numpy as np
 from tenon.core.batch import Batch
 from tenon.kernels.cpu import _native
 from tenon.kernels.cpu.kv import PairedKV
-from tenon.kernels.cpu.memory import address, dense
+from tenon.kernels.cpu.memory import address, dense, row_stride
 from tenon.ops.arrays import BFLOAT16
 from tenon.ops.workspace import empty
 
@@ -27,10 +27,13 @@ def rope_kv_write(
     eps: float,
     joint_norms: bool = False,
 ) -> np.ndarray:
-    tokens = qkv_TN.shape[0]
+    tokens, width = qkv_TN.shape
+    if width != (num_heads + 2 * num_kv_heads) * head_dim:
+        raise ValueError(f"{width} columns are not {num_heads} + 2 * {num_kv_heads} heads of {head_dim}")
     q_TX = empty((tokens, num_heads * head_dim), kv.act)
     _native.rope_kv_write(
-        dense(qkv_TN),
+        address(qkv_TN),
+        row_stride(qkv_TN),
         dense(cos_sin_PE),
         0 if q_norm is None else dense(q_norm),
         0 if k_norm is None else dense(k_norm),

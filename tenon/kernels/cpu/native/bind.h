@@ -51,6 +51,7 @@ void bind_base(nb::module_& m);
 void bind_batch(nb::module_& m);
 void bind_full_attention(nb::module_& m);
 void bind_pooling(nb::module_& m);
+void bind_recurrent(nb::module_& m);
 void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_sampling(nb::module_& m);

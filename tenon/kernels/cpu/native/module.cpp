@@ -7,6 +7,7 @@ NB_MODULE(_native, m) {
     tenon::bind_batch(m);
     tenon::bind_full_attention(m);
     tenon::bind_pooling(m);
+    tenon::bind_recurrent(m);
     tenon::bind_rope(m);
     tenon::bind_rowwise(m);
     tenon::bind_sampling(m);

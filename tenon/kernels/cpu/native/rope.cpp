@@ -5,13 +5,14 @@
 namespace tenon {
 
 void bind_rope(nb::module_& m) {
-    m.def("rope_kv_write", [](uintptr_t qkv_TN, uintptr_t cos_sin_PE, uintptr_t q_norm, uintptr_t k_norm,
-                              uintptr_t positions_T, uintptr_t slots_T, uintptr_t q_TX, uintptr_t k,
-                              uintptr_t v, int64_t tokens, int num_heads, int num_kv_heads, int head_dim,
-                              int rot_dim, int block_size, float eps, bool joint_norms, bool bf16) {
+    m.def("rope_kv_write", [](uintptr_t qkv_TN, int64_t qkv_stride, uintptr_t cos_sin_PE, uintptr_t q_norm,
+                              uintptr_t k_norm, uintptr_t positions_T, uintptr_t slots_T, uintptr_t q_TX,
+                              uintptr_t k, uintptr_t v, int64_t tokens, int num_heads, int num_kv_heads,
+                              int head_dim, int rot_dim, int block_size, float eps, bool joint_norms,
+                              bool bf16) {
         const RopeKernels& kernels = rope_kernels();
         run_op("rope_kv_write", bf16 ? kernels.rope_kv_write_bf16 : kernels.rope_kv_write_f32,
-               RopeKvWriteArgs{pointer<const float>(qkv_TN), pointer<const float>(cos_sin_PE),
+               RopeKvWriteArgs{pointer<const float>(qkv_TN), qkv_stride, pointer<const float>(cos_sin_PE),
                                pointer<const float>(q_norm), pointer<const float>(k_norm),
                                pointer<const int32_t>(positions_T), pointer<const int32_t>(slots_T),
                                pointer<void>(q_TX), pointer<void>(k), pointer<void>(v), count(tokens),

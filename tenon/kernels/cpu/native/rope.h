@@ -8,6 +8,7 @@ namespace tenon {
 
 struct RopeKvWriteArgs {
     const float* qkv_TN;
+    int64_t qkv_stride;
     const float* cos_sin_PE;
     const float* q_norm;  // [E], or [H * E] with joint_norms; null: no norm
     const float* k_norm;

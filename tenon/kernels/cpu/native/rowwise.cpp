@@ -48,6 +48,22 @@ void bind_rowwise(nb::module_& m) {
                SiluMulArgs{pointer<const float>(gate_up_T2F), pointer<void>(y_TF), count(rows), width,
                            to_bf16 ? 2 : 4});
     });
+    m.def("gated_rms_norm",
+          [](uintptr_t x_TX, uintptr_t gate_TX, int64_t gate_stride, uintptr_t weight_X, uintptr_t y_TX,
+             int64_t rows, int width, int group, float eps, bool gate_first, bool to_bf16) {
+              const RowwiseKernels& kernels = rowwise_kernels();
+              run_op("gated_rms_norm", to_bf16 ? kernels.gated_rms_norm_bf16 : kernels.gated_rms_norm_f32,
+                     GatedRmsNormArgs{pointer<const float>(x_TX), pointer<const float>(gate_TX), gate_stride,
+                                      pointer<const float>(weight_X), pointer<void>(y_TX), count(rows), width,
+                                      group, eps, gate_first, to_bf16 ? 2 : 4});
+          });
+    m.def("sigmoid_mul",
+          [](uintptr_t x_TX, uintptr_t gate_TX, int64_t gate_stride, int64_t rows, int width, bool is_bf16) {
+              const RowwiseKernels& kernels = rowwise_kernels();
+              run_op("sigmoid_mul", is_bf16 ? kernels.sigmoid_mul_bf16 : kernels.sigmoid_mul_f32,
+                     SigmoidMulArgs{pointer<void>(x_TX), pointer<const float>(gate_TX), gate_stride,
+                                    count(rows), width, is_bf16 ? 2 : 4});
+          });
     m.def("gather_rows", [](uintptr_t x_TD, uintptr_t rows_S, uintptr_t y_SD, int64_t rows, int width) {
         run_op("gather_rows", rowwise_kernels().gather_rows,
                GatherRowsArgs{pointer<const float>(x_TD), pointer<const int32_t>(rows_S),

@@ -77,6 +77,38 @@ struct SiluMulArgs {
     }
 };
 
+// In groups of neighbours: norm(x) * weight * silu(gate), or norm(x * silu(gate)) * weight.
+struct GatedRmsNormArgs {
+    const float* x_TX;
+    const float* gate_TX;
+    int64_t gate_stride;
+    const float* weight_X;
+    void* y_TX;
+    Count rows;
+    int32_t width, group;
+    float eps;
+    bool gate_first;
+    int32_t out_bytes;
+
+    Work work(const StepDims& dims) const {
+        return {double(rows.at(dims)) * width * (8 + out_bytes), 24.0 * rows.at(dims) * width};
+    }
+};
+
+// x *= sigmoid(gate).
+struct SigmoidMulArgs {
+    void* x_TX;
+    const float* gate_TX;
+    int64_t gate_stride;
+    Count rows;
+    int32_t width;
+    int32_t element_bytes;  // of x
+
+    Work work(const StepDims& dims) const {
+        return {double(rows.at(dims)) * width * (4 + 2 * element_bytes), 20.0 * rows.at(dims) * width};
+    }
+};
+
 struct GatherRowsArgs {
     const float* x_TD;
     const int32_t* rows_S;
@@ -115,6 +147,8 @@ struct RowwiseKernels {
     Kernel<LayerNormArgs> layer_norm_bf16, layer_norm_f32;
     Kernel<GeluArgs> gelu_bf16, gelu_f32;
     Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32;
+    Kernel<GatedRmsNormArgs> gated_rms_norm_bf16, gated_rms_norm_f32;
+    Kernel<SigmoidMulArgs> sigmoid_mul_bf16, sigmoid_mul_f32;
     Kernel<GatherRowsArgs> gather_rows;
     Kernel<AddRowsArgs> add_rows;
     Kernel<CastArgs> cast;

@@ -61,7 +61,7 @@ class RopeKvWrite {
     explicit RopeKvWrite(const RopeKvWriteArgs& args) : a_(args), E_(args.head_dim), B_(args.block_size) {}
 
     void token(int64_t t) const {
-        const float* x = a_.qkv_TN + t * a_.qkv_width();
+        const float* x = a_.qkv_TN + t * a_.qkv_stride;
         const float* cos_sin = a_.cos_sin_PE + int64_t(a_.positions_T[t]) * a_.rot_dim;
         T* q = static_cast<T*>(a_.q_TX) + t * a_.num_heads * E_;
         alignas(64) float head[kMaxHeadDim];

@@ -99,9 +99,50 @@ void silu_mul(const SiluMulArgs& args, const StepDims& dims, Pool& pool) {
         const float* up = gate + width;
         T* y = static_cast<T*>(args.y_TF) + row * width;
         for_vectors(width, [&](int64_t i, int n) {
-            const F32x16 x = load_part(gate + i, n);
-            const F32x16 silu = x / (splat(1.0f) + exp(zero_f32() - x));
-            store_part(y + i, silu * load_part(up + i, n), n);
+            store_part(y + i, silu(load_part(gate + i, n)) * load_part(up + i, n), n);
+        });
+    });
+}
+
+// A group counts as a row. With the gate first, gated elements are computed twice: for the sum, then for y.
+template <class T>
+void gated_rms_norm(const GatedRmsNormArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t groups = args.width / args.group;
+    for_rows(pool, args.rows.at(dims) * groups, 8 * int64_t(args.group), [&](int64_t i) {
+        const int64_t row = i / groups, first = i % groups * args.group;
+        const float* x = args.x_TX + row * args.width + first;
+        const float* gate = args.gate_TX + row * args.gate_stride + first;
+        const float* weight = args.weight_X + first;
+        T* y = static_cast<T*>(args.y_TX) + row * args.width + first;
+        if (args.gate_first) {
+            F32x16 squares = zero_f32();
+            for_vectors(args.group, [&](int64_t j, int n) {
+                const F32x16 z = load_part(x + j, n) * silu(load_part(gate + j, n));
+                squares = fma(z, z, squares);
+            });
+            const F32x16 scale =
+                splat(1.0f / __builtin_sqrtf(reduce_add(squares) / float(args.group) + args.eps));
+            for_vectors(args.group, [&](int64_t j, int n) {
+                const F32x16 z = load_part(x + j, n) * silu(load_part(gate + j, n));
+                store_part(y + j, z * scale * load_part(weight + j, n), n);
+            });
+        } else {
+            const F32x16 scale = splat(inverse_rms(x, args.group, args.eps));
+            for_vectors(args.group, [&](int64_t j, int n) {
+                const F32x16 z = load_part(x + j, n) * scale * load_part(weight + j, n);
+                store_part(y + j, z * silu(load_part(gate + j, n)), n);
+            });
+        }
+    });
+}
+
+template <class T>
+void sigmoid_mul(const SigmoidMulArgs& args, const StepDims& dims, Pool& pool) {
+    for_rows(pool, args.rows.at(dims), 4 * int64_t(args.width), [&](int64_t row) {
+        T* x = static_cast<T*>(args.x_TX) + row * args.width;
+        const float* gate = args.gate_TX + row * args.gate_stride;
+        for_vectors(args.width, [&](int64_t i, int n) {
+            store_part(x + i, load_part(x + i, n) * sigmoid(load_part(gate + i, n)), n);
         });
     });
 }
@@ -137,8 +178,21 @@ void cast(const CastArgs& args, const StepDims& dims, Pool& pool) {
 
 }  // namespace
 
-extern const RowwiseKernels rowwise_kernels{
-    rms_norm<bf16>, rms_norm<float>, add_rms_norm,    layer_norm<bf16>, layer_norm<float>, gelu<bf16>,
-    gelu<float>,    silu_mul<bf16>,  silu_mul<float>, gather_rows,      add_rows,          cast};
+extern const RowwiseKernels rowwise_kernels{rms_norm<bf16>,
+                                            rms_norm<float>,
+                                            add_rms_norm,
+                                            layer_norm<bf16>,
+                                            layer_norm<float>,
+                                            gelu<bf16>,
+                                            gelu<float>,
+                                            silu_mul<bf16>,
+                                            silu_mul<float>,
+                                            gated_rms_norm<bf16>,
+                                            gated_rms_norm<float>,
+                                            sigmoid_mul<bf16>,
+                                            sigmoid_mul<float>,
+                                            gather_rows,
+                                            add_rows,
+                                            cast};
 
 }  // namespace tenon::TENON_ISA

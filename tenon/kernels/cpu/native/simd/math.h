@@ -65,6 +65,21 @@ TENON_INLINE F32x16 sigmoid(F32x16 x) {
     return splat(1.0f) / (splat(1.0f) + exp(zero_f32() - x));
 }
 
+// x / (1 + e^-x).
+TENON_INLINE F32x16 silu(F32x16 x) {
+    return x / (splat(1.0f) + exp(zero_f32() - x));
+}
+
+// log(1 + e^x), relative error below 2^-21: max(x, 0) + log1p(e^-|x|), where log1p(e) = 2 atanh(e / (2 + e))
+// by its Taylor series, whose argument is at most 1/3.
+TENON_INLINE F32x16 softplus(F32x16 x) {
+    constexpr float series[] = {2.0f,     2.0f / 3,     2.0f / 5,  2.0f / 7,
+                                2.0f / 9, 2.0f / 11.0f, 2.0f / 13, 2.0f / 15};
+    const F32x16 e = exp(zero_f32() - abs(x));
+    const F32x16 s = e / (splat(2.0f) + e);
+    return max(x, zero_f32()) + s * polynomial(series, s * s);
+}
+
 // tanh(x), absolute error below 2e-7.
 TENON_INLINE F32x16 tanh(F32x16 x) {
     const F32x16 e = exp(splat(-2.0f) * abs(x));
