@@ -11,11 +11,19 @@ from tenon.layers.weights import Weights
 class RMSNorm:
     """RMS norm (Zhang & Sennrich 2019). Reads the residual stream (float32), gives activations.
 
-    `offset` is added to the weights: some files have them less 1.
+    `offset` is added to the weights: some files have them less 1. The result is multiplied by `scale`.
     """
 
-    def __init__(self, weights: Weights, name: str, width: int, eps: float, offset: float = 0.0) -> None:
-        self.weight_D = weights.vector(f"{name}.weight", width) + np.float32(offset)
+    def __init__(
+        self,
+        weights: Weights,
+        name: str,
+        width: int,
+        eps: float,
+        offset: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        self.weight_D = (weights.vector(f"{name}.weight", width) + np.float32(offset)) * np.float32(scale)
         self.eps = eps
         self.act = weights.act
 

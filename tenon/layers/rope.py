@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn")
+SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,9 @@ class RopeConfig:
     attention_factor: float | None = None
     mscale: float = 0.0
     mscale_all_dim: float = 0.0
-    divisors_h: np.ndarray | None = None  # of the frequencies: llama3's scaling, as GGUF has it
+    # Of the frequencies: llama3's scaling, as GGUF has it; longrope's for contexts up to the original one.
+    divisors_h: np.ndarray | None = None
+    long_divisors_h: np.ndarray | None = None  # longrope's for longer ones
 
 
 class Rope:
@@ -57,8 +59,8 @@ def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
     if config.scaling == "dynamic":
         theta = _dynamic_theta(config, num_positions)
     frequency_h = theta ** (-np.arange(0, config.rot_dim, 2) / config.rot_dim)
-    if config.divisors_h is not None:
-        frequency_h = frequency_h / config.divisors_h
+    if (divisors_h := _divisors(config, num_positions)) is not None:
+        frequency_h = frequency_h / divisors_h
     if config.scaling == "linear":  # position interpolation (Chen et al. 2023)
         return frequency_h / config.factor
     if config.scaling == "llama3":
@@ -69,11 +71,14 @@ def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
 
 
 def attention_factor(config: RopeConfig) -> float:
-    """What cos and sin are multiplied by: 1, but for yarn (Peng et al. 2023, section 3.4)."""
-    if config.scaling != "yarn":
+    """What cos and sin are multiplied by: 1, but for yarn (Peng et al. 2023, section 3.4) and longrope."""
+    if config.scaling not in ("yarn", "longrope"):
         return 1.0
     if config.attention_factor is not None:
         return config.attention_factor
+    if config.scaling == "longrope":
+        stretch = math.log(max(config.factor, 1.0)) / math.log(config.original_max_position)
+        return math.sqrt(1 + stretch)
     if config.mscale and config.mscale_all_dim:
         return _yarn_mscale(config.factor, config.mscale) / _yarn_mscale(config.factor, config.mscale_all_dim)
     return _yarn_mscale(config.factor, 1.0)
@@ -93,6 +98,19 @@ def _table(frequency_h: np.ndarray, num_positions: int, scale: float) -> np.ndar
         turned_Oh = np.exp(1j * (start * frequency_h)) * offset_Oh[: len(rows_OE)]
         rows_OE[:, :half], rows_OE[:, half:] = turned_Oh.real, turned_Oh.imag
     return table_PE
+
+
+def _divisors(config: RopeConfig, num_positions: int) -> np.ndarray | None:
+    """LongRoPE (Ding et al. 2024) has two sets of divisors, found by search: for the original context, and
+    for longer ones.
+
+    Which of them counts is decided once, as for dynamic scaling, by the longest sequence the engine admits:
+    transformers goes by the length of the sequence at hand, so K that is cached already would be of the other
+    set as soon as a sequence outgrows the original context.
+    """
+    if config.scaling == "longrope" and num_positions > config.original_max_position:
+        return config.long_divisors_h
+    return config.divisors_h
 
 
 def _dynamic_theta(config: RopeConfig, num_positions: int) -> float:

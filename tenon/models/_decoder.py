@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +59,7 @@ class DecoderConfig:
     norm_offset: float = 0.0  # of all norms
     attention_scale: float | None = None
     embedding_scale: float = 1.0
+    logit_scale: float = 1.0  # of what the head reads
     fused: bool = False  # q, k, v are one matrix in the file, and gate and up
     windows: tuple[int, ...] = ()  # of each layer; 0, or none at all: it sees everything
     local_rope: RopeConfig | None = None  # of the layers that have a window, if it differs
@@ -127,6 +129,10 @@ def read_decoder_config(checkpoint: Checkpoint, head_dim: int | None = None) -> 
         )
     if config.num_heads * config.head_dim > MAX_WIDTH:
         raise fields.error("attention", f"{config.num_heads} heads of {config.head_dim} are too many")
+    if all(window >= config.max_position for window in config.windows):
+        config = replace(config, windows=())  # Phi-4-mini
+    if config.rope.scaling == "longrope" and config.rope.original_max_position < 2:
+        raise fields.error("rope", "cannot stretch a context of one position")
     if config.rope.rot_dim % 2 or not 0 < config.rope.rot_dim <= config.head_dim:
         raise fields.error("rope", f"cannot rotate {config.rope.rot_dim} of {config.head_dim} elements")
     return config
@@ -202,12 +208,15 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
         inner = inner.within("full_attention")
     context = fields.whole("max_position_embeddings")
     scaling = inner.text("rope_type", inner.get("type", "default"))
+    scaling = "longrope" if scaling == "su" else scaling  # its name before the paper was out
     partial = inner.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
     original = inner.whole(
         "original_max_position_embeddings", fields.get("original_max_position_embeddings", context)
     )
+    rot_dim = int(head_dim * partial)
+    short_h, long_h = _longrope_divisors(inner, rot_dim) if scaling == "longrope" else (None, None)
     rope = RopeConfig(
-        rot_dim=int(head_dim * partial),
+        rot_dim=rot_dim,
         theta=inner.number("rope_theta", fields.number("rope_theta", 10000.0, above=1), above=1),
         scaling=_known(fields, scaling),
         factor=inner.number(
@@ -224,10 +233,28 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
         else None,
         mscale=inner.number("mscale", 0.0, above=-1),
         mscale_all_dim=inner.number("mscale_all_dim", 0.0, above=-1),
+        divisors_h=short_h,
+        long_divisors_h=long_h,
     )
     if scaling == "llama3" and rope.high_freq_factor <= rope.low_freq_factor:
         raise inner.error("high_freq_factor", "must be above low_freq_factor")
     return rope, _stretched(rope, context)
+
+
+def _longrope_divisors(inner: Fields, rot_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """For the original context, and for longer ones."""
+
+    def read(name: str) -> np.ndarray:
+        values = inner.get(name)
+        if (
+            not isinstance(values, list)
+            or len(values) != rot_dim // 2
+            or not all(isinstance(x, int | float) and 0 < x < math.inf for x in values)
+        ):
+            raise inner.error(name, f"must be {rot_dim // 2} finite positive numbers, one for each pair")
+        return np.array(values, np.float64)
+
+    return read("short_factor"), read("long_factor")
 
 
 def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
@@ -267,12 +294,23 @@ def _windows_from_gguf(fields: Fields) -> tuple[int, ...]:
 
 
 def _rope_from_gguf(checkpoint: Checkpoint, head_dim: int) -> tuple[RopeConfig, int]:
-    """The rope, and the context length it gives. Llama 3's scaling comes as a tensor of divisors."""
+    """The rope, and the context length it gives. Divisors of frequencies come as tensors: Llama 3's scaling
+    is known by nothing else, and often neither is longrope's."""
     fields = checkpoint.fields
     context = fields.whole("context_length")
+    original = fields.whole("rope.scaling.original_context_length", context)
     scaling = fields.text("rope.scaling.type", "none")
     rot_dim = fields.whole("rope.dimension_count", head_dim)
     factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
+    divisors_h, long_h = _divisors(checkpoint, "rope_freqs", rot_dim), None
+    attention_factor: float | None = None
+    names = {"rope_factors_long.weight", "rope_factors_short.weight"}
+    if scaling == "longrope" or names & checkpoint.file.tensors.keys():
+        scaling, factor = "longrope", context / original
+        divisors_h = _divisors(checkpoint, "rope_factors_short", rot_dim, required=True)
+        long_h = _divisors(checkpoint, "rope_factors_long", rot_dim, required=True)
+        if fields.get("rope.scaling.attn_factor") is not None:
+            attention_factor = fields.number("rope.scaling.attn_factor")
     if scaling == "none":
         scaling = "linear" if fields.get("rope.scale_linear") else "default"
     rope = RopeConfig(
@@ -280,25 +318,32 @@ def _rope_from_gguf(checkpoint: Checkpoint, head_dim: int) -> tuple[RopeConfig, 
         theta=fields.number("rope.freq_base", 10000.0, above=1),
         scaling=_known(fields, scaling),
         factor=factor,
-        original_max_position=fields.whole("rope.scaling.original_context_length", context),
+        original_max_position=original,
         beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
-        divisors_h=_divisors(checkpoint, rot_dim),
+        attention_factor=attention_factor,
+        divisors_h=divisors_h,
+        long_divisors_h=long_h,
     )
     return rope, _stretched(rope, context)
 
 
-def _divisors(checkpoint: Checkpoint, rot_dim: int) -> np.ndarray | None:
-    info = checkpoint.file.tensors.get("rope_freqs.weight")
+def _divisors(
+    checkpoint: Checkpoint, name: str, rot_dim: int, *, required: bool = False
+) -> np.ndarray | None:
+    info = checkpoint.file.tensors.get(f"{name}.weight")
     if info is None:
+        if required:
+            raise ModelFileError(f"{checkpoint.file.path}: tensor '{name}.weight' is missing")
         return None
     if info.shape != (rot_dim // 2,):
-        raise checkpoint.fields.error(
-            "rope.dimension_count", f"is {rot_dim}, but rope_freqs has shape {info.shape}"
+        raise ModelFileError(
+            f"{checkpoint.file.path}: tensor '{name}.weight' has shape {'x'.join(map(str, info.shape))}; "
+            f"of {rot_dim} rotated elements it must be {rot_dim // 2}"
         )
     divisors_h = info.raw().dequantize().astype(np.float64)
     if not np.all(np.isfinite(divisors_h) & (divisors_h > 0)):
-        raise ModelFileError(f"{checkpoint.file.path}: rope_freqs.weight must hold finite positive numbers")
+        raise ModelFileError(f"{checkpoint.file.path}: {name}.weight must hold finite positive numbers")
     return divisors_h
 
 

@@ -55,8 +55,8 @@ WEIGHTS = {
     "lm_head": "output",
     "score": "cls.output",
 }
-# Constants that some files carry along. rope_freqs is read with the configuration.
-IGNORED = ("*.rotary_emb.inv_freq", "rope_freqs.weight")
+# Constants that some files carry along. Divisors of the rotation are read with the configuration.
+IGNORED = ("*.rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_*.weight")
 
 TINY: dict[str, Any] = {
     "model_type": "llama",
@@ -127,7 +127,7 @@ class Llama:
             self.block(config, model.at("layers").at(i), rope, i)
             for i, rope in enumerate(config.ropes(num_positions))
         ]
-        self.norm = RMSNorm(model, "norm", config.width, config.eps, config.norm_offset)
+        self.norm = RMSNorm(model, "norm", config.width, config.eps, config.norm_offset, config.logit_scale)
         self.head = Head()
         self.lm_head: Linear | None = None
         if spec.pooling is not None:

@@ -40,6 +40,23 @@ SIZES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 16384,
         "rope_theta": 250000.0,
     },
+    "3.8B": {  # Phi-4-mini; its long factors to some percent
+        **{key: value for key, value in TINY.items() if key not in ("rope_parameters", "sliding_window")},
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "original_max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.75,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0] * 48,
+            "long_factor": [32 ** min(i / 31, 1.0) for i in range(48)],
+        },
+        "tie_word_embeddings": True,
+    },
 }
 
 

@@ -75,6 +75,35 @@ def test_dynamic_changes_nothing_up_to_the_original_context():
     assert (frequencies(config, 101)[1:] < frequencies(config, 100)[1:]).all()
 
 
+@pytest.mark.parametrize("attention_factor_given", [None, 1.3])
+def test_longrope_takes_the_factors_of_the_longest_sequence(attention_factor_given):
+    """transformers takes those of the sequence at hand; both agree where that is the longest one."""
+    short, long = np.linspace(1, 3, 8), np.linspace(1.5, 40, 8)
+    config = RopeConfig(
+        16,
+        1e4,
+        "longrope",
+        factor=8.0,
+        original_max_position=100,
+        attention_factor=attention_factor_given,
+        divisors_h=short,
+        long_divisors_h=long,
+    )
+    parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "original_max_position_embeddings": 100,
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
+        "attention_factor": attention_factor_given,
+    }
+    hf = LlamaConfig(head_dim=16, max_position_embeddings=800, rope_parameters=parameters)
+    for length in (1, 100, 101, 800):
+        expected, scale = ROPE_INIT_FUNCTIONS["longrope"](hf, "cpu", seq_len=length)
+        np.testing.assert_allclose(frequencies(config, length), expected.numpy(), rtol=2e-6)
+        assert attention_factor(config) == pytest.approx(scale)
+
+
 def test_the_table_is_made_when_it_is_needed():
     rope = Rope(RopeConfig(16, 500.0), 10**12)  # far more than memory: making it would fail
     assert rope.num_positions == 10**12

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tenon.core.files import ModelFiles
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.util import plugin
+from tests.models import minicpm_reference as minicpm_reference  # so that transformers knows it
 
 # Those that generate; tests/models/encoders.py has the others.
 FAMILIES = [name for name in plugin.names("tenon.models") if plugin.load("tenon.models", name).ARCHITECTURES]
@@ -122,7 +123,7 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             data = -np.exp(data)
         if offset and hf_name.endswith("norm.weight") and "linear_attn" not in hf_name:
             data = data + np.float32(offset)
-        if architecture in ("llama", "smollm3") and ("q_proj" in hf_name or "k_proj" in hf_name):
+        if architecture in ("llama", "smollm3", "minicpm") and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -192,6 +193,10 @@ def _add_rope(writer: gguf.GGUFWriter, config: Any) -> None:
     if rope.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope.get("rope_type") == "longrope":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        for length in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], np.float32))
     if getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
     if rope.get("partial_rotary_factor", 1.0) != 1.0:

@@ -17,6 +17,7 @@ from tenon.models import _load, load_model
 from tests.models.families import KINDS, make, save_gguf, save_safetensors, tiny
 
 WEIGHTS = "model.safetensors"
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 
 
 @pytest.fixture
@@ -156,6 +157,18 @@ def test_an_unknown_architecture_lists_the_known_ones(checkpoint):
         ({"rope_parameters": {"rope_type": "linear"}}, ModelFileError, "factor is missing"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 0}}, ModelFileError, "factor"),
         ({"rope_parameters": {"rope_theta": 1}}, ModelFileError, "rope_theta"),
+        (
+            {"rope_parameters": {**LONGROPE, "short_factor": [1.0] * 7}},
+            ModelFileError,
+            "short_factor must be 8",
+        ),
+        ({"rope_parameters": {**LONGROPE, "long_factor": None}}, ModelFileError, "long_factor must be 8"),
+        ({"rope_parameters": {**LONGROPE, "long_factor": [0] * 8}}, ModelFileError, "long_factor must be 8"),
+        (
+            {"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 1}},
+            ModelFileError,
+            "stretch a context of one",
+        ),
         ({"rope_parameters": {"partial_rotary_factor": 7}}, ModelFileError, "cannot rotate 112 of 16"),
         (
             {"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4}},
@@ -214,7 +227,8 @@ def test_layer_types_that_there_are_not(types, checkpoint):
     [
         ({"expert_count": 8}, ModelFileError, "expert_used_count is missing"),
         ({"attention__value_length": 8}, UnsupportedModel, "differ in width"),
-        ({"rope__scaling__type": "longrope"}, UnsupportedModel, "longrope"),
+        ({"rope__scaling__type": "longrope"}, ModelFileError, r"'rope_factors_short\.weight' is missing"),
+        ({"_rope_factors_long": np.ones(8, np.float32)}, ModelFileError, r"'rope_factors_short\.weight'"),
         ({"_rope_freqs": np.ones(7, np.float32)}, ModelFileError, "rope_freqs"),
         ({"_rope_freqs": np.zeros(8, np.float32)}, ModelFileError, "finite positive"),
         ({"_blk.0.surprise": np.zeros(8, np.float32)}, ModelFileError, r"'blk\.0\.surprise\.weight'"),

@@ -75,6 +75,24 @@ VARIANTS = {
         "moe_num_shared_experts": 1,
         "tie_word_embeddings": False,
     },
+    "phi3-long": {  # Phi-4-mini
+        **tiny("phi3"),
+        "tie_word_embeddings": True,
+        "sliding_window": 600,  # more than there are positions
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.1, 1.2, 1.5, 2.0, 3.0],
+            "long_factor": [1.0, 1.3, 2.0, 4.5, 9.0, 20.0],
+        },
+    },
+    "minicpm-long": {
+        **tiny("minicpm"),
+        "tie_word_embeddings": False,
+        "rope_scaling": {**tiny("minicpm")["rope_scaling"], "original_max_position_embeddings": 64},
+    },
     "qwen2_moe-norm": {**tiny("qwen2_moe"), "norm_topk_prob": True, "num_experts_per_tok": 4},
 }
 
@@ -202,6 +220,15 @@ def test_dynamic_rope(tmp_path, seed, rng):
     assert load_model(files, "float32").spec.max_position == 4 * ORIGINAL
     check(files, reference, rng, length=150, max_model_len=150)
     check(files, make(config, seed), rng, length=ORIGINAL, max_model_len=ORIGINAL)
+
+
+@pytest.mark.parametrize("variant", ["phi3-long", "minicpm-long"])
+def test_longrope(variant, tmp_path, seed, rng):
+    """Short factors where no sequence can be longer than the original context, long ones otherwise."""
+    reference = make(VARIANTS[variant], seed)
+    files = save_safetensors(reference, tmp_path)
+    check(files, reference, rng, length=64, max_model_len=64)
+    check(files, reference, rng, length=65, max_model_len=65)
 
 
 def test_rope_scalings_from_gguf(tmp_path, seed, rng):
