@@ -84,11 +84,33 @@ class TensorInfo:
         self.file.release(self.start, self.length)
 
 
+class StoredTensor(Protocol):
+    """A tensor of a model file, as `TensorInfo` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def length(self) -> int: ...
+
+    def raw(self) -> RawTensor: ...
+
+    def release(self) -> None: ...
+
+
 class TensorFile(Protocol):
     """What a reader gives: its path, for messages, and where each tensor is."""
 
     path: Path
-    tensors: Mapping[str, TensorInfo]
+
+    @property
+    def tensors(self) -> Mapping[str, StoredTensor]: ...
 
 
 def merge(path: Path, files: list[Mapping[str, TensorInfo]]) -> dict[str, TensorInfo]:

@@ -18,7 +18,8 @@ from tenon import ops
 from tenon.core import ggml
 from tenon.core.tensors import RawTensor
 from tenon.errors import ConfigError, ModelFileError
-from tenon.formats.mapped import TensorFile, TensorInfo
+from tenon.formats.mapped import StoredTensor, TensorFile
+from tenon.formats.paddle import PaddleFile
 
 Progress = Callable[[int, int], None]  # bytes of weights loaded so far, bytes in all
 Tensor = tuple[str, tuple[int, ...]]  # a name below the prefix, and the shape it must have
@@ -129,6 +130,10 @@ class Weights:
         name = whole or f"{self._names[_template(stem)]}.{suffix}"
         return name.format(i=number and number[1])
 
+    def _spelled(self, file_name: str) -> str:
+        """For messages: in some files tensors are seen under other names than they have."""
+        return self.file.spelled(file_name) if isinstance(self.file, PaddleFile) else file_name
+
     def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
         """The tensor as it lies in the file. Raises ModelFileError if it is missing or has another shape."""
         return self._read(name, shape)
@@ -137,10 +142,10 @@ class Weights:
         file_name = self.file_name(name)
         info = self.file.tensors.get(file_name)
         if info is None:
-            raise ModelFileError(f"{self.file.path}: tensor {file_name!r} is missing")
+            raise ModelFileError(f"{self.file.path}: tensor {self._spelled(file_name)!r} is missing")
         if info.shape != shape and not (self.gguf and _long_axes(info.shape) == _long_axes(shape)):
             raise ModelFileError(
-                f"{self.file.path}: tensor {file_name!r} has shape {_text(info.shape)}; "
+                f"{self.file.path}: tensor {self._spelled(file_name)!r} has shape {_text(info.shape)}; "
                 f"the model's configuration says {_text(shape)}"
             )
         self._book.take(info)
@@ -238,14 +243,14 @@ class Weights:
         extra = [name for name in self.file.tensors if name not in self._book.taken]
         if extra:
             more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
-            listed = ", ".join(repr(name) for name in extra[:3])
+            listed = ", ".join(repr(self._spelled(name)) for name in extra[:3])
             raise ModelFileError(f"{self.file.path}: unexpected tensors: {listed}{more}")
 
 
 class _Book:
     """Which tensors have been taken, and how far loading is."""
 
-    def __init__(self, tensors: Mapping[str, TensorInfo], progress: Progress | None) -> None:
+    def __init__(self, tensors: Mapping[str, StoredTensor], progress: Progress | None) -> None:
         self.taken: set[str] = set()
         self.num_quantized = 0
         self._tensors = tensors
@@ -253,7 +258,7 @@ class _Book:
         self._loaded = 0
         self._total = sum(info.length for info in tensors.values())
 
-    def take(self, info: TensorInfo) -> None:
+    def take(self, info: StoredTensor) -> None:
         if info.name not in self.taken:
             self.taken.add(info.name)
             self._loaded += info.length

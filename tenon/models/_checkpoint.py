@@ -12,6 +12,7 @@ from tenon.formats import small
 from tenon.formats.gguf import GGUFFile, GGUFParts, open_gguf
 from tenon.formats.mapped import TensorFile
 from tenon.formats.packed import PackedFile
+from tenon.formats.paddle import PaddleFile, is_paddle
 from tenon.formats.safetensors import open_safetensors
 from tenon.models._fields import Fields
 
@@ -59,6 +60,11 @@ def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
     generation = directory / "generation_config.json"
     eos = (small.read_object(generation) or {}).get("eos_token_id")
     eos = config.get("eos_token_id", []) if eos is None else eos
+    if is_paddle(file):
+        heads = config.whole("num_attention_heads")
+        file = PaddleFile(
+            file, heads, config.whole("num_key_value_heads", heads), config.whole("hidden_size")
+        )
     quant = config.within("quantization_config")
     return Checkpoint(
         kind="hf",
