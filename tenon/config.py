@@ -25,6 +25,7 @@ LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8", "int16")
 QUANTIZATIONS = ("int8", "int4")
 POLICIES = ("fcfs", "priority")
 LOAD_FORMATS = ("auto", "oracle")
+MODEL_IMPLS = ("auto", "transformers")
 CONVERSIONS = ("auto", "none", "embed", "classify", "score")
 DEFAULT_MODEL = "smollm2"
 
@@ -95,6 +96,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_threads: int | None
     convert: str = "auto"
     pooler: Pooler = Pooler()
+    model_impl: str = "auto"
 
 
 @dataclass(kw_only=True)
@@ -153,6 +155,12 @@ class EngineArgs:
         "normalize=true|false, activation=none|sigmoid|softmax, matryoshka=true; comma-separated",
         metavar="KEY=VALUE",
     )
+    model_impl: str = _arg(
+        "auto",
+        "What runs the model: auto (tenon), or transformers, which must be installed: slow, for what tenon "
+        "does not have",
+        MODEL_IMPLS,
+    )
 
     def resolve(self) -> EngineConfig:
         """Check every argument. Raises ConfigError."""
@@ -162,6 +170,8 @@ class EngineArgs:
                 raise ConfigError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}")
         if self.dtype == "float32" and self.activations != "auto":
             raise ConfigError(f"activations {self.activations} is for dtype bfloat16, not float32")
+        if self.model_impl != "auto":
+            self._check_fallback()
         for name in ("max_model_len", "num_threads"):
             if getattr(self, name) is not None:
                 self._whole(name, 1, 2**31 - 1)
@@ -186,6 +196,13 @@ class EngineArgs:
         # Every running request gets at least one token per step, so a step has room for all of them.
         values["max_num_seqs"] = min(self.max_num_seqs, self.max_num_batched_tokens)
         return EngineConfig(**values)
+
+    def _check_fallback(self) -> None:
+        """transformers runs weights as torch has them, and only to generate."""
+        for name in ("activations", "quantization", "convert", "pooler", "load_format"):
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                raise ConfigError(f"{name} cannot be given with model_impl {self.model_impl}")
 
     def _whole(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)

@@ -68,6 +68,7 @@ class ModelSpec:
         0  # 8, 16: linear layers over group-quantised weights quantise their input to such integers
     )
     pooling: PoolingSpec | None = None  # of a `PoolingModel`
+    implementation: str = "tenon"  # what runs it, in words
 
     @property
     def whole_sequences(self) -> bool:

@@ -107,6 +107,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         pooling=spec.pooling,
         info={
             "model_type": spec.model_type,
+            "implementation": spec.implementation,
             "dtype": spec.dtype,
             "activations": _activations(spec),
             "quantization": config.quantization or "as in the files",
@@ -148,6 +149,7 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
         max_model_len=config.max_model_len,
         convert=config.convert,
         pooler=config.pooler,
+        model_impl=config.model_impl,
         progress=progress,
     )
 

@@ -38,6 +38,7 @@ def load_model(
     max_model_len: int | None = None,
     convert: str = "auto",
     pooler: Pooler = _AS_FILES_SAY,
+    model_impl: str = "auto",
     progress: Progress | None = None,
 ) -> Model | PoolingModel:
     """Load the model in `files`.
@@ -48,11 +49,17 @@ def load_model(
     `quantization` ("int8" or "int4") says what weights become that are floats in the files; see
     `tenon.core.quantize`. No position at or above `max_model_len` (default: the model's context length) may
     be asked of the model. `convert` and `pooler` are the engine arguments: with them, or by its architecture,
-    the model may become a PoolingModel. `progress(done, total)` is called with bytes of weights.
+    the model may become a PoolingModel. `progress(done, total)` is called with bytes of weights. With
+    `model_impl` "transformers" that library reads and runs it (tenon.models._fallback): all but `dtype` and
+    `max_model_len` is for tenon's own models.
 
     Raises ModelFileError, naming file and tensor or field, for files that are malformed or do not fit
     together; UnsupportedModel for what tenon does not do; ConfigError for wrong arguments.
     """
+    if model_impl == "transformers":
+        from tenon.models._fallback import load_fallback
+
+        return load_fallback(files, dtype, max_model_len)
     checkpoint = open_checkpoint(files)
     dtype = _dtype(dtype, checkpoint)
     family, config = read_family(checkpoint)
@@ -184,7 +191,8 @@ def _family(checkpoint: Checkpoint) -> ModuleType:
     )
     raise UnsupportedModel(
         f"{checkpoint.file.path}: architecture {checkpoint.architecture!r} is not supported; "
-        f"{', '.join(supported)} are"
+        f"{', '.join(supported)} are. If the library transformers has it, --model-impl transformers runs it, "
+        "slowly"
     )
 
 
