@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
     "architectures": ["MiniCPMForCausalLM"],
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
-    "scale_emb": 12,
+    "scale_emb": 2,
     "scale_depth": 1.4,
     "dim_model_base": 16,
     "rope_scaling": {
@@ -51,6 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 32,
         "num_key_value_heads": 2,
         "max_position_embeddings": 65536,
+        "scale_emb": 12,
         "dim_model_base": 256,
     },
 }
