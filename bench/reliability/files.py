@@ -9,6 +9,7 @@ exception but a typed one, or a process that dies, fails.
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import subprocess
@@ -37,11 +38,12 @@ SECONDS, BYTES = 2.0, 1 << 30
 
 def child(name: str) -> None:
     target = session.load(name)
-    inputs = target.seeds() | target.__dict__.get("MALFORMED", {}) | large.files(name)
+    inputs = target.seeds() | target.__dict__.get("MALFORMED", {})
     inputs |= {f"kept {i}": data for i, data in enumerate(session.kept(name))}
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, resource.RLIM_INFINITY))
-    slowest, refused = (0.0, ""), 0
-    for label, data in inputs.items():
+    slowest, count, refused = (0.0, ""), 0, 0
+    for label, data in itertools.chain(inputs.items(), large.files(name)):
+        count += 1
         begin = time.process_time()
         try:
             target.run(data)
@@ -49,7 +51,7 @@ def child(name: str) -> None:
             refused += 1
         slowest = max(slowest, (time.process_time() - begin, label))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([len(inputs), refused, *slowest, peak]))
+    print(json.dumps([count, refused, *slowest, peak]))
 
 
 def main() -> int:

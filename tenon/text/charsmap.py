@@ -8,11 +8,11 @@ for it: a wrong one ends the process.
 from __future__ import annotations
 
 import binascii
+from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tenon.errors import ModelFileError
+from tenon.formats.small import parse_json
 
 
 def check(data: bytes) -> bytes:
@@ -25,18 +25,9 @@ def check(data: bytes) -> bytes:
     return data
 
 
-class _File(msgspec.Struct):
-    normalizer: Any = None
-
-
-def check_inside(tokenizer_json: bytes) -> None:
-    """The same for those in a tokenizer.json. Raises ModelFileError also for what is no JSON object."""
-    if b"recompiled" not in tokenizer_json and b"\\u" not in tokenizer_json:
-        return  # most have none, and reading the file twice takes time
-    try:
-        todo = [msgspec.json.decode(tokenizer_json, type=_File).normalizer]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelFileError(f"malformed: {error}") from None
+def check_inside(path: Path, normalizer: bytes) -> None:
+    """The same for those in the normalizer of a tokenizer.json at `path`."""
+    todo = [parse_json(path, normalizer, Any)]
     while todo:
         step = todo.pop()
         if isinstance(step, list):
@@ -44,7 +35,10 @@ def check_inside(tokenizer_json: bytes) -> None:
         elif isinstance(step, dict):
             todo += step.values()
             if isinstance(text := step.get("precompiled_charsmap"), str):
-                check(_decoded(text))
+                try:
+                    check(_decoded(text))
+                except ModelFileError as error:
+                    raise ModelFileError(f"{path}: {error}") from None
 
 
 def _decoded(text: str) -> bytes:

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tenon.errors import ModelFileError
 from tenon.formats import small
-from tenon.text import charsmap, ggml_vocab, native, sentence_piece
+from tenon.text import ggml_vocab, native, sentence_piece, tokenizer_json
 from tenon.text.tokenizer import Tokenizer
 
-MAX_TOKENIZER_BYTES = 48 << 20  # the largest real ones have 35 MB
+MAX_TOKENIZER_BYTES = 40 << 20  # the largest real ones have 35 MB
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_TEMPLATES = 64
 
@@ -48,11 +48,12 @@ def from_directory(directory: Path) -> Tokenizer:
 
 def _fast(path: Path) -> FastTokenizer:
     data = small.read(path, MAX_TOKENIZER_BYTES)
-    assert data is not None  # it was there a moment ago, or else:
+    if data is None:
+        raise ModelFileError(f"{path}: it was there a moment ago")
+    data = tokenizer_json.checked(path, data)
     with native.errors_as(
         lambda reason: ModelFileError(f"{path}: not a tokenizer that can be read: {reason}")
     ):
-        charsmap.check_inside(data)
         fast = FastTokenizer.from_buffer(data)
         fast.no_truncation()
         fast.no_padding()

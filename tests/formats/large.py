@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 
 from tests.formats import gguf_files, safetensors_files
 from tests.formats.gguf_files import ARRAY, STRING, entry, tensor, text
@@ -11,9 +12,14 @@ from tests.formats.gguf_files import ARRAY, STRING, entry, tensor, text
 MiB = 1 << 20
 
 
-def files(name: str) -> dict[str, bytes]:
-    """For a target of fuzz/targets."""
-    return {"gguf": _gguf, "safetensors": _safetensors, "safetensors_index": _index}.get(name, dict)()
+def files(name: str) -> Iterator[tuple[str, bytes]]:
+    """For a target of fuzz/targets, one after the other: together they would fill the memory that is meant
+    for reading them."""
+    makers = {"gguf": _gguf, "safetensors": _safetensors, "safetensors_index": _index}
+    if name == "tokenizer_json":
+        yield from _tokenizer()
+    elif name in makers:
+        yield from makers[name]().items()
 
 
 def _gguf() -> dict[str, bytes]:
@@ -59,3 +65,46 @@ def _index() -> dict[str, bytes]:
         "objects": b'{"metadata":[' + b"{}," * (5 * MiB) + b'{}],"weight_map":{}}',
         "too large": b" " * (17 * MiB),
     }
+
+
+def _tokenizer() -> Iterator[tuple[str, bytes]]:
+    """Refused after they were counted, but for the last four, which are as large as the limits let the native
+    library have them, and have their mistake at the end."""
+
+    def file(vocab: str, merges: str = "", added: str = "", normalizer: str = "null") -> bytes:
+        text = f'{{"version":"1.0","added_tokens":[{added}],"normalizer":{normalizer},'
+        return f'{text}"model":{{"type":"BPE","vocab":{vocab},"merges":[{merges}]}}}}'.encode()
+
+    def tokens(count: int, unit: str = '"%d":%d') -> str:
+        return "{" + ",".join(unit % (i, i) for i in range(count)) + "}"
+
+    def merges(count: int, prefix: str = "") -> str:
+        """Of numbers, which have to be tokens: 12 and 3 make 123."""
+        return ",".join(f'["{prefix}{i // 10}","{i % 10}"]' for i in range(10, count + 10))
+
+    def added(count: int, width: int) -> str:
+        flags = '"single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true'
+        return ",".join(f'{{"id":{i},"content":"{i:{width}}",{flags}}}' for i in range(count))
+
+    def steps(count: int) -> str:
+        return '{"type":"Sequence","normalizers":[' + '{"type":"NFC"},' * count + '{"type":"no such"}]}'
+
+    def pieces(count: int) -> str:
+        return "[" + ",".join(f'["{i}",-1]' for i in range(count)) + "]"
+
+    yield "tokens", file(tokens(1_750_000, '"token %07d":%d'))
+    yield "short tokens", file(tokens(2_100_000))
+    yield "pieces", file(pieces(2_700_000)).replace(b"BPE", b"Unigram")
+    yield "merges", file(tokens(100_000), merges(90_000) + ',["1","2"]' * 3_800_000)
+    yield "added tokens", file("{}", added=added(340_000, 8))
+    yield "long added tokens", file("{}", added=added(66_000, 500))
+    yield "normalizers", file("{}", normalizer=steps(2_600_000))
+    yield "brackets", b'{"model":' + b"[" * (39 * MiB)
+    yield "lists", b'{"model":[' + b"[]," * (13 * MiB) + b"[]]}"
+    yield "spaces", file("{}") + b" " * (39 * MiB)
+    yield "unknown merge", file(tokens(458_000), merges(458_000) + ',["1","no such"]')
+    long = "long " * 7
+    some = tokens(330_000, f'"{long}%d":%d')[:-1] + "," + tokens(10)[1:]
+    yield "unknown merge of long tokens", file(some, merges(320_000, long) + ',["1","no such"]')
+    yield "unknown normalizer", file(tokens(910_000), normalizer=steps(130_000))
+    yield "no such token", file(tokens(910_000), added=added(1 << 15, 32)).replace(b"BPE", b"WordPiece")

@@ -16,14 +16,14 @@ from fuzz import session
 ROOT = Path(__file__).parents[2]
 FILES = ["gguf", "gguf_model", "safetensors", "safetensors_index", "config_json", "packed"]
 CHILD = """
-import resource, sys, time
+import itertools, resource, sys, time
 import numpy, msgspec
 from fuzz import session
 from tests.formats import large
 target = session.load(sys.argv[1])
-inputs = target.seeds() | target.__dict__.get("MALFORMED", {}) | large.files(sys.argv[1])
+inputs = target.seeds() | target.__dict__.get("MALFORMED", {})
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), -1))
-for label, data in inputs.items():
+for label, data in itertools.chain(inputs.items(), large.files(sys.argv[1])):
     begin = time.process_time()
     try:
         target.run(data)
