@@ -172,10 +172,17 @@ class _Blueprint(Weights):
         self.asked_for.append(NewTensor(self.file_name(name), "f32", shape))
         return RawTensor(name, "f32", shape, np.zeros(shape, np.float32).reshape(-1).view(np.uint8))
 
+    def table(self, name: str, rows: int, columns: int) -> np.ndarray:
+        self.raw(name, (rows, columns))
+        return np.zeros((rows, columns), np.float32)  # memory that is never touched
+
     def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
         self.asked_for += [NewTensor(self.file_name(name), "f32", shape) for name, shape in tensors]
         rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
         return PackedShape((rows, tensors[0][1][-1]))
+
+    def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
+        return PackedShape((sum(len(matrix) for matrix in matrices), matrices[0].shape[1]))
 
 
 def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
@@ -205,7 +212,7 @@ def _metadata(family: ModuleType, config: dict[str, Any], name: str) -> dict[str
     }
     fields: dict[str, tuple[str, ...]] = getattr(family, "GGUF_FIELDS", GGUF_FIELDS)
     for field, keys in fields.items():
-        if field in config:
+        if config.get(field) is not None:
             metadata |= {f"{architecture}.{key}": config[field] for key in keys}
     if hasattr(family, "gguf_metadata"):
         computed = family.gguf_metadata(config)

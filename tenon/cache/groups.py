@@ -199,8 +199,8 @@ def make_group(
     if not groups:
         return NoCache(block_size)
     kinds = [group.kind for group in groups]
-    if kinds != ["full"]:
-        raise UnsupportedModel(f"KV cache groups {kinds} are not supported, only one of kind 'full'")
+    if kinds not in (["full"], ["latent"]):
+        raise UnsupportedModel(f"KV cache groups {kinds} are not supported, only one of kind full or latent")
     return FullAttention(
         num_blocks, block_size, prefix_caching=prefix_caching, secret=secret, context=context
     )

@@ -15,7 +15,7 @@ def bytes_per_block(spec: ModelSpec, block_size: int) -> int:
     act = ops.act_dtype(spec.dtype)
     return max(
         (
-            group.num_layers * ops.kv_bytes_per_block(block_size, group.num_kv_heads, group.head_dim, act)
+            group.num_layers * _layer_bytes(group, block_size, act)
             for group in spec.kv_groups
             if group.kind != "state"
         ),
@@ -38,7 +38,16 @@ def caches(spec: ModelSpec, num_blocks: int, block_size: int, num_slots: int = 0
 
 
 def _attention_cache(spec: ModelSpec, group: KVGroup, num_blocks: int, block_size: int) -> Any:
-    return ops.kv_cache(num_blocks, block_size, group.num_kv_heads, group.head_dim, ops.act_dtype(spec.dtype))
+    act = ops.act_dtype(spec.dtype)
+    if group.kind == "latent":
+        return ops.latent_cache(num_blocks, block_size, group.head_dim, act)
+    return ops.kv_cache(num_blocks, block_size, group.num_kv_heads, group.head_dim, act)
+
+
+def _layer_bytes(group: KVGroup, block_size: int, act: np.dtype[Any]) -> int:
+    if group.kind == "latent":
+        return ops.latent_bytes_per_block(block_size, group.head_dim, act)
+    return ops.kv_bytes_per_block(block_size, group.num_kv_heads, group.head_dim, act)
 
 
 def _state(group: KVGroup, num_slots: int) -> list[np.ndarray]:

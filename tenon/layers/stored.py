@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tenon import ops
 from tenon.core.tensors import RawTensor
 from tenon.errors import ModelFileError
@@ -49,6 +51,10 @@ class RecordedWeights(Weights):
         parts = tuple((format, count) for format, count in packed.layout)
         self.packed[_key(self, tensors)] = Packed(packed.shape[1], parts, *piece)
         return PackedShape(packed.shape)
+
+    def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
+        """What they were made of is stored already."""
+        return PackedShape((sum(len(matrix) for matrix in matrices), matrices[0].shape[1]))
 
 
 class StoredWeights(Weights):

@@ -162,7 +162,8 @@ class Weights:
         return np.array(self.raw(name, shape).dequantize(), np.float32)
 
     def table(self, name: str, rows: int, columns: int) -> np.ndarray:
-        """An embedding's rows, float32 [rows, columns], in memory of its own."""
+        """An embedding's rows, or a matrix that is not multiplied with as it is: float32 [rows, columns], in
+        memory of its own."""
         raw = self.raw(name, (rows, columns))
         table = np.array(raw.dequantize(), np.float32)
         if raw.mapped:
@@ -206,6 +207,15 @@ class Weights:
         for raw in raws:
             self._book.done(raw.name)
         return packed
+
+    def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
+        """Matrices that were made of a `table`, float32 [rows, columns], stacked; each is a part of its
+        own."""
+        raws = [
+            RawTensor("made", "f32", matrix.shape, np.ascontiguousarray(matrix).reshape(-1).view(np.uint8))
+            for matrix in matrices
+        ]
+        return ops.pack_linear(raws, self.act)
 
     def _quantized(self, names: list[str], raws: list[RawTensor]) -> str | None:
         """The type that floats among these matrices become. Tables of the vocabulary keep eight bits, and

@@ -261,7 +261,8 @@ def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
     fields, tensors = checkpoint.fields, checkpoint.file.tensors
     width, num_heads = fields.whole("embedding_length"), fields.whole("attention.head_count")
     head_dim = fields.whole("attention.key_length", head_dim or width // num_heads)
-    if fields.whole("attention.value_length", head_dim) != head_dim:
+    latent = fields.get("attention.kv_lora_rank") is not None  # says more of its heads
+    if not latent and fields.whole("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModel(f"{fields.path}: heads of k and v that differ in width are not supported")
     rope, max_position = _rope_from_gguf(checkpoint, head_dim)
     embedding = tensors.get("token_embd.weight")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 from tenon import ops
 from tenon.layers.moe import MoEShape
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS as DECODER_FIELDS
+from tenon.models._decoder import DecoderConfig
 from tenon.models._fields import Fields
 
 WEIGHTS = {
@@ -31,6 +34,39 @@ GGUF_FIELDS: dict[str, tuple[str, ...]] = {
     "moe_intermediate_size": ("expert_feed_forward_length",),
     "norm_topk_prob": ("expert_weights_norm",),
 }
+
+# Of DeepSeek's mixtures, and of those built like them.
+GROUPED_FIELDS: dict[str, tuple[str, ...]] = {
+    **GGUF_FIELDS,
+    "n_routed_experts": GGUF_FIELDS["num_experts"],
+    "n_shared_experts": ("expert_shared_count",),
+    "routed_scaling_factor": ("expert_weights_scale",),
+    "n_group": ("expert_group_count",),
+    "topk_group": ("expert_group_used_count",),
+    "first_k_dense_replace": ("leading_dense_block_count",),
+}
+
+Config = TypeVar("Config", bound=DecoderConfig)
+
+
+def with_grouped_experts(config: Config, checkpoint: Checkpoint, **routing: Any) -> Config:
+    """`config` with the experts of GROUPED_FIELDS: out of the best groups, scaled, beside shared ones; the
+    first layers have none. `routing` is more for `read_experts`.
+    """
+    fields = checkpoint.fields
+    name = partial(name_in, checkpoint, gguf_fields=GROUPED_FIELDS)
+    grouped = {
+        "num_groups": fields.whole(name("n_group"), 1),
+        "top_groups": fields.whole(name("topk_group"), 1),
+    }
+    scale = fields.number(name("routed_scaling_factor"), 1.0)
+    experts = read_experts(
+        checkpoint, config.width, count="n_routed_experts", scale=scale, **{**grouped, **routing}
+    )
+    shared = fields.whole(name("n_shared_experts"), 1, low=0) * experts.inner
+    first = fields.whole(name("first_k_dense_replace"), 1, low=0)
+    dense = frozenset(range(min(first, config.num_layers)))
+    return replace(config, experts=replace(experts, shared=shared), dense_layers=dense)
 
 
 def read_experts(

@@ -3,24 +3,20 @@
     s = sigmoid(router(x)); the top_k largest of s + bias are chosen
     mlp(x) = scale * sum of s_e / (sum of those chosen) expert_e(x) + shared(x)
 
-The first layers are dense. Files end with layers for predicting several tokens, which are left alone.
+The first layers are dense. Files end with a layer that predicts a token more.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from tenon.core.spec import ModelSpec
-from tenon.layers.moe import MoE, MoEShape
-from tenon.layers.weights import Weights
-from tenon.models import llama
+from tenon.models import deepseek_v3, llama
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
-from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
-from tenon.models._experts import SHARED_WEIGHTS, name_in, read_experts
+from tenon.models._experts import GROUPED_FIELDS, SHARED_WEIGHTS, with_grouped_experts
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
+from tenon.models._mtp import WEIGHTS as MTP_WEIGHTS
 
 ARCHITECTURES = ("Glm4MoeForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}
@@ -29,20 +25,13 @@ WEIGHTS = {
     **llama.WEIGHTS,
     **EXPERT_WEIGHTS,
     **SHARED_WEIGHTS,
+    **MTP_WEIGHTS,
     "model.layers.{i}.post_attention_layernorm": "blk.{i}.post_attention_norm",
     "model.layers.{i}.self_attn.q_norm": "blk.{i}.attn_q_norm",
     "model.layers.{i}.self_attn.k_norm": "blk.{i}.attn_k_norm",
     "model.layers.{i}.mlp.gate.e_score_correction_bias": "blk.{i}.exp_probs_b.bias",
 }
-GGUF_FIELDS = {
-    **EXPERT_FIELDS,
-    "n_routed_experts": EXPERT_FIELDS["num_experts"],
-    "n_shared_experts": ("expert_shared_count",),
-    "routed_scaling_factor": ("expert_weights_scale",),
-    "n_group": ("expert_group_count",),
-    "topk_group": ("expert_group_used_count",),
-    "first_k_dense_replace": ("leading_dense_block_count",),
-}
+GGUF_FIELDS = GROUPED_FIELDS
 IGNORED = llama.IGNORED
 
 TINY: dict[str, Any] = {
@@ -84,15 +73,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-class Glm4MoE(llama.Llama):
-    def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
-        weights.ignore(weights.beyond("model.layers", config.num_layers))
-        super().__init__(config, spec, weights, num_positions)
-
-    def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
-        mlp = layer.at("mlp")
-        bias_E = mlp.vector("gate.e_score_correction_bias", shape.routing.num_experts)
-        return MoE(mlp, shape, bias_E=bias_E)
+class Glm4MoE(deepseek_v3.DeepseekV3):
+    attention = llama.Llama.attention
 
 
 MODEL = Glm4MoE
@@ -110,25 +92,5 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     else:
         norms = fields.flag("use_qk_norm", False)
 
-    name = partial(name_in, checkpoint, gguf_fields=GGUF_FIELDS)
-
-    experts = read_experts(
-        checkpoint,
-        config.width,
-        count="n_routed_experts",
-        renormalize=True,
-        scores="sigmoid",
-        floor=1e-20,
-        scale=fields.number(name("routed_scaling_factor"), 1.0),
-        num_groups=fields.whole(name("n_group"), 1),
-        top_groups=fields.whole(name("topk_group"), 1),
-    )
-    shared = fields.whole(name("n_shared_experts"), 1, low=0) * experts.inner
-    first = fields.whole(name("first_k_dense_replace"), 1, low=0)
-    return replace(
-        config,
-        head_norms=norms,
-        output_bias=False,
-        experts=replace(experts, shared=shared),
-        dense_layers=frozenset(range(min(first, config.num_layers))),
-    )
+    config = replace(config, head_norms=norms, output_bias=False)
+    return with_grouped_experts(config, checkpoint, renormalize=True, scores="sigmoid", floor=1e-20)

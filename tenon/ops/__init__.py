@@ -10,6 +10,14 @@ from tenon.ops.delta_rule import gated_delta_rule
 from tenon.ops.embedding import embedding
 from tenon.ops.full_attention import full_attention
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
+from tenon.ops.latent import (
+    LatentKV,
+    head_linear,
+    latent_attention,
+    latent_bytes_per_block,
+    latent_cache,
+    latent_write,
+)
 from tenon.ops.linear import (
     PackedLinear,
     adopt_linear,
@@ -34,6 +42,7 @@ from tenon.ops.threads import set_num_threads
 from tenon.ops.workspace import empty
 
 __all__ = [
+    "LatentKV",
     "LayerKV",
     "PackedLinear",
     "Routing",
@@ -54,8 +63,13 @@ __all__ = [
     "gather_rows",
     "gelu",
     "gelu_mul",
+    "head_linear",
     "kv_bytes_per_block",
     "kv_cache",
+    "latent_attention",
+    "latent_bytes_per_block",
+    "latent_cache",
+    "latent_write",
     "layer_norm",
     "linear",
     "logprobs",

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tenon.bench.make_model import read_tiny
 from tenon.config import EngineArgs
 from tenon.engine.loader import load_engine
 from tenon.kernels import cpu
+from tenon.layers.kv import bytes_per_block
+from tenon.util import plugin
 from tests.conftest import new_seed
 from tests.engine.recorder import Recorder, Trace, check, make_requests
 from tests.models.families import Type, make, save_gguf, save_safetensors, tiny
@@ -23,7 +26,7 @@ if reason := cpu.support():
 
 from tenon.kernels.cpu import _native
 
-FAMILIES = ["llama", "qwen2_moe", "glm4_moe"]
+FAMILIES = ["llama", "qwen2_moe", "glm4_moe", "deepseek_v3"]
 VOCAB = 160
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
 TYPES = {
@@ -56,11 +59,9 @@ class Setting:
 
     def __init__(self, family: str, model: str, mode: str, rng: random.Random) -> None:
         self.args = {"model": model, **MODES[mode]}
-        config = tiny(family)
-        element = 4 if mode == "float32" else 2
-        head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
-        kv = 2 * config["num_key_value_heads"] * head_dim * element  # K and V of a token in a layer
-        self.block_bytes = config["num_hidden_layers"] * 32 * kv
+        dtype = "float32" if mode == "float32" else "bfloat16"
+        spec = read_tiny(plugin.load("tenon.models", family)).spec(family, (), dtype)
+        self.block_bytes = bytes_per_block(spec, 32)
         self.requests = make_requests(rng, LENGTHS, VOCAB)
         with threads(1):
             recorder = self.load(enable_prefix_caching=False)

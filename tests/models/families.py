@@ -102,7 +102,9 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
     fields = getattr(module, "GGUF_FIELDS", {})
     metadata = {
-        fields[f][0]: getattr(config, f) for f in fields if f not in GGUF_FIELDS and hasattr(config, f)
+        fields[f][0]: getattr(config, f)
+        for f in fields
+        if f not in GGUF_FIELDS and getattr(config, f, None) is not None
     }
     if hasattr(module, "gguf_metadata"):
         metadata |= module.gguf_metadata(config.to_dict())

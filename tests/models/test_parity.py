@@ -68,6 +68,22 @@ VARIANTS = {
         "use_qk_norm": False,
         "num_hidden_layers": 3,
     },
+    "deepseek_v2-lite": {
+        **tiny("deepseek_v2"),
+        "q_lora_rank": None,
+        "topk_method": "greedy",
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 0,
+        "n_shared_experts": 2,
+    },
+    "deepseek_v3-halves": {
+        **tiny("deepseek_v3"),
+        "rope_interleave": False,
+        "attention_bias": True,
+        "norm_topk_prob": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+    },
     "ernie4_5_moe-some": {
         **tiny("ernie4_5_moe"),
         "num_hidden_layers": 4,
@@ -97,6 +113,8 @@ VARIANTS = {
 }
 
 ALL_EXPERTS = {
+    "deepseek_v2": {"num_experts_per_tok": 8, "topk_group": 4},
+    "deepseek_v3": {"num_experts_per_tok": 8, "topk_group": 4},
     "ernie4_5_moe": {"moe_k": 4},
     "glm4_moe": {"num_experts_per_tok": 4},
     "mixtral": {"num_experts_per_tok": 4},
@@ -111,6 +129,7 @@ NOT_IN_GGUF = (
     "qwen2-windows",
     "ernie4_5-biases",
     "olmo3",
+    "deepseek_v3-halves",
 )
 
 ORIGINAL = 64

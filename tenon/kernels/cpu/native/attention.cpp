@@ -6,7 +6,7 @@ namespace tenon {
 
 Work AttentionArgs::work(const StepDims& dims) const {
     Work total;
-    const double kv_row = double(num_kv_heads) * head_dim * 4;  // K and V in bf16
+    const double kv_row = double(cache_row()) * (row_dim > 0 ? 2 : 4);  // of bf16: K and V, or one for both
     for (int r = 0; r < requests.at(dims); ++r) {
         const double context = context_len_R[r], tokens = query_start_R1[r + 1] - query_start_R1[r];
         const double first = first_seen(context - tokens);
@@ -16,7 +16,7 @@ Work AttentionArgs::work(const StepDims& dims) const {
             seen = 0;
             for (int p = int(context - tokens); p < int(context); ++p) seen += p + 1 - first_seen(p);
         }
-        total.flops += 4.0 * num_heads * head_dim * seen;
+        total.flops += 2.0 * num_heads * (head_dim + value_dim) * seen;
     }
     return total;
 }
@@ -32,7 +32,7 @@ void bind_attention(nb::module_& m) {
                              pointer<const void>(v), pointer<const int32_t>(query_start_R1),
                              pointer<const int32_t>(context_len_R), pointer<const int32_t>(block_table_RB),
                              table_stride, count(requests), pointer<const float>(sinks_H), num_heads,
-                             num_kv_heads, head_dim, block_size, window, local_chunk, scale});
+                             num_kv_heads, head_dim, head_dim, block_size, window, local_chunk, scale});
     });
 }
 

@@ -7,17 +7,20 @@
 // Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
 // further into ranges of chunks, whose results are put aside and merged by a second pass.
 //
-// The two products are left to a class `Products`, of which there is one for vectors and one for AMX tiles:
-//   Element                 of q and p, as products read them: float, or bf16, which holds both exactly
+// The two products are left to a class `Products`: for a cache of K and V one for vectors and one for AMX
+// tiles, and the same two for a latent cache.
+//   Query, Element          of q and of p, as products read them: float, or bf16, which holds both exactly
 //   kRows                   buffers have room for a multiple of so many rows; products may write all of it
+//   kTileRows               rows that share loads of K and V
 //   Session                 exists on a thread while it works
+//   load_queries(args, shape, index, q)  row r of q is row index(r) of [T * H]
 //   score(shape, q, scores, block)       scores [rows][kChunk] = q [rows][E] K^T
-//   weigh(shape, p, t, block)            t [rows][E] = p [rows][kChunk] V
+//   weigh(shape, p, t, block)            t [rows][V] = p [rows][kChunk] V
 // where block(step, &offset) is the block of K or V that holds a step of the chunk, and at which token of it.
 // Each sums in steps of 32 as isa/chains.h says.
 //
-// Letters: B tokens of a block, E head width, H query heads, G KV heads; rows are query tokens x heads of a
-// group.
+// Letters: B tokens of a block, E and V widths of keys and values, H query heads, G KV heads; rows are query
+// tokens x heads of a group.
 #pragma once
 
 #include "attention.h"
@@ -27,7 +30,6 @@
 namespace tenon::TENON_ISA {
 
 constexpr int kChunk = 256;     // positions; part of the definition of the result
-constexpr int kTileRows = 48;   // rows that share loads of K and V
 constexpr double kSmall = 1e5;  // operations; below it a second thread does not pay
 
 inline int smaller(int a, int b) {
@@ -58,18 +60,31 @@ struct Tile {
 
 // What a product covers: `rows` queries, steps `first_step` to `steps` of 32 positions.
 struct ProductShape {
-    int rows, first_step, steps, head_dim, block_size;
+    int rows, first_step, steps, head_dim, value_dim, block_size;
+    int row_dim;  // of a latent cache
 };
+
+// Queries as the products for a cache of K and V read them: [rows][E].
+template <class T, class Query, class Index>
+TENON_INLINE void load_rows(const AttentionArgs& args, const ProductShape& shape, const Index& index,
+                            Query* q) {
+    const int E = shape.head_dim;
+    for (int row = 0; row < shape.rows; ++row) {
+        const T* from = static_cast<const T*>(args.q) + index(row) * E;
+        for (int e = 0; e < E; e += 16) store(q + int64_t(row) * E + e, load(from + e));
+    }
+}
 
 // A row's softmax so far, and sum of p V, not yet divided.
 struct RowState {
     float largest, sum;
-    float* weighted_E;
+    float* weighted_V;
 };
 
 template <class T, class Products>
 class Attention {
   public:
+    using Query = typename Products::Query;
     using Element = typename Products::Element;
 
     Attention(const AttentionArgs& args, const StepDims& dims)
@@ -79,7 +94,7 @@ class Attention {
         double total = 0;
         int64_t count = 0;
         for_each_tile(0, [&](const Tile& tile) { total += tile.cost, ++count; });
-        const int threads = total * 4 * a_.head_dim < kSmall ? 1 : pool.num_threads();
+        const int threads = total * 2 * (a_.head_dim + a_.value_dim) < kSmall ? 1 : pool.num_threads();
         const double part_cost = threads > 1 ? total / (4 * threads) : 0;
 
         int64_t partial_floats = 0;
@@ -114,47 +129,48 @@ class Attention {
 
     // Buffers of one thread, for one tile.
     struct Buffers {
-        Element* q;      // [rows][E]
+        Query* q;        // [rows][E], in the order of the products
         float* scores;   // [rows][kChunk]
         Element* p;      // [rows][kChunk]; the same memory as scores if elements are float
-        float* t;        // [rows][E]: of the chunk
-        float* o;        // [rows][E]: merged
+        float* t;        // [rows][V]: of the chunk
+        float* o;        // [rows][V]: merged
         float* largest;  // [rows]: of the chunk
         float* sum;
         RowState* merged;  // [rows]
     };
 
-    int max_rows() const { return larger(kTileRows, group_); }
+    int max_rows() const { return larger(Products::kTileRows, group_); }
     int rows(const Tile& tile) const { return tile.num_tokens * group_; }
     int row_position(const Tile& tile, int row) const { return tile.position + row / group_; }
     int row_first(const Tile& tile, int row) const { return a_.first_seen(row_position(tile, row)); }
-    int64_t partial_row() const { return a_.head_dim + 2; }
+    int64_t partial_row() const { return a_.value_dim + 2; }
     int64_t whole_partial(const Tile& tile) const { return tile.num_chunks() * rows(tile) * partial_row(); }
     float* partial(const Tile& tile, int chunk, int row) const {
         return partials_ + tile.partial + (int64_t(chunk - tile.begin()) * rows(tile) + row) * partial_row();
     }
 
     Buffers buffers(Pool& pool, int thread) const {
-        const int64_t E = a_.head_dim;
+        const int64_t E = a_.head_dim, V = a_.value_dim;
         const int64_t n = int64_t(ceil_div(max_rows(), Products::kRows)) * Products::kRows;
         constexpr bool in_place = sizeof(Element) == sizeof(float);
-        const int64_t floats = n * (2 * E + kChunk + 2), elements = n * (E + (in_place ? 0 : kChunk));
+        const int64_t floats = n * (2 * V + kChunk + 2),
+                      p_bytes = in_place ? 0 : n * kChunk * sizeof(Element);
         float* scores = static_cast<float*>(
-            pool.scratch(thread, floats * 4 + n * sizeof(RowState) + elements * sizeof(Element)));
+            pool.scratch(thread, floats * 4 + n * sizeof(RowState) + n * E * sizeof(Query) + p_bytes));
         float* t = scores + n * kChunk;
-        float* o = t + n * E;
+        float* o = t + n * V;
         RowState* merged = reinterpret_cast<RowState*>(scores + floats);
-        for (int64_t row = 0; row < n; ++row) merged[row] = {0, 0, o + row * E};
-        Element* q = reinterpret_cast<Element*>(merged + n);
-        Element* p = q + n * E;
+        for (int64_t row = 0; row < n; ++row) merged[row] = {0, 0, o + row * V};
+        Query* q = reinterpret_cast<Query*>(merged + n);
+        Element* p = reinterpret_cast<Element*>(q + n * E);
         if constexpr (in_place) p = scores;
-        return {q, scores, p, t, o, o + n * E, o + n * E + n, merged};
+        return {q, scores, p, t, o, o + n * V, o + n * V + n, merged};
     }
 
     // Tiles in the order of the batch. With `part_cost`, those that cost more come in parts.
     template <class F>
     void for_each_tile(double part_cost, F f) const {
-        const int tile_tokens = larger(1, kTileRows / group_);
+        const int tile_tokens = larger(1, Products::kTileRows / group_);
         int64_t partial = 0;
         for (int request = 0; request < requests_; ++request) {
             const int begin = a_.query_start_R1[request], end = a_.query_start_R1[request + 1];
@@ -204,14 +220,14 @@ class Attention {
     }
 
     void run_tile(const Tile& tile, const Buffers& b) const {
-        load_queries(tile, b.q);
+        const auto index = [&](int row) { return query_row(tile, row); };
+        Products::load_queries(a_, product_shape(tile, 0, 0), index, b.q);
         for (int row = 0; row < rows(tile); ++row) begin(tile, row, b.merged[row]);
         for (int chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk) {
             // Positions from the chunk's start that any row sees, in whole steps.
             const int seen = smaller(kChunk, tile.context() - chunk * kChunk);
             const int first_step = larger(0, tile.first_seen - chunk * kChunk) / kStep;
-            const ProductShape shape{rows(tile), first_step, ceil_div(seen, kStep), a_.head_dim,
-                                     a_.block_size};
+            const ProductShape shape = product_shape(tile, first_step, ceil_div(seen, kStep));
             Products::score(shape, b.q, b.scores,
                             [&](int step, int* offset) { return block(a_.k, tile, chunk, step, offset); });
             for (int row = 0; row < rows(tile); ++row) {
@@ -227,7 +243,7 @@ class Attention {
                 if (tile.partial >= 0)
                     put_aside(tile, chunk, row, b);
                 else
-                    merge({b.largest[row], b.sum[row], b.t + row * a_.head_dim}, b.merged[row]);
+                    merge({b.largest[row], b.sum[row], b.t + row * a_.value_dim}, b.merged[row]);
             }
         }
         if (tile.partial < 0)
@@ -238,18 +254,14 @@ class Attention {
         return row_first(tile, row) < (chunk + 1) * kChunk && chunk * kChunk <= row_position(tile, row);
     }
 
-    void load_queries(const Tile& tile, Element* q) const {
-        const int E = a_.head_dim;
-        for (int row = 0; row < rows(tile); ++row) {
-            const T* from = static_cast<const T*>(a_.q) + query_offset(tile, row);
-            for (int e = 0; e < E; e += 16) store(q + int64_t(row) * E + e, load(from + e));
-        }
+    ProductShape product_shape(const Tile& tile, int first_step, int steps) const {
+        return {rows(tile), first_step, steps, a_.head_dim, a_.value_dim, a_.block_size, a_.row_dim};
     }
 
-    int64_t query_offset(const Tile& tile, int row) const {
+    // Of a row of the tile, among all tokens' heads.
+    int64_t query_row(const Tile& tile, int row) const {
         const int64_t token = tile.first_token + row / group_;
-        const int head = tile.kv_head * group_ + row % group_;
-        return (token * a_.num_heads + head) * a_.head_dim;
+        return token * a_.num_heads + tile.kv_head * group_ + row % group_;
     }
 
     // K or V of the block that holds step `step` of a chunk, for the tile's head; and where in the block it
@@ -259,7 +271,7 @@ class Attention {
         const int64_t id = a_.block_table_RB[tile.request * a_.table_stride + position / a_.block_size];
         *offset = position % a_.block_size;
         return static_cast<const T*>(cache) +
-               (id * a_.num_kv_heads + tile.kv_head) * int64_t(a_.block_size) * a_.head_dim;
+               (id * a_.cache_row() + tile.kv_head * int64_t(a_.head_dim)) * a_.block_size;
     }
 
     // e^x, rounded to T. Of x <= 0 and the default NaN, the sum cannot leave the exponent field.
@@ -319,11 +331,11 @@ class Attention {
     }
 
     void put_aside(const Tile& tile, int chunk, int row, const Buffers& b) const {
-        const int64_t E = a_.head_dim;
+        const int64_t V = a_.value_dim;
         float* to = partial(tile, chunk, row);
         to[0] = b.largest[row];
         to[1] = b.sum[row];
-        for (int e = 0; e < E; e += 16) store(to + 2 + e, load(b.t + row * E + e));
+        for (int e = 0; e < V; e += 16) store(to + 2 + e, load(b.t + row * V + e));
     }
 
     // A row's state before any chunk: its sink, or nothing.
@@ -332,30 +344,30 @@ class Attention {
         if (a_.sinks_H == nullptr) return;
         state.largest = a_.sinks_H[tile.kv_head * group_ + row % group_];
         state.sum = 1;
-        for (int e = 0; e < a_.head_dim; e += 16) store(state.weighted_E + e, zero_f32());
+        for (int e = 0; e < a_.value_dim; e += 16) store(state.weighted_V + e, zero_f32());
     }
 
     // Adds a chunk's result to a row's.
     void merge(const RowState& add, RowState& row) const {
-        const int E = a_.head_dim;
+        const int V = a_.value_dim;
         if (row.largest == -__builtin_inff()) {
             row.largest = add.largest;
             row.sum = add.sum;
-            for (int e = 0; e < E; e += 16) store(row.weighted_E + e, load(add.weighted_E + e));
+            for (int e = 0; e < V; e += 16) store(row.weighted_V + e, load(add.weighted_V + e));
             return;
         }
         const float largest = row.largest < add.largest ? add.largest : row.largest;
         const F32x16 keep = exp(splat(row.largest - largest)), weight = exp(splat(add.largest - largest));
         row.sum = reduce_max(splat(row.sum) * keep + splat(add.sum) * weight);  // all lanes are equal
         row.largest = largest;
-        for (int e = 0; e < E; e += 16)
-            store(row.weighted_E + e, load(row.weighted_E + e) * keep + load(add.weighted_E + e) * weight);
+        for (int e = 0; e < V; e += 16)
+            store(row.weighted_V + e, load(row.weighted_V + e) * keep + load(add.weighted_V + e) * weight);
     }
 
     void finish(const Tile& tile, int row, const RowState& state) const {
-        T* to = static_cast<T*>(a_.o) + query_offset(tile, row);
+        T* to = static_cast<T*>(a_.o) + query_row(tile, row) * a_.value_dim;
         const F32x16 inverse = splat(1.0f / state.sum);
-        for (int e = 0; e < a_.head_dim; e += 16) store(to + e, load(state.weighted_E + e) * inverse);
+        for (int e = 0; e < a_.value_dim; e += 16) store(to + e, load(state.weighted_V + e) * inverse);
     }
 
     // Second pass: the chunks of a tile that was done in parts, in order.

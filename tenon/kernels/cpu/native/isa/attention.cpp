@@ -1,18 +1,26 @@
 // Attention by chains of vectors.
 #include "isa/attend.h"
+#include "isa/latent_products.h"
 
 namespace tenon::TENON_ISA {
 namespace {
 
 template <class T>
 struct ChainProducts {
+    using Query = float;
     using Element = float;
-    static constexpr int kRows = 1;
+    static constexpr int kRows = 1, kTileRows = 48;
     static constexpr int kInPair = sizeof(T) == 2 ? 2 : 1;
 
     struct Session {
         Session() {}
     };
+
+    template <class Index>
+    static void load_queries(const AttentionArgs& args, const ProductShape& shape, const Index& index,
+                             float* q) {
+        load_rows<T>(args, shape, index, q);
+    }
 
     template <class Block>
     static void score(const ProductShape& shape, const float* q, float* scores, const Block& block) {
@@ -68,8 +76,14 @@ void attention(const AttentionArgs& args, const StepDims& dims, Pool& pool) {
     Attention<T, ChainProducts<T>>(args, dims).run(pool);
 }
 
+template <class T>
+void latent_attention(const AttentionArgs& args, const StepDims& dims, Pool& pool) {
+    Attention<T, LatentChainProducts<T>>(args, dims).run(pool);
+}
+
 }  // namespace
 
-extern const AttentionKernels attention_kernels{attention<bf16>, attention<float>};
+extern const AttentionKernels attention_kernels{attention<bf16>, attention<float>, latent_attention<bf16>,
+                                                latent_attention<float>};
 
 }  // namespace tenon::TENON_ISA

@@ -1,8 +1,6 @@
-// Tokens are split between threads where a block begins: writing a block's first token zeroes the whole
-// block, so one thread must write all of a block's tokens, in order.
 #include "rope.h"
 
-#include "isa/rows.h"
+#include "isa/rotate.h"
 
 namespace tenon::TENON_ISA {
 namespace {
@@ -43,16 +41,6 @@ TENON_INLINE void write_value(Place<bf16> to, const float* x_E, int E, int) {
 }
 TENON_INLINE void write_value(Place<float> to, const float* x_E, int E, int) {
     for (int e = 0; e < E; e += 16) store(to.block + int64_t(to.offset) * E + e, load(x_E + e));
-}
-
-// (a, b) -> (a cos - b sin, b cos + a sin) of the two halves of a head, in place.
-TENON_INLINE void turn_halves(float* y, const float* cos_sin, int half) {
-    for_vectors(half, [&](int64_t i, int n) {
-        const F32x16 cos = load_part(cos_sin + i, n), sin = load_part(cos_sin + half + i, n);
-        const F32x16 a = load_part(y + i, n), b = load_part(y + half + i, n);
-        store_part(y + i, a * cos - b * sin, n);
-        store_part(y + half + i, b * cos + a * sin, n);
-    });
 }
 
 template <class T>
@@ -121,24 +109,11 @@ class RopeKvWrite {
 
 template <class T>
 void rope_kv_write(const RopeKvWriteArgs& args, const StepDims& dims, Pool& pool) {
-    const int64_t tokens = args.tokens.at(dims);
     const RopeKvWrite<T> op(args);
-    // The first token at or after t that begins a block's run.
-    const auto boundary = [&](int64_t t) {
-        while (t > 0 && t < tokens &&
-               args.slots_T[t] / args.block_size == args.slots_T[t - 1] / args.block_size)
-            ++t;
-        return t;
-    };
-    const auto task = [&](int64_t begin, int64_t end, int) {
-        begin = boundary(begin);
-        end = boundary(end);
-        for (int64_t t = begin; t < end; ++t) op.token(t);
-    };
-    if (tokens * args.qkv_width() < 2 * kElementsPerThread)
-        task(0, tokens, 0);
-    else
-        pool.parallel_for(tokens, task);
+    for_token_runs(pool, args.tokens.at(dims), args.qkv_width(), args.slots_T, args.block_size,
+                   [&](int64_t begin, int64_t end) {
+                       for (int64_t t = begin; t < end; ++t) op.token(t);
+                   });
 }
 
 void rotate(const RotateArgs& args, const StepDims& dims, Pool& pool) {
