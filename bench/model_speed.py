@@ -26,6 +26,7 @@ from tenon.util import plugin  # noqa: E402
 
 OUT = ROOT / "bench" / "results" / "model_speed.json"
 LAYERS = 6  # five windows and one full attention, three recurrent layers and one full, dense first layers
+FEWEST_EXPERTS = 16  # of groups, those that a token goes to must still be there
 MOST_PARAMETERS = 1_500_000_000
 SHAPE = ("--input-len", "512", "--output-len", "64", "--num-iters", "3")
 
@@ -43,7 +44,7 @@ def cut(family: Any, config: dict[str, Any]) -> dict[str, int]:
     kept = {"layers": min(LAYERS, config["num_hidden_layers"])}
     while parameters(family, shrunk(config, **kept)) > MOST_PARAMETERS:
         field = next((name for name in EXPERTS if config.get(name)), None)
-        if field is None:
+        if field is None or kept.get("experts", config[field]) <= FEWEST_EXPERTS:
             kept["layers"] -= 1
         else:
             kept["experts"] = kept.get("experts", config[field]) // 2

@@ -63,8 +63,6 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
-SIZES["16B-A2.4B-4-layers"] = {**SIZES["16B-A2.4B"], "num_hidden_layers": 4}
-
 row_order = _mla.row_order
 gguf_metadata = _mla.gguf_metadata
 

@@ -107,8 +107,6 @@ SIZES: dict[str, dict[str, Any]] = {
         },
     },
 }
-SIZES["671B-3-layers"] = {**SIZES["671B"], "num_hidden_layers": 3}  # the dense ones
-
 row_order = _mla.row_order
 
 
