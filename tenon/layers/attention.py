@@ -31,6 +31,9 @@ class AttentionShape:
     scale: float | None = None  # of scores; None: head_dim ** -0.5
     window: int = 0  # positions that a token sees, its own included; 0: all
     fused: bool = False  # the file has q, k and v as one matrix
+    v_norm: bool = False  # heads of v are normalised, without weights (Gemma 4)
+    v_is_k: bool = False  # v is what k_proj gives, before its norm and rotation
+    borrowed: bool = False  # K and V are those of an earlier layer, whose cache this one is given
     output_gate: bool = False  # q_proj gives gates of all heads first; what heads give is times their sigmoid
 
 
@@ -45,10 +48,14 @@ class Attention:
         names, rows = ["q_proj", "k_proj", "v_proj"], [self.num_gates + q, kv, kv]
         if shape.fused:
             names, rows = ["qkv_proj"], [q + 2 * kv]
+        if shape.v_is_k:
+            names = ["q_proj", "k_proj", "k_proj"]
+        if shape.borrowed:
+            names, rows = names[:1], rows[:1]
         self.qkv = Linear(weights, names, rows, shape.width, bias=shape.qkv_bias)
         self.output = Linear(weights, ["o_proj"], [shape.width], q, bias=shape.output_bias)
         self.q_norm = self._norm(weights, "q_norm", shape.num_heads)
-        self.k_norm = self._norm(weights, "k_norm", shape.num_kv_heads)
+        self.k_norm = None if shape.borrowed else self._norm(weights, "k_norm", shape.num_kv_heads)
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV
@@ -75,13 +82,14 @@ class Attention:
             kv,
             batch,
             num_heads=shape.num_heads,
-            num_kv_heads=shape.num_kv_heads,
+            num_kv_heads=0 if shape.borrowed else shape.num_kv_heads,
             head_dim=shape.head_dim,
             rot_dim=self.rope.config.rot_dim,
             q_norm=self.q_norm,
             k_norm=self.k_norm,
             eps=shape.eps,
             joint_norms=shape.joint_norms,
+            v_norm=shape.v_norm,
         )
         o_TX = ops.attention(
             q_TX,

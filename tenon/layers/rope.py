@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class RopeConfig:
     mscale_all_dim: float = 0.0
     # Of the frequencies: llama3's scaling, as GGUF has it; longrope's for contexts up to the original one.
     divisors_h: np.ndarray | None = None
+    turned: float = 1.0  # proportional: the share of the pairs, from the fastest on, that turn at all
     long_divisors_h: np.ndarray | None = None  # longrope's for longer ones
 
 
@@ -61,6 +62,9 @@ def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
     frequency_h = theta ** (-np.arange(0, config.rot_dim, 2) / config.rot_dim)
     if (divisors_h := _divisors(config, num_positions)) is not None:
         frequency_h = frequency_h / divisors_h
+    if config.scaling == "proportional":  # Gemma 4
+        frequency_h[int(config.turned * config.rot_dim // 2) :] = 0
+        return frequency_h / config.factor
     if config.scaling == "linear":  # position interpolation (Chen et al. 2023)
         return frequency_h / config.factor
     if config.scaling == "llama3":

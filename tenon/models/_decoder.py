@@ -213,7 +213,7 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
     original = inner.whole(
         "original_max_position_embeddings", fields.get("original_max_position_embeddings", context)
     )
-    rot_dim = int(head_dim * partial)
+    rot_dim = head_dim if scaling == "proportional" else int(head_dim * partial)
     short_h, long_h = _longrope_divisors(inner, rot_dim) if scaling == "longrope" else (None, None)
     rope = RopeConfig(
         rot_dim=rot_dim,
@@ -233,6 +233,7 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
         else None,
         mscale=inner.number("mscale", 0.0, above=-1),
         mscale_all_dim=inner.number("mscale_all_dim", 0.0, above=-1),
+        turned=partial if scaling == "proportional" else 1.0,
         divisors_h=short_h,
         long_divisors_h=long_h,
     )

@@ -120,8 +120,7 @@ class Llama:
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
-        bare = "embed_tokens.weight" in weights.file.tensors  # of a model saved without any head
-        model = weights if bare else weights.at("model")
+        model = self.body(weights)
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width, config.embedding_scale)
         self.blocks = [
             self.block(config, model.at("layers").at(i), rope, i)
@@ -136,6 +135,11 @@ class Llama:
             weights.ignore(["lm_head.weight"])  # some files repeat the table
         else:
             self.lm_head = Linear(weights, ["lm_head"], [config.vocab_size], config.width)
+
+    def body(self, weights: Weights) -> Weights:
+        """The tensors of the layers and of what is before them."""
+        bare = "embed_tokens.weight" in weights.file.tensors  # of a model saved without any head
+        return weights if bare else weights.at("model")
 
     def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:
         """Layer number `layer`, whose weights these are."""

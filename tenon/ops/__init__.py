@@ -18,6 +18,7 @@ from tenon.ops.latent import (
     latent_cache,
     latent_write,
 )
+from tenon.ops.layer_inputs import gelu_times, layer_inputs, scale_rows, softcap
 from tenon.ops.linear import (
     PackedLinear,
     adopt_linear,
@@ -63,6 +64,7 @@ __all__ = [
     "gather_rows",
     "gelu",
     "gelu_mul",
+    "gelu_times",
     "head_linear",
     "kv_bytes_per_block",
     "kv_cache",
@@ -70,6 +72,7 @@ __all__ = [
     "latent_bytes_per_block",
     "latent_cache",
     "latent_write",
+    "layer_inputs",
     "layer_norm",
     "linear",
     "logprobs",
@@ -84,11 +87,13 @@ __all__ = [
     "rotate",
     "route",
     "sample",
+    "scale_rows",
     "set_num_threads",
     "short_conv",
     "sigmoid",
     "sigmoid_mul",
     "silu_mul",
+    "softcap",
     "softmax",
     "ssd_scan",
     "sum_rows",

@@ -35,6 +35,7 @@ def rope_kv_write(
     k_norm: np.ndarray | None,
     eps: float,
     joint_norms: bool = False,
+    v_norm: bool = False,
 ) -> np.ndarray:
     """q_TX act, ready for `attention`; K and V go, rounded to act, into the slots of `batch`.
 
@@ -46,6 +47,9 @@ def rope_kv_write(
     them) then sin of each position; its scaling, if any, is in the table already. `rot_dim` 0 rotates
     nothing.
 
+    With `v_norm` each head of v is RMS-normalised, without weights (Gemma 4). With `num_kv_heads` 0 there is
+    only q, and the cache stays as it is: a layer that reads what another one has written.
+
     Writing offset 0 of a block also zeroes the rest of that block, so what a freed block held never shows.
     """
     tokens = qkv_TN.shape[0]
@@ -55,13 +59,16 @@ def rope_kv_write(
     )
     if q_norm is not None:
         q_THE = _head_norm(q_THE, q_norm, eps, joint_norms)
+    if v_norm:
+        v_TGE = v_TGE * (v_TGE.square().mean(-1, keepdim=True) + eps).rsqrt()
     if k_norm is not None:
         k_TGE = _head_norm(k_TGE, k_norm, eps, joint_norms)
     if rot_dim:
         cos_sin_TR = to_torch(cos_sin_PE)[to_torch(batch.positions_T).long()]
         q_THE, k_TGE = _rotate(q_THE, cos_sin_TR, rot_dim), _rotate(k_TGE, cos_sin_TR, rot_dim)
-    _zero_begun_blocks(kv, batch.slots_T, num_kv_heads, head_dim)
-    kv.write(batch.slots_T, to_numpy(k_TGE, kv.act), to_numpy(v_TGE, kv.act))
+    if num_kv_heads:
+        _zero_begun_blocks(kv, batch.slots_T, num_kv_heads, head_dim)
+        kv.write(batch.slots_T, to_numpy(k_TGE, kv.act), to_numpy(v_TGE, kv.act))
     return to_numpy(q_THE.reshape(tokens, -1), kv.act)
 
 
@@ -121,7 +128,7 @@ def _zero_begun_blocks(kv: LayerKV, slots_T: np.ndarray, num_kv_heads: int, head
     kv.write(slots, zeros, zeros)
 
 
-# (heads, kv heads, head width, rotated width, norms: none, of each head, joint; activation dtype)
+# (heads, kv heads, head width, rotated width, norms: none, of each head, joint, all three; activation dtype)
 _SHAPES: list[tuple[int, int, int, int, str, np.dtype[Any]]] = [
     (9, 3, 64, 64, "", BFLOAT16),
     (2, 1, 16, 16, "", BFLOAT16),
@@ -130,6 +137,9 @@ _SHAPES: list[tuple[int, int, int, int, str, np.dtype[Any]]] = [
     (4, 4, 80, 32, "joint", BFLOAT16),
     (2, 1, 96, 96, "joint", FLOAT32),
     (2, 2, 48, 0, "", BFLOAT16),
+    (4, 2, 512, 512, "all", BFLOAT16),
+    (2, 2, 32, 16, "all", FLOAT32),
+    (4, 0, 64, 64, "heads", BFLOAT16),
 ]
 
 
@@ -164,7 +174,7 @@ def _case(
         return {
             "qkv_TN": qkv_TN,
             "cos_sin_PE": cos_sin_PE,
-            "kv": kv_cache(num_blocks, block_size, kv_heads, head_dim, act),
+            "kv": kv_cache(num_blocks, block_size, max(kv_heads, 1), head_dim, act),
             "batch": batch,
             "num_heads": heads,
             "num_kv_heads": kv_heads,
@@ -174,6 +184,7 @@ def _case(
             "k_norm": k_norm,
             "eps": 1e-6,
             "joint_norms": joint,
+            "v_norm": norms == "all",
         }
 
     def observe(q_TX: np.ndarray, args: dict[str, Any]) -> Arrays:

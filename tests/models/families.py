@@ -50,7 +50,7 @@ def make(config: dict[str, Any], seed: int) -> Model:
         hf_config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.no_grad():
-        buffers = [(n, b) for n, b in model.named_buffers() if n.endswith("bias")]  # of routers
+        buffers = [(n, b) for n, b in model.named_buffers() if n.endswith(("bias", "layer_scalar"))]
         for name, parameter in [*model.named_parameters(), *buffers]:
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("bias"):

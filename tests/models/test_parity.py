@@ -104,6 +104,21 @@ VARIANTS = {
             "long_factor": [1.0, 1.3, 2.0, 4.5, 9.0, 20.0],
         },
     },
+    "gemma4-small": {  # as E2B
+        **tiny("gemma4"),
+        "attention_k_eq_v": False,
+        "use_double_wide_mlp": False,
+        "num_kv_shared_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "final_logit_softcapping": None,
+    },
+    "gemma4-large": {  # as 31B
+        **tiny("gemma4"),
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+        "layer_types": None,
+    },
     "minicpm-long": {
         **tiny("minicpm"),
         "tie_word_embeddings": False,
@@ -130,6 +145,9 @@ NOT_IN_GGUF = (
     "ernie4_5-biases",
     "olmo3",
     "deepseek_v3-halves",
+    "gemma4",
+    "gemma4-small",
+    "gemma4-large",
 )
 
 ORIGINAL = 64

@@ -26,6 +26,7 @@ def rope_kv_write(
     k_norm: np.ndarray | None,
     eps: float,
     joint_norms: bool = False,
+    v_norm: bool = False,
 ) -> np.ndarray:
     tokens, width = qkv_TN.shape
     if width != (num_heads + 2 * num_kv_heads) * head_dim:
@@ -50,6 +51,7 @@ def rope_kv_write(
         kv.block_size,
         eps,
         joint_norms,
+        v_norm,
         kv.act == BFLOAT16,
     )
     return q_TX

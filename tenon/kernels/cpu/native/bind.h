@@ -58,6 +58,7 @@ void bind_sampling(nb::module_& m);
 void bind_simd(nb::module_& m);
 void bind_embedding(nb::module_& m);
 void bind_latent(nb::module_& m);
+void bind_layer_inputs(nb::module_& m);
 void bind_linear(nb::module_& m);
 void bind_moe(nb::module_& m);
 void bind_probe(nb::module_& m);

@@ -21,6 +21,7 @@ struct RopeKvWriteArgs {
     int32_t num_heads, num_kv_heads, head_dim, rot_dim, block_size;
     float eps;
     bool joint_norms;  // one mean square for all heads of a token
+    bool v_norm;       // V's heads are normalised too, without weights
 
     int64_t qkv_width() const { return int64_t(num_heads + 2 * num_kv_heads) * head_dim; }
     Work work(const StepDims& dims) const { return {6.0 * tokens.at(dims) * double(qkv_width()), 0}; }

@@ -66,8 +66,13 @@ class RopeKvWrite {
             turn(x, k_norm, g, cos_sin, head);
             write_key(Place<T>{head_of(a_.k, block, g), offset}, head, E_, B_);
         }
-        for (int g = 0; g < a_.num_kv_heads; ++g, x += E_)
-            write_value(Place<T>{head_of(a_.v, block, g), offset}, x, E_, B_);
+        for (int g = 0; g < a_.num_kv_heads; ++g, x += E_) {
+            if (a_.v_norm) {
+                const F32x16 scale = splat(inverse_rms(x, E_, a_.eps));
+                for (int e = 0; e < E_; e += 16) store(head + e, load(x + e) * scale);
+            }
+            write_value(Place<T>{head_of(a_.v, block, g), offset}, a_.v_norm ? head : x, E_, B_);
+        }
     }
 
   private:

@@ -59,13 +59,10 @@ void layer_norm(const LayerNormArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
-// x Phi(x), exactly or in the form of Hendrycks & Gimpel with tanh: x sigmoid(2 sqrt(2 / pi) (x + c x^3)).
+// x Phi(x), exactly or in the form with tanh.
 template <bool tanh_form>
 TENON_INLINE F32x16 gelu_of(F32x16 x) {
-    if constexpr (tanh_form) {
-        const F32x16 cubic = fma(x * x * x, splat(0.044715f), x);
-        return x * sigmoid(splat(1.59576912f) * cubic);
-    }
+    if constexpr (tanh_form) return gelu_tanh(x);
     return x * (splat(0.5f) * (splat(1.0f) + erf(x * splat(0.707106781f))));
 }
 

@@ -70,6 +70,11 @@ TENON_INLINE F32x16 silu(F32x16 x) {
     return x / (splat(1.0f) + exp(zero_f32() - x));
 }
 
+// x Phi(x) in the form of Hendrycks & Gimpel with tanh: x sigmoid(2 sqrt(2 / pi) (x + c x^3)).
+TENON_INLINE F32x16 gelu_tanh(F32x16 x) {
+    return x * sigmoid(splat(1.59576912f) * fma(x * x * x, splat(0.044715f), x));
+}
+
 // log(1 + e^x), relative error below 2^-21: max(x, 0) + log1p(e^-|x|), where log1p(e) = 2 atanh(e / (2 + e))
 // by its Taylor series, whose argument is at most 1/3.
 TENON_INLINE F32x16 softplus(F32x16 x) {

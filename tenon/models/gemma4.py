@@ -1,0 +1,284 @@
+"""Gemma 4, text (Gemma Team 2026): Gemma 3 whose layers are told of each token, and borrow K and V.
+
+    x = sqrt(D) embed(tokens)
+    e = (norm(project(x)) + sqrt(P) table(tokens)) / sqrt(2), a row of P numbers for each layer
+    for each layer:  x += norm(attention(norm(x)));  x += norm(mlp(norm(x)));
+                     x += norm(project(gelu(gate(x)) * e));  x *= the layer's scalar
+    logits = cap * tanh(head(norm(x)) / cap)
+
+Layers that see everything have wider heads, of which a quarter turns; in larger models K before norm and
+rotation is V there. The last layers have no K and V but those of the last layer of their kind before them.
+Files of models that see and hear too are read for their text alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from tenon import ops
+from tenon.core.batch import Batch
+from tenon.core.spec import ModelSpec
+from tenon.errors import UnsupportedModel
+from tenon.layers.attention import Attention, AttentionShape
+from tenon.layers.layer_inputs import InputGate, LayerInputs, Scale, Softcap
+from tenon.layers.mlp import GatedMLP
+from tenon.layers.norm import RMSNorm
+from tenon.layers.rope import Rope, RopeConfig
+from tenon.layers.weights import Weights
+from tenon.models import llama
+from tenon.models._checkpoint import Checkpoint
+from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
+from tenon.models._fields import Fields
+
+ARCHITECTURES = ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration")
+POOLING_ARCHITECTURES: dict[str, str] = {}
+GGUF_ARCHITECTURES: tuple[str, ...] = ()
+WEIGHTS: dict[str, str] = {}
+# Towers for pictures and sound. Layers that borrow K and V have weights for their own, which nothing uses.
+IGNORED = (
+    *llama.IGNORED,
+    "model.vision_tower.*",
+    "model.audio_tower.*",
+    "model.embed_vision.*",
+    "model.embed_audio.*",
+)
+EVERY = 6  # layers, of which one sees everything, where the file does not say
+
+TINY: dict[str, Any] = {
+    **llama.TINY,
+    "model_type": "gemma4_text",
+    "architectures": ["Gemma4ForCausalLM"],
+    "num_hidden_layers": 6,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "sliding_window": 40,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "use_double_wide_mlp": True,
+    "hidden_size_per_layer_input": 16,
+    "vocab_size_per_layer_input": 160,
+    "final_logit_softcapping": 30.0,
+    "rms_norm_eps": 1e-6,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        "full_attention": {
+            "rope_type": "proportional",
+            "partial_rotary_factor": 0.25,
+            "rope_theta": 1000000.0,
+        },
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+
+SIZES: dict[str, dict[str, Any]] = {
+    "E2B": {
+        **TINY,
+        "hidden_size": 1536,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 35,
+        "num_kv_shared_layers": 20,
+        "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 131072,
+        "sliding_window": 512,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "num_global_key_value_heads": None,
+        "attention_k_eq_v": False,
+        "hidden_size_per_layer_input": 256,
+        "vocab_size_per_layer_input": 262144,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gemma4Config(DecoderConfig):
+    wide_head_dim: int = 0  # of layers that see everything
+    wide_kv_heads: int = 0
+    v_is_k: bool = False  # in these layers
+    num_borrowing: int = 0  # last layers, which have no K and V of their own
+    wider_mlp: bool = False  # twice as wide in these
+    input_width: int = 0  # of each layer's input; 0: there is none
+    input_vocab_size: int = 0
+    softcap: float = 0.0  # of logits; 0: none
+
+    def attention(self, layer: int) -> AttentionShape:
+        shape = replace(DecoderConfig.attention(self, layer), v_norm=True, borrowed=self.borrows(layer))
+        if self.window(layer):
+            return shape
+        return replace(
+            shape, head_dim=self.wide_head_dim, num_kv_heads=self.wide_kv_heads, v_is_k=self.v_is_k
+        )
+
+    def borrows(self, layer: int) -> bool:
+        return layer >= self.num_layers - self.num_borrowing
+
+    def lender(self, layer: int) -> int:
+        """The layer whose K and V `layer` reads: itself, or the last of its kind that has some."""
+        if not self.borrows(layer):
+            return layer
+        kind = bool(self.window(layer))
+        return max(i for i in range(self.num_layers) if not self.borrows(i) and bool(self.window(i)) == kind)
+
+
+class Layer:
+    def __init__(self, config: Gemma4Config, weights: Weights, rope: Rope, layer: int) -> None:
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(weights, name, config.width, config.eps)
+
+        attention = weights.at("self_attn")
+        if config.borrows(layer):
+            names = ("k_proj.weight", "v_proj.weight", "k_norm.weight", "k_proj.bias", "v_proj.bias")
+            weights.ignore([attention.file_name(name) for name in names])
+        self.before_attention = norm("input_layernorm")
+        self.attention = Attention(attention, config.attention(layer), rope)
+        self.after_attention = norm("post_attention_layernorm")
+        self.before_mlp = norm("pre_feedforward_layernorm")
+        inner = config.mlp_width * (2 if config.wider_mlp and config.borrows(layer) else 1)
+        self.mlp = GatedMLP(weights.at("mlp"), config.width, inner, gelu=True)
+        self.after_mlp = norm("post_feedforward_layernorm")
+        self.scale = Scale(weights, "layer_scalar")
+        self.input_gate = None
+        self.share = slice(layer * config.input_width, (layer + 1) * config.input_width)
+        if config.input_width:
+            self.input_gate = InputGate(weights, config.width, config.input_width, config.eps)
+
+    def __call__(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
+        x_TD = self.after_attention.add_to(x_TD, self.attention.alone(self.before_attention(x_TD), batch, kv))
+        return self.after_mlp.add_to(x_TD, self.mlp.alone(self.before_mlp(x_TD)))
+
+    def finish(self, x_TD: np.ndarray, inputs_TX: np.ndarray | None) -> np.ndarray:
+        """With this layer's share of what all layers are told."""
+        if self.input_gate is not None:
+            assert inputs_TX is not None
+            x_TD = self.input_gate(x_TD, inputs_TX[:, self.share])
+        return self.scale(x_TD)
+
+
+class Gemma4(llama.Llama):
+    def __init__(self, config: Gemma4Config, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
+        super().__init__(config, spec, weights, num_positions)
+        self.lenders = [config.lender(layer) for layer in range(config.num_layers)]
+        self.shapes = [config.attention(layer) for layer in range(config.num_layers)]
+        self.inputs = None
+        if config.input_width:
+            self.inputs = LayerInputs(
+                self.body(weights),
+                config.input_vocab_size,
+                config.width,
+                config.num_layers,
+                config.input_width,
+                config.eps,
+            )
+        self.softcap = Softcap(config.softcap) if config.softcap else None
+
+    def body(self, weights: Weights) -> Weights:
+        inside = "model.language_model.embed_tokens.weight" in weights.file.tensors
+        return weights.at("model.language_model" if inside else "model")
+
+    def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:
+        assert isinstance(config, Gemma4Config)
+        return Layer(config, weights, rope, layer)
+
+    def kv_bytes_per_block(self, block_size: int) -> int:
+        act = ops.act_dtype(self.spec.dtype)
+        return sum(
+            ops.kv_bytes_per_block(block_size, shape.num_kv_heads, shape.head_dim, act)
+            for shape in self.shapes
+            if not shape.borrowed
+        )
+
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
+        """A layer that borrows is handed the lender's."""
+        act = ops.act_dtype(self.spec.dtype)
+        own = {
+            layer: ops.kv_cache(num_blocks, block_size, shape.num_kv_heads, shape.head_dim, act)
+            for layer, shape in enumerate(self.shapes)
+            if not shape.borrowed
+        }
+        return [own[lender] for lender in self.lenders]
+
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
+        x_TD = self.embed(batch.token_ids_T)
+        inputs_TX = None if self.inputs is None else self.inputs(batch.token_ids_T, x_TD)
+        for layer, layer_kv in zip(cast("list[Layer]", self.blocks), kv, strict=True):
+            x_TD = layer.finish(layer(x_TD, batch, layer_kv), inputs_TX)
+        return x_TD
+
+    def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
+        logits_SV = super().logits(hidden_SD)
+        return logits_SV if self.softcap is None else self.softcap(logits_SV)
+
+
+MODEL = Gemma4
+
+
+def read_config(checkpoint: Checkpoint) -> Gemma4Config:
+    if checkpoint.fields.get("text_config") is not None:
+        checkpoint = replace(checkpoint, fields=checkpoint.fields.within("text_config"))
+    fields = checkpoint.fields
+    if fields.get("rope_parameters") is None:
+        raise fields.error("rope_parameters", "is missing")
+    config = read_decoder_config(checkpoint, head_dim=256)
+    _refuse(fields)
+    head_dim, kv_heads = _wide(fields, config.num_kv_heads)
+    local = fields.within("rope_parameters").within("sliding_attention")
+    windows = read_windows(fields, every=EVERY)
+    if not windows:
+        raise UnsupportedModel(f"{fields.path}: Gemma 4 without sliding windows is not supported")
+    borrowing = fields.whole("num_kv_shared_layers", 0, low=0)
+    windows = (*windows[:-1], 0)  # the last layer sees everything
+    owners = windows[: config.num_layers - borrowing]
+    if borrowing and (0 not in owners or not any(owners)):
+        raise fields.error("num_kv_shared_layers", "leaves no layer whose keys and values could be shared")
+    values = {name: getattr(config, name) for name in DecoderConfig.__dataclass_fields__}
+    values |= {
+        "head_norms": True,
+        "attention_scale": 1.0,
+        "embedding_scale": config.width**0.5,
+        "tied_head": fields.flag("tie_word_embeddings", True),
+        "windows": windows,
+        "rope": replace(config.rope, rot_dim=head_dim),
+        "local_rope": RopeConfig(rot_dim=config.head_dim, theta=local.number("rope_theta", 10000.0, above=1)),
+    }
+    width = fields.whole("hidden_size_per_layer_input", 0, low=0)
+    return Gemma4Config(
+        **values,
+        wide_head_dim=head_dim,
+        wide_kv_heads=kv_heads,
+        v_is_k=fields.flag("attention_k_eq_v", False),
+        num_borrowing=borrowing,
+        wider_mlp=fields.flag("use_double_wide_mlp", False),
+        input_width=width,
+        input_vocab_size=fields.whole("vocab_size_per_layer_input", config.vocab_size) if width else 0,
+        softcap=fields.number("final_logit_softcapping", 0.0, above=-1),
+    )
+
+
+def _refuse(fields: Fields) -> None:
+    if (activation := fields.text("hidden_activation", "gelu_pytorch_tanh")) != "gelu_pytorch_tanh":
+        raise UnsupportedModel(f"{fields.path}: hidden_activation {activation!r} is not supported")
+    if fields.flag("enable_moe_block", False):
+        raise UnsupportedModel(f"{fields.path}: Gemma 4 with experts (enable_moe_block) is not supported")
+    if fields.get("use_bidirectional_attention") == "all":
+        raise UnsupportedModel(f"{fields.path}: use_bidirectional_attention 'all' is not supported")
+
+
+def _wide(fields: Fields, usual_kv_heads: int) -> tuple[int, int]:
+    """(width, number of heads of k) in layers that see everything; transformers lists them by layer."""
+    listed = fields.within("per_layer_config")
+    given = next((listed.within(layer) for layer in listed.values), Fields({}, fields.path))
+    kv_heads = usual_kv_heads
+    if fields.flag("attention_k_eq_v", False):
+        kv_heads = fields.whole("num_global_key_value_heads", kv_heads)
+    return (
+        given.whole("head_dim", fields.whole("global_head_dim", 512)),
+        given.whole("num_key_value_heads", kv_heads),
+    )
