@@ -166,10 +166,14 @@ class _Blueprint(Weights):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.asked_for: list[NewTensor] = []
+        self._asked_for: dict[NewTensor, None] = {}  # in order, once each
+
+    @property
+    def asked_for(self) -> list[NewTensor]:
+        return list(self._asked_for)
 
     def raw(self, name: str, shape: tuple[int, ...]) -> RawTensor:
-        self.asked_for.append(NewTensor(self.file_name(name), "f32", shape))
+        self._asked_for[NewTensor(self.file_name(name), "f32", shape)] = None
         return RawTensor(name, "f32", shape, np.zeros(shape, np.float32).reshape(-1).view(np.uint8))
 
     def table(self, name: str, rows: int, columns: int) -> np.ndarray:
@@ -177,7 +181,7 @@ class _Blueprint(Weights):
         return np.zeros((rows, columns), np.float32)  # memory that is never touched
 
     def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
-        self.asked_for += [NewTensor(self.file_name(name), "f32", shape) for name, shape in tensors]
+        self._asked_for |= {NewTensor(self.file_name(name), "f32", shape): None for name, shape in tensors}
         rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
         return PackedShape((rows, tensors[0][1][-1]))
 

@@ -235,7 +235,7 @@ def read_config(checkpoint: Checkpoint) -> Gemma4Config:
         raise UnsupportedModel(f"{fields.path}: Gemma 4 without sliding windows is not supported")
     borrowing = fields.whole("num_kv_shared_layers", 0, low=0)
     windows = (*windows[:-1], 0)  # the last layer sees everything
-    owners = windows[: config.num_layers - borrowing]
+    owners = windows[: max(config.num_layers - borrowing, 0)]
     if borrowing and (0 not in owners or not any(owners)):
         raise fields.error("num_kv_shared_layers", "leaves no layer whose keys and values could be shared")
     values = {name: getattr(config, name) for name in DecoderConfig.__dataclass_fields__}

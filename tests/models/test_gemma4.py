@@ -1,0 +1,75 @@
+"""What Gemma 4's published files have beside its text model, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tenon.core.files import ModelFiles
+from tenon.errors import ModelFileError, UnsupportedModel
+from tenon.models import load_model
+from tests.models.driver import Driver
+from tests.models.families import make, save_safetensors, tiny
+
+
+def logits(model, seed):
+    driver = Driver(model, np.random.default_rng(seed), num_sequences=1, max_len=64)
+    (got,) = driver.step([(0, np.random.default_rng(seed).integers(0, 160, 50).tolist())])
+    return np.array(got)
+
+
+def test_files_of_models_that_see_and_hear_too(tmp_path, seed):
+    """Their text model is one level deeper, and layers that borrow K and V have weights for their own."""
+    usual = save_safetensors(make(tiny("gemma4"), seed), tmp_path / "text")
+    tensors = load_file(tmp_path / "text" / "model.safetensors")
+    inside = {name.replace("model.", "model.language_model.", 1): t for name, t in tensors.items()}
+    for name in ("k_proj.weight", "v_proj.weight", "k_norm.weight"):
+        inside[f"model.language_model.layers.5.self_attn.{name}"] = torch.zeros(3)
+    inside |= {"model.vision_tower.x.weight": torch.zeros(2), "model.embed_audio.y": torch.zeros(2)}
+    directory = tmp_path / "all"
+    directory.mkdir()
+    save_file(inside, directory / "model.safetensors")
+    text = json.loads((tmp_path / "text" / "config.json").read_text())
+    config = {
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "model_type": "gemma4",
+        "text_config": text,
+        "vision_config": {"hidden_size": 7},
+        "eos_token_id": [1, 106],
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    whole = load_model(ModelFiles("hf", (directory / "model.safetensors",), "all", directory))
+    assert whole.spec.eos_token_ids == (1, 106)
+    np.testing.assert_array_equal(logits(whole, seed), logits(load_model(usual), seed))
+
+
+def test_layers_that_borrow_take_no_memory(tmp_path, seed):
+    model = load_model(save_safetensors(make(tiny("gemma4"), seed), tmp_path))
+    kv = model.kv_caches(4, 32)
+    assert [kv.index(one) for one in kv] == [0, 1, 2, 3, 2, 3]
+    assert model.kv_bytes_per_block(32) * 4 == sum(one.nbytes for one in kv[:4])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"enable_moe_block": True}, UnsupportedModel, "with experts"),
+        ({"use_bidirectional_attention": "all"}, UnsupportedModel, "use_bidirectional_attention"),
+        ({"hidden_activation": "silu"}, UnsupportedModel, "'silu'"),
+        ({"rope_parameters": None}, ModelFileError, "rope_parameters is missing"),
+        ({"layer_types": ["full_attention"] * 6}, UnsupportedModel, "without sliding windows"),
+        ({"num_kv_shared_layers": 5}, ModelFileError, "leaves no layer"),
+        ({"num_kv_shared_layers": 9}, ModelFileError, "leaves no layer"),
+        ({"per_layer_config": {"1": {"head_dim": "wide"}}}, ModelFileError, "head_dim must be"),
+    ],
+)
+def test_refusals(changes, error, says, tmp_path, seed):
+    files = save_safetensors(make(tiny("gemma4"), seed), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(error, match=says):
+        load_model(files)
