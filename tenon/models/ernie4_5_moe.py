@@ -3,7 +3,11 @@
     s = softmax(router(x)); the top_k largest of s + bias are chosen
     mlp(x) = sum of s_e / (sum of those chosen) expert_e(x) + shared(x)
 
-Some first layers are dense. Its layer for predicting several tokens is left alone.
+Some first layers are dense. Files end with a dense layer that predicts a token more:
+
+    h' = layer(proj [norm(embed(next token)) | norm(h)])
+
+It is kept in `model.mtp` for drafting; nothing runs it yet (tenon.models._mtp).
 """
 
 from __future__ import annotations
@@ -12,7 +16,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from tenon.core.spec import ModelSpec
+from tenon.layers.attention import Attention
+from tenon.layers.linear import Linear
+from tenon.layers.mlp import GatedMLP
 from tenon.layers.moe import MoE, MoEShape
+from tenon.layers.norm import RMSNorm
+from tenon.layers.rope import Rope
 from tenon.layers.weights import Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
@@ -38,7 +50,7 @@ GGUF_FIELDS = {
     "moe_layer_start_index": ("leading_dense_block_count",),
     "moe_layer_interval": ("interleave_moe_layer_step",),
 }
-IGNORED = (*llama.IGNORED, "model.mtp_*")
+IGNORED = llama.IGNORED
 
 TINY: dict[str, Any] = {
     **llama.TINY,
@@ -69,11 +81,33 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
-# In files of either format.
-row_order = llama.gguf_row_order
+
+def row_order(config: DecoderConfig) -> dict[str, np.ndarray]:
+    """In files of either format."""
+    orders = llama.gguf_row_order(config)
+    return orders | {name.replace(".layers.", ".mtp_block."): order for name, order in orders.items()}
+
+
+class PredictingLayer:
+    def __init__(self, config: DecoderConfig, model: Weights, rope: Rope, number: int) -> None:
+        self.embedding_norm = RMSNorm(model, f"mtp_emb_norm.{number}", config.width, config.eps)
+        self.hidden_norm = RMSNorm(model, f"mtp_hidden_norm.{number}", config.width, config.eps)
+        self.join = Linear(model, [f"mtp_linear_proj.{number}"], [config.width], 2 * config.width)
+        layer = model.at("mtp_block").at(number)
+        attention = Attention(layer.at("self_attn"), config.attention(number), rope)
+        mlp = GatedMLP(layer.at("mlp"), config.width, config.mlp_width)
+        self.block = llama.Block(config, layer, attention, mlp)
 
 
 class Ernie45MoE(llama.Llama):
+    def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
+        super().__init__(config, spec, weights, num_positions)
+        self.mtp: list[PredictingLayer] = []
+        model, rope = weights.at("model"), config.ropes(num_positions)[-1]
+        # GGUF files have none.
+        while not weights.gguf and model.has(f"mtp_linear_proj.{(number := len(self.mtp))}.weight"):
+            self.mtp.append(PredictingLayer(config, model, rope, number))
+
     def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
         mlp = layer.at("mlp")
         (bias_E,) = mlp.table("moe_statics.e_score_correction_bias", 1, shape.routing.num_experts)

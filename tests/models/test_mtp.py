@@ -93,6 +93,54 @@ def test_those_of_gguf_files_are_kept(tmp_path, seed, rng):
     check(files, reference, rng, length=20)
 
 
+def ernies_own():
+    """The tensors of ERNIE's layer, which is dense."""
+    block = {
+        "self_attn.q_proj": (64, 64),
+        "self_attn.k_proj": (32, 64),
+        "self_attn.v_proj": (32, 64),
+        "self_attn.o_proj": (64, 64),
+        "mlp.gate_proj": (96, 64),
+        "mlp.up_proj": (96, 64),
+        "mlp.down_proj": (64, 96),
+        "input_layernorm": (64,),
+        "post_attention_layernorm": (64,),
+    }
+    return {f"model.mtp_block.0.{name}.weight": shape for name, shape in block.items()} | {
+        "model.mtp_emb_norm.0.weight": (64,),
+        "model.mtp_hidden_norm.0.weight": (64,),
+        "model.mtp_linear_proj.0.weight": (64, 128),
+    }
+
+
+def test_that_of_ernie(tmp_path, seed, rng):
+    """It lies beside the layers; rows of q and k are in the order of the others."""
+    reference = make(tiny("ernie4_5_moe"), seed)
+    files = save_safetensors(reference, tmp_path)
+    assert load_model(files).mtp == []
+    path = tmp_path / "model.safetensors"
+    whole = load_file(path)
+    whole |= {name: torch.from_numpy(rng.standard_normal(s).astype("f4")) for name, s in ernies_own().items()}
+    for name in ("q_proj", "k_proj", "v_proj"):  # as of a layer whose rotation has been seen to be right
+        whole[f"model.mtp_block.0.self_attn.{name}.weight"] = whole[
+            f"model.layers.1.self_attn.{name}.weight"
+        ].clone()
+    save_file(whole, path)
+    check(files, reference, rng, length=20)
+    model = load_model(files, "float32")
+    (layer,) = model.mtp
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    np.testing.assert_array_equal(layer.block.attention.qkv(x), model.blocks[1].attention.qkv(x))
+    for name in ernies_own():
+        save_file({k: v for k, v in whole.items() if k != name}, path)
+        what = "unexpected tensors" if "linear_proj" in name else f"'{name}' is missing"
+        with pytest.raises(ModelFileError, match=what):
+            load_model(files)
+        save_file(whole | {name: torch.zeros(3, 3)}, path)
+        with pytest.raises(ModelFileError, match=f"'{name}' has shape"):
+            load_model(files)
+
+
 def test_a_packed_model_has_them_too(tmp_path, seed, rng):
     from tenon.models import pack_model
     from tenon.resolve import resolve

@@ -37,7 +37,8 @@ void scale_rows(const ScaleArgs& args, const StepDims& dims, Pool& pool) {
     const F32x16 factor = splat(args.factor);
     for_rows(pool, args.rows.at(dims), args.width, [&](int64_t row) {
         float* x = args.x_TD + row * args.width;
-        for_vectors(args.width, [&](int64_t i, int n) { store_part(x + i, load_part(x + i, n) * factor, n); });
+        for_vectors(args.width,
+                    [&](int64_t i, int n) { store_part(x + i, load_part(x + i, n) * factor, n); });
     });
 }
 
