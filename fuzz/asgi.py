@@ -11,6 +11,7 @@ from tenon.config import EngineArgs
 from tenon.engine.async_engine import AsyncEngine
 from tenon.engine.client import InProcessClient
 from tenon.server.app import App, build_app
+from tenon.server.line import unsent
 from tenon.server.settings import ServerSettings
 
 MAX_MODEL_LEN = 128
@@ -34,19 +35,14 @@ class Server:
 
     async def _post(self, path: str, body: bytes, content_type: bytes) -> tuple[int, bytes]:
         sent: list[dict[str, Any]] = []
-        given = False
-
-        async def receive() -> dict[str, Any]:
-            nonlocal given
-            if given:
-                await asyncio.Event().wait()  # nobody leaves
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self.app(_scope(path, content_type, len(body)), receive, send)
+        length = str(len(body)).encode()
+        headers = [(b"content-type", content_type), (b"content-length", length), (b"host", b"x")]
+        scope, receive = unsent(path, body, headers)
+        await self.app(scope | {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send)
         start, *rest = sent
         assert start["type"] == "http.response.start"
         assert [message.get("more_body", False) for message in rest][-1] is False, "an answer without an end"
@@ -60,21 +56,3 @@ class Server:
             json.loads(content)
         assert not self.app.live, "a request that has been answered is still alive"
         return status, content
-
-
-def _scope(path: str, content_type: bytes, length: int) -> dict[str, Any]:
-    headers = [(b"content-type", content_type), (b"content-length", str(length).encode()), (b"host", b"x")]
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-    }

@@ -5,8 +5,12 @@ import secrets
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tenon.pull import CATALOG
+
+# For scripts/mutate.py: every mutant sees the same examples.
+settings.register_profile("mutation", derandomize=True, database=None)
 
 
 def new_seed() -> int:

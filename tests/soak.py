@@ -31,6 +31,7 @@ from typing import Any
 import psutil
 
 from tenon.engine.jobs.pool import MAX_WORKERS
+from tests.e2e.conftest import engines
 from tests.history import (
     CHAT,
     COMPLETIONS,
@@ -96,11 +97,7 @@ class Server:
     @property
     def engine(self) -> psutil.Process | None:
         """The engine's process, if there is one now."""
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.Error):
-                if "tenon.engine.worker" in " ".join(child.cmdline()):
-                    return child
-        return None
+        return next(iter(engines(self.process.pid)), None)
 
     async def metrics(self) -> dict[str, float]:
         reader, writer = await asyncio.open_connection(*self.address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,34 @@ def error_code(result: LineResult) -> str | None:
 
 async def ask(app: App, path: str, body: bytes, owner: str, request_id: str) -> _Answer:
     """The app's answer to a POST that nobody sent; being cancelled, it ends what it has begun."""
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    scope, receive = unsent(path, body, headers)
+    scope[INSIDE] = Inside(owner)
+    answer = _Answer()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+        else:
+            answer.parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return answer
+
+
+def unsent(
+    path: str, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> tuple[dict[str, Any], Callable[[], Awaitable[dict[str, Any]]]]:
+    """A POST without a connection, as ASGI's scope and receive."""
+    given = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            await asyncio.Event().wait()  # nobody leaves
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -126,26 +155,8 @@ async def ask(app: App, path: str, body: bytes, owner: str, request_id: str) -> 
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())],
+        "headers": headers,
         "client": None,
         "server": None,
-        INSIDE: Inside(owner),
     }
-    answer = _Answer()
-    given = False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal given
-        if given:
-            await asyncio.Event().wait()  # nobody leaves
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            answer.status = message["status"]
-        else:
-            answer.parts.append(message.get("body", b""))
-
-    await app(scope, receive, send)
-    return answer
+    return scope, receive

@@ -84,7 +84,6 @@ class Detokenizer:
             return text[: len(text) - keep]
         start, string = found
         self.stop_reason = string
-        self._held = ""
         return text[: start + len(string)] if self._include_stop else text[:start]
 
     def _decode(self, token: int) -> str:
@@ -111,8 +110,8 @@ class Detokenizer:
 class _StopStrings:
     """Finds stop strings in text that arrives in pieces."""
 
-    def __init__(self, strings: str | list[str]) -> None:
-        self._strings = [strings] if isinstance(strings, str) else list(strings)
+    def __init__(self, strings: Iterable[str]) -> None:
+        self._strings = list(strings)
         self._longest = max(map(len, self._strings))
         # Letters with which an unfinished stop string can end: most text ends with none of them.
         self._inner = frozenset("".join(string[:-1] for string in self._strings))
@@ -133,8 +132,8 @@ class _StopStrings:
         return best
 
     def hold(self, text: str) -> int:
-        """Length of the longest end of `text` that is the beginning of a stop string."""
-        if not text or text[-1] not in self._inner:
+        """Length of the longest end of `text`, which is not empty, that is the beginning of a stop string."""
+        if text[-1] not in self._inner:
             return 0
         for length in range(min(len(text), self._longest - 1), 0, -1):
             end = text[len(text) - length :]

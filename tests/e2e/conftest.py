@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,17 @@ class RealServer:
         found = re.search(rf"^tenon:{name}\{{model_name=\"[^\"]*\"\}} (\S+)$", text, re.MULTILINE)
         assert found, f"no metric {name}"
         return float(found[1])
+
+
+def engines(pid: int) -> list[psutil.Process]:
+    """The engine processes of a server."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            command = " ".join(child.cmdline())
+            if "tenon.engine.worker" in command and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 def start(*arguments: str) -> RealServer:

@@ -17,7 +17,7 @@ import psutil
 from tenon.core.sampling import SamplingParams
 from tenon.engine.oracle import VOCAB, entries, logits_of, mix, tokenizer
 from tenon.text.detokenize import Detokenizer
-from tests.e2e.conftest import RealServer
+from tests.e2e.conftest import RealServer, engines
 
 HUNG_SECONDS = 30.0  # a stream that has not ended by then never will
 ERRORS = {"engine_restarted", "engine_restarting", "model_loading", "engine_stalled"}
@@ -29,14 +29,8 @@ def engine_of(server: RealServer, seconds: float = 20.0) -> psutil.Process:
     """The engine process that is there now, or will be soon."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        for child in psutil.Process(server.process.pid).children():
-            try:
-                if child.status() != psutil.STATUS_ZOMBIE and "tenon.engine.worker" in " ".join(
-                    child.cmdline()
-                ):
-                    return child
-            except psutil.NoSuchProcess:
-                pass
+        if found := engines(server.process.pid):
+            return found[0]
         time.sleep(0.005)
     raise AssertionError("no engine")
 

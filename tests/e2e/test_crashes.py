@@ -40,6 +40,14 @@ def wait_ready(server: RealServer) -> None:
         time.sleep(0.02)
 
 
+def kill_engine(server: RealServer) -> None:
+    """As soon as it is ready."""
+    wait_ready(server)
+    engine = engine_of(server)
+    engine.kill()
+    engine.wait(10)
+
+
 async def test_kills_under_streaming_clients(seed):
     """Nobody hangs, every stream ends with its answer or an error, and every answer is right."""
     with serving("--restart-window", "0") as server:
@@ -123,10 +131,7 @@ def test_a_frozen_engine_is_noticed_and_replaced():
 def test_a_server_whose_engine_dies_too_often_gives_up():
     with serving("--max-restarts", "1") as server:
         for _ in range(2):
-            wait_ready(server)
-            engine = engine_of(server)
-            engine.kill()
-            engine.wait(10)
+            kill_engine(server)
         assert server.process.wait(20) == 1
 
 
@@ -146,10 +151,7 @@ def test_no_engine_outlives_its_server(stopped, monkeypatch):
 def test_drain_while_the_engine_restarts():
     with serving("--max-restarts", "9") as server:
         for _ in range(4):
-            wait_ready(server)
-            engine = engine_of(server)
-            engine.kill()
-            engine.wait(10)
+            kill_engine(server)
         assert httpx.get(server.url + "/ready").json()["error"]["code"] == "engine_restarting"
         assert stop(server) == 0
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import httpx
 import openai
-import psutil
 import pytest
 
-from tests.e2e.conftest import RealServer, start, stop
+from tests.e2e.conftest import RealServer, engines, start, stop
 
 ORACLE = 'model = "oracle"\nload_format = "oracle"\nkv_cache_memory = "128KiB"\n'
 
@@ -34,18 +33,6 @@ def server(tmp_path: Path) -> Iterator[RealServer]:
     assert stop(server) == 0
 
 
-def engines(server: RealServer) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "tenon.engine.worker" in " ".join(_arguments(child))]
-
-
-def _arguments(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended meanwhile
-        return []
-
-
 def complete(api: openai.OpenAI, model: str) -> str:
     answer = api.completions.create(model=model, prompt="abc", max_tokens=12, temperature=0)
     assert answer.model == model
@@ -57,10 +44,10 @@ def test_models_by_name(server: RealServer):
     assert "second" in server.greeting
     with openai.OpenAI(base_url=server.api, api_key="none", max_retries=0) as api:
         text = complete(api, "first")
-        before = engines(server)
+        before = engines(server.process.pid)
         assert len(before) == 1
         assert complete(api, "second") == text  # the same model under another name
-        after = engines(server)
+        after = engines(server.process.pid)
         assert len(after) == 1
         assert after != before
         cards = {card.id: card for card in api.models.list()}
@@ -74,11 +61,11 @@ def test_models_by_name(server: RealServer):
         assert "broken.gguf" in caught.value.message
 
         assert complete(api, "second") == text
-        (engine,) = engines(server)
+        (engine,) = engines(server.process.pid)
         os.kill(engine.pid, signal.SIGKILL)
         engine.wait(10)
         assert complete(api, "second") == text  # it is there again
-        os.kill(engines(server)[0].pid, signal.SIGKILL)
+        os.kill(engines(server.process.pid)[0].pid, signal.SIGKILL)
         assert complete(api, "first") == text
         metrics = httpx.get(server.url + "/metrics").text
         assert 'tenon:generation_tokens_total{model_name="first"} 24.0' in metrics

@@ -156,3 +156,103 @@ def test_lists_of_calls_are_valid_json():
     text = "[TOOL_CALLS]" + json.dumps([{"name": "f", "arguments": {"i": i}} for i in range(300)])
     calls = parse(formats.load("mistral"), text, TOOLS).tool_calls
     assert [json.loads(call.arguments)["i"] for call in calls] == list(range(300))
+
+
+def arguments(name: str, text: str) -> object:
+    """What the first call of an output says; None where there is no call in it."""
+    calls = parse(formats.load(name), text, TOOLS).tool_calls
+    return json.loads(calls[0].arguments) if calls else None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1, "b": {"c": [1, 2, {"d": None, "e": "x"}], "f": []}, "g": {}},
+        {"a": 'x\n"\u00e9', "b": [[], [[]], True, False, -1.5e3]},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_arguments_as_json(value, indent):
+    text = json.dumps(value, indent=indent)
+    assert arguments("hermes", f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>') == value
+    quoted = json.dumps(text)
+    assert arguments("hermes", f'<tool_call>{{"name": "f", "arguments": {quoted}}}</tool_call>') == value
+
+
+@pytest.mark.parametrize(
+    "text", ['"[1]"', '"3"', '"{"', '"x"', '"\\ud800"', json.dumps('{"a":' * 3000), "[1]", "3"]
+)
+def test_arguments_that_are_no_object(text):
+    assert arguments("hermes", f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>') is None
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ('{"a" ', "1}"),
+        ('{"a": 1 ', '"b": 2}'),
+        ('{"a": [1 ', "2]}"),
+        ('{"a": [1', "}}"),
+        ('{"a": ', "}"),
+        ("{", "a: 1}"),
+        ('{"a": 1,', "}"),
+        ('{"a": "x"', '"y"}'),
+        ('{"a": ', "nul}"),
+    ],
+)
+def test_arguments_that_are_no_json(good, bad):
+    """The call has been given out when that shows; what follows is text."""
+    text = f'<tool_call>{{"name": "f", "arguments": {good}{bad}}}</tool_call>'
+    parsed = parse(formats.load("hermes"), text, TOOLS)
+    assert (parsed.tool_calls[0].arguments, parsed.content) == (good, bad.strip() + "}")
+
+
+NOTATIONS = {
+    "llama3_pythonic": ("[get_weather(%s)]", ")]"),
+    "gemma4": ("<|tool_call>call:get_weather{%s}<tool_call|>", "}"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("llama3_pythonic", "", {}),
+        ("llama3_pythonic", "a=1_000, b=-2.5e3, c=None, d=True, e=False", [1000, -2500.0, None, True, False]),
+        ("llama3_pythonic", "a='x', b=\"y'\", c='''x'y''', d='', e='\\n'", ["x", "y'", "x'y", "", "\n"]),
+        (
+            "llama3_pythonic",
+            "a=[1, 'x', [], {}], b={'c': (1, 2)}, c={}",
+            [[1, "x", [], {}], {"c": [1, 2]}, {}],
+        ),
+        ("gemma4", "", {}),
+        ("gemma4", 'a:3,b:true,c:null,d:<|"|>x"y<|"|>', [3, True, None, 'x"y']),
+        ("gemma4", 'a:[1,<|"|>x<|"|>,[],{}],b:{k:null},c:"a\\"b"', [[1, "x", [], {}], {"k": None}, 'a"b']),
+    ],
+)
+def test_arguments_in_other_notations(name, text, value):
+    if isinstance(value, list):
+        value = dict(zip("abcde", value, strict=False))
+    assert arguments(name, NOTATIONS[name][0] % text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "given"),
+    [
+        ("llama3_pythonic", "a=", "x", '{"a": '),
+        ("llama3_pythonic", "a=1 ", "2", '{"a": 1'),
+        ("llama3_pythonic", "a={", "3: 4}", '{"a": {'),
+        ("llama3_pythonic", "a=", ",", '{"a": '),
+        ("gemma4", "a:", "", '{"a": '),
+        ("gemma4", "a:", "x", '{"a": '),
+        ("gemma4", "", '"a":3', "{"),
+        ("gemma4", "", "a 3", "{"),
+    ],
+)
+def test_what_is_no_argument_in_other_notations(name, good, bad, given):
+    form, end = NOTATIONS[name]
+    parsed = parse(formats.load(name), form % (good + bad), TOOLS)
+    assert (parsed.tool_calls[0].arguments, parsed.content) == (given, bad + end)
+
+
+def test_a_call_without_a_name_of_a_tool():
+    assert parse(formats.load("llama3_pythonic"), "[get_weather(1)]", TOOLS).content == "[get_weather(1)]"

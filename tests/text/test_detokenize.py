@@ -153,3 +153,20 @@ def test_time_per_token_does_not_grow(tokenizer):
             detokenizer.push([token])
         times.append(time.perf_counter() - start)
     assert min(times[-20:]) < 3 * min(times[:20])
+
+
+def test_special_tokens_of_the_prompt_are_no_text(tokenizer):
+    """They may stand in the middle of a character, of which the rest is still to come."""
+    ids = tokenizer.encode("x\U0001f642", add_special_tokens=False)
+    special = sorted(tokenizer.special_ids)
+    _, detokenizer = stream(random.Random(1), tokenizer, ids[-1:], prompt=[*ids[:-1], *special])
+    assert detokenizer.num_tokens == 1
+    text, _ = stream(random.Random(1), tokenizer, ids[-1:], prompt=[*ids[:-1], *special])
+    assert text == stream(random.Random(1), tokenizer, ids[-1:], prompt=ids[:-1])[0]
+    assert text.endswith("\U0001f642")
+
+
+def test_what_was_held_back_is_given_out_once(tokenizer):
+    detokenizer = Detokenizer(tokenizer, params=SamplingParams(stop=["ab"]))
+    assert detokenizer.push(tokenizer.encode("xa", add_special_tokens=False)).strip() == "x"
+    assert [detokenizer.flush(), detokenizer.flush()] == ["a", ""]
