@@ -60,6 +60,9 @@ def features(family: ModuleType) -> list[str]:
     config = read_tiny(family)
     found = [text for flag, text in FEATURES.items() if getattr(config, flag, False)]
     experts = getattr(config, "experts", None)
+    sizes = getattr(family, "SIZES", {}).values()
+    methods = {size["quantization_config"]["quant_method"] for size in sizes if "quantization_config" in size}
+    found += [f"published in {method}" for method in sorted(methods)]
     return found if experts is None else found + expert_features(config)
 
 
@@ -67,7 +70,12 @@ FEATURES = {
     "qkv_bias": "biases of q, k, v",
     "head_norms": "norms of heads",
     "joint_norms": "norms over all heads",
+    "unit_norms": "norms of heads without weights",
     "windows": "sliding windows",
+    "chunks": "attention within chunks",
+    "unrotated": "layers without rotation",
+    "temperature": "attention that sharpens with the position",
+    "sinks": "attention sinks",
     "fused": "fused projections",
     "tied_head": "tied head",
 }
@@ -78,6 +86,12 @@ def expert_features(config: Any) -> list[str]:
     found = [f"experts chosen by {routing.scores}"]
     if experts.shared:
         found.append("shared experts" + (" with a gate" if experts.shared_gate else ""))
+    if experts.weigh_inputs:
+        found.append("weights of what experts get")
+    if experts.biases:
+        found.append("biases of experts")
+    if experts.clamp:
+        found.append("clamped SwiGLU")
     if config.dense_layers:
         found.append("dense first layers")
     return found

@@ -26,8 +26,9 @@ from tenon.errors import ConfigError
 from tenon.formats.gguf import GGUFFile
 from tenon.formats.mapped import TensorInfo
 from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
-from tenon.formats.writing import Layout, NewTensor, gguf_layout, safetensors_layout
-from tenon.layers.packed import PackedScheme, PackedShape
+from tenon.formats.writing import BYTES, Layout, NewTensor, gguf_layout, safetensors_layout
+from tenon.layers.linear import linear_scheme
+from tenon.layers.packed import PackedShape
 from tenon.layers.weights import Tensor, Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
@@ -96,7 +97,10 @@ def make_model(
     else:
         if dtype not in ggml.FLOATS:
             raise ConfigError(f"safetensors are written in {', '.join(ggml.FLOATS)}, not {dtype}")
-        tensors = [tensor._replace(dtype=dtype) for tensor in blueprint(module, config, None)]
+        tensors = [
+            tensor if tensor.dtype == BYTES else tensor._replace(dtype=dtype)
+            for tensor in blueprint(module, config, None)
+        ]
         path.mkdir(parents=True)
         _write_tokenizer(path, tokenizer)
         _write_json(path / "config.json", _with_tokens(config, vocabulary, dtype))
@@ -133,10 +137,11 @@ def _family(name: str) -> ModuleType:
 
 
 def blueprint(family: ModuleType, config: dict[str, Any], names: dict[str, str] | None) -> list[NewTensor]:
-    """The tensors of a model, all as f32: under the names of safetensors, or with `names` of GGUF files."""
+    """The tensors of a model, as f32 but for those that its quantization method packs: under the names of
+    safetensors, or with `names` of GGUF files."""
     checkpoint = _shape_only(config)
     read = family.read_config(checkpoint)
-    weights = _Blueprint(checkpoint.file, PackedScheme(), "bfloat16", names=names)
+    weights = _Blueprint(checkpoint.file, linear_scheme(checkpoint.quant), "bfloat16", names=names)
     family.MODEL(read, read_spec(checkpoint, family, read, "bfloat16"), weights, 1)
     return weights.asked_for
 
@@ -149,7 +154,8 @@ def read_tiny(family: ModuleType) -> Any:
 def _shape_only(config: dict[str, Any]) -> Checkpoint:
     """A checkpoint of this configuration without tensors."""
     fields = Fields(config, Path("config.json"))
-    return Checkpoint("hf", _NoFile(), config["architectures"][0], config["model_type"], fields, "none", ())
+    quant = config.get("quantization_config", {}).get("quant_method", "none")
+    return Checkpoint("hf", _NoFile(), config["architectures"][0], config["model_type"], fields, quant, ())
 
 
 class _NoFile:
@@ -181,9 +187,12 @@ class _Blueprint(Weights):
         return np.zeros((rows, columns), np.float32)  # memory that is never touched
 
     def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
-        self._asked_for |= {NewTensor(self.file_name(name), "f32", shape): None for name, shape in tensors}
-        rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
-        return PackedShape((rows, tensors[0][1][-1]))
+        for tensor in tensors:
+            dtype = "f32" if tensor.stored in ("rows", "columns") else BYTES
+            asked = tensor.file_tensors()
+            self._asked_for |= {NewTensor(self.file_name(name), dtype, shape): None for name, shape in asked}
+        rows = sum(math.prod(tensor.shape[:-1]) for tensor in tensors)
+        return PackedShape((rows, tensors[0].shape[-1]))
 
     def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
         return PackedShape((sum(len(matrix) for matrix in matrices), matrices[0].shape[1]))
@@ -191,12 +200,15 @@ class _Blueprint(Weights):
 
 def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
     """The type a tensor has in a file whose weights are mostly `dtype`, as llama.cpp's tools choose it: f32
-    for vectors, eight bits for embedding and head, and a type of smaller blocks for odd numbers of columns.
+    for vectors, eight bits for embedding and head, and a type of smaller blocks for odd numbers of columns;
+    only experts are mxfp4.
     """
-    if len(tensor.shape) == 1 or "ssm_conv1d" in tensor.name:
+    if len(tensor.shape) == 1 or tensor.name.endswith(".bias") or "ssm_conv1d" in tensor.name:
         return tensor
     if "ffn_gate_inp" in tensor.name:  # routers are floats, and gates of shared experts vectors
         return tensor._replace(shape=tensor.shape if tensor.shape[0] > 1 else tensor.shape[1:])
+    if dtype == "mxfp4" and "_exps" not in tensor.name:
+        dtype = "q8_0"
     block = ggml.BLOCKS[dtype]
     if tensor.name in _TABLES and block.group and dtype != "q6_k":
         dtype = "q8_0"
@@ -286,7 +298,7 @@ def _write(files: dict[Path, tuple[Layout, list[NewTensor]]], seed: int, progres
                 def write(piece: tuple[NewTensor, int], file: Any = file, layout: Layout = layout) -> int:
                     tensor, chunk = piece
                     data = random_weights.chunk_bytes(tensor, chunk, seed)
-                    before = chunk * ggml.num_bytes(tensor.dtype, (random_weights.CHUNK,))
+                    before = chunk * tensor._replace(shape=(random_weights.CHUNK,)).num_bytes
                     return os.pwrite(file.fileno(), data.data, layout.offsets[tensor.name] + before)
 
                 pieces = [(t, chunk) for t in tensors for chunk in range(random_weights.num_chunks(t))]

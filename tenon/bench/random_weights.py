@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from tenon.core import ggml
-from tenon.formats.writing import NewTensor
+from tenon.formats.writing import BYTES, NewTensor
 
 CHUNK = 1 << 22  # elements made at once; a multiple of every block
 _NUM_HEADERS = 1024
 # Standard deviation of the codes 0 .. 2^bits - 1, all equally likely.
 _SPREAD = {bits: ((4**bits - 1) / 12) ** 0.5 for bits in (4, 5, 6, 8)}
+_SPREAD_E2M1 = float(np.std(ggml.E2M1 / 2))
 # What random weights must have less of, or greedy generation repeats itself: attention over random heads is
 # an average over what all positions have in common, and a table that is the head too favours the last token.
 _GAINS = {"attn_output": 0.5, "o_proj": 0.5, "out_proj": 0.5, "token_embd": 0.25, "embed_tokens": 0.25}
@@ -36,6 +37,8 @@ def chunk_bytes(tensor: NewTensor, chunk: int, seed: int) -> np.ndarray:
     """
     rng = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode()), chunk]))
     count = min(CHUNK, int(np.prod(tensor.shape)) - chunk * CHUNK)
+    if tensor.dtype == BYTES:
+        return _bytes(tensor, rng, count)
     mean, deviation = _distribution(tensor)
     if tensor.dtype in ggml.FLOATS:
         table = (_normal_quantiles() * deviation + mean).astype(ggml.FLOATS[tensor.dtype])
@@ -48,6 +51,16 @@ def chunk_bytes(tensor: NewTensor, chunk: int, seed: int) -> np.ndarray:
     chosen = rng.integers(0, _NUM_HEADERS, num_blocks, dtype=np.uint16)
     blocks_PB[:, start : start + headers.shape[1]] = headers[chosen]
     return blocks_PB.reshape(-1)
+
+
+def _bytes(tensor: NewTensor, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Of mxfp4: codes of any value, or exponents."""
+    data = np.frombuffer(rng.bytes(count), np.uint8)
+    if not tensor.name.endswith("_scales"):
+        return data
+    columns = tensor.shape[-1] * ggml.BLOCKS["mxfp4"].elements
+    _, exponents = _headers("mxfp4", columns**-0.5, np.random.default_rng(tensor.shape))
+    return exponents.reshape(-1)[data]
 
 
 def _distribution(tensor: NewTensor) -> tuple[float, float]:
@@ -74,6 +87,8 @@ def _headers(dtype: str, deviation: float, rng: np.random.Generator) -> tuple[in
     if dtype == "q6_k":  # sixteen int8 scales, then one of theirs
         scales = rng.integers(32, 97, (_NUM_HEADERS, 16)) * rng.choice([-1, 1], (_NUM_HEADERS, 16))
         return 192, _joined(scales.astype(np.int8), _half(around * deviation / (_SPREAD[6] * 64)))
+    if dtype == "mxfp4":
+        return 0, np.rint(np.log2(around * deviation / _SPREAD_E2M1) + 127).astype(np.uint8)
     bits = int(dtype[1])
     scale = around * deviation / _SPREAD[bits]
     middle = (2**bits - 1) / 2

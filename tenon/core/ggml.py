@@ -1,7 +1,7 @@
 """The block formats of ggml, read with numpy. A model file's weights in GGUF are rows of such blocks.
 
 Every quantized format here says the same thing: a weight is `code * scale + offset`, where codes are small
-unsigned integers and scale and offset belong to a group of 16 or 32 neighbours in a row. `unpack` returns
+integers and scale and offset belong to a group of 16 or 32 neighbours in a row. `unpack` returns
 these three, so
 that whoever needs the numbers (a dequantizer, a kernel's packer) need not know ten layouts.
 Products code * scale are exact in float32 for all formats, hence so is every weight but for one rounding
@@ -22,13 +22,14 @@ import numpy as np
 
 class Block(NamedTuple):
     """`elements` weights take `num_bytes` bytes; `group` of them share a scale (0: not quantized). `scales`
-    says at which bytes of the block its float16 numbers lie.
+    says at which bytes of the block its float16 numbers lie, `exponents` at which its powers of two (E8M0).
     """
 
     elements: int
     num_bytes: int
     group: int
     scales: tuple[int, ...] = ()
+    exponents: tuple[int, ...] = ()
 
 
 BLOCKS: dict[str, Block] = {
@@ -43,6 +44,7 @@ BLOCKS: dict[str, Block] = {
     "q4_k": Block(256, 144, 32, (0, 2)),
     "q5_k": Block(256, 176, 32, (0, 2)),
     "q6_k": Block(256, 210, 16, (208,)),
+    "mxfp4": Block(32, 17, 32, (), (0,)),
 }
 # The numpy dtypes of the formats that are not quantized.
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -56,7 +58,7 @@ FLOATS: dict[str, np.dtype[Any]] = {
 class Groups:
     """Weight [n, k] = codes[n, k] * scale[n, k // group] + offset[n, k // group]."""
 
-    codes_NK: np.ndarray  # uint8
+    codes_NK: np.ndarray  # uint8; int8 of mxfp4
     scale_NG: np.ndarray  # float32
     offset_NG: np.ndarray  # float32
 
@@ -183,6 +185,26 @@ def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return low | high, scale, -32 * scale
 
 
+# Twice the numbers of E2M1 (OCP Microscaling Formats 1.0), which are whole; the upper bit is the sign.
+E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+
+
+def _mxfp4(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An exponent e, for 2^(e - 127), and 32 numbers of E2M1. 255, which stands for NaN, is taken as 2^128,
+    as ggml does."""
+    scale = np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 128)
+    return E2M1[_nibbles(blocks[:, 1:])], scale, np.zeros_like(scale)
+
+
+def join_mxfp4(codes: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """The blocks, uint8, of codes and exponents that lie apart (uint8; 16 bytes for each exponent): in these
+    a byte has two neighbours, where a block's have weights 16 apart."""
+    pairs = codes.reshape(-1, 16, 1)
+    codes_P32 = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(-1, 32)
+    halves = codes_P32[:, :16] | codes_P32[:, 16:] << 4
+    return np.concatenate([exponents.reshape(-1, 1), halves], axis=1).reshape(-1)
+
+
 _UNPACK = {
     "q4_0": _q4_0,
     "q4_1": _q4_1,
@@ -192,4 +214,5 @@ _UNPACK = {
     "q4_k": _q4_k,
     "q5_k": _q5_k,
     "q6_k": _q6_k,
+    "mxfp4": _mxfp4,
 }

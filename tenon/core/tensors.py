@@ -17,7 +17,8 @@ class RawTensor:
     usually a slice of a memory map; quantized rows are whole ggml blocks. Row i of the weight is row
     `row_order[i]` of `data` when `row_order` (int32 [N]) is given: GGUF files of the llama family store the
     rows of q and k permuted, and this undoes it without copying. `mapped`: the data is a mapped file, whose
-    pages may be released once they have been read.
+    pages may be released once they have been read. `transposed`: data is column after column, of floats.
+    `exponents` (uint8): those of mxfp4 blocks, if they lie apart from the codes (see `ggml.join_mxfp4`).
     """
 
     name: str
@@ -26,9 +27,13 @@ class RawTensor:
     data: np.ndarray
     row_order: np.ndarray | None = None
     mapped: bool = False
+    transposed: bool = False
+    exponents: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         expected = ggml.num_bytes(self.dtype, self.shape)
+        if self.exponents is not None:
+            expected -= self.exponents.nbytes
         if self.data.nbytes != expected:
             raise ValueError(
                 f"{self.name}: {self.dtype} {self.shape} takes {expected} bytes, not {self.data.nbytes}"
@@ -36,5 +41,9 @@ class RawTensor:
 
     def dequantize(self) -> np.ndarray:
         """The exact values as float32, in `shape`, rows in the weight's order."""
-        values = ggml.dequantize(self.dtype, self.data, self.shape)
+        data = self.data if self.exponents is None else ggml.join_mxfp4(self.data, self.exponents)
+        if self.transposed:
+            values = ggml.dequantize(self.dtype, data, self.shape[::-1]).T
+        else:
+            values = ggml.dequantize(self.dtype, data, self.shape)
         return values if self.row_order is None else values[self.row_order]

@@ -8,6 +8,7 @@ in any order, and in parallel. The formats are described where they are read, in
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,18 +16,19 @@ from typing import Any, NamedTuple
 from tenon.core import ggml
 from tenon.formats import gguf
 
-_SAFETENSORS_TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
+BYTES = "u8"  # of safetensors: what a quantization method packs
+_SAFETENSORS_TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", BYTES: "U8"}
 _NUMBERS = {dtype: number for number, dtype in gguf.TENSOR_TYPES.items()}
 
 
 class NewTensor(NamedTuple):
     name: str
-    dtype: str  # a key of ggml.BLOCKS
+    dtype: str  # a key of ggml.BLOCKS, or BYTES
     shape: tuple[int, ...]  # in torch order
 
     @property
     def num_bytes(self) -> int:
-        return ggml.num_bytes(self.dtype, self.shape)
+        return math.prod(self.shape) if self.dtype == BYTES else ggml.num_bytes(self.dtype, self.shape)
 
 
 class Layout(NamedTuple):

@@ -35,6 +35,9 @@ class AttentionShape:
     v_is_k: bool = False  # v is what k_proj gives, before its norm and rotation
     borrowed: bool = False  # K and V are those of an earlier layer, whose cache this one is given
     output_gate: bool = False  # q_proj gives gates of all heads first; what heads give is times their sigmoid
+    local_chunk: int = 0  # a token sees positions from the last multiple of it on; 0: all
+    sinks: bool = False  # a score for each head that takes weight from the others
+    unit_norms: bool = False  # RMS norm of each head of q and k, without weights (Llama 4)
 
 
 class Attention:
@@ -56,6 +59,7 @@ class Attention:
         self.output = Linear(weights, ["o_proj"], [shape.width], q, bias=shape.output_bias)
         self.q_norm = self._norm(weights, "q_norm", shape.num_heads)
         self.k_norm = None if shape.borrowed else self._norm(weights, "k_norm", shape.num_kv_heads)
+        self.sinks_H = weights.vector("sinks", shape.num_heads) if shape.sinks else None
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV
@@ -68,6 +72,8 @@ class Attention:
 
     def _norm(self, weights: Weights, name: str, heads: int) -> np.ndarray | None:
         shape = self.shape
+        if shape.unit_norms:
+            return np.ones(shape.head_dim, np.float32)
         if not (shape.head_norms or shape.joint_norms):
             return None
         length = (heads if shape.joint_norms else 1) * shape.head_dim
@@ -90,6 +96,7 @@ class Attention:
             eps=shape.eps,
             joint_norms=shape.joint_norms,
             v_norm=shape.v_norm,
+            q_scale_P=self.rope.q_scale_P,
         )
         o_TX = ops.attention(
             q_TX,
@@ -100,5 +107,7 @@ class Attention:
             head_dim=shape.head_dim,
             scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
             window=shape.window,
+            local_chunk=shape.local_chunk,
+            sinks_H=self.sinks_H,
         )
         return ops.sigmoid_mul(o_TX, gate_qkv_TN[:, : self.num_gates]) if self.num_gates else o_TX

@@ -20,7 +20,7 @@ from tenon.core.batch import Batch
 from tenon.layers.linear import Linear
 from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Tensor, Weights
 
 _EPS = 1e-6  # of the norms within, whatever the others have
 
@@ -86,8 +86,8 @@ def _up(weights: Weights, shape: LatentShape) -> tuple[ops.PackedLinear, ops.Pac
     """
     heads, rank = shape.num_heads, shape.rank
     if weights.has("k_b_proj.weight"):
-        keys = weights.pack_tensors([("k_b_proj.weight", (heads, rank, shape.nope_dim))])
-        return keys, weights.pack_tensors([("v_b_proj.weight", (heads, shape.value_dim, rank))])
+        keys = weights.pack_tensors([Tensor("k_b_proj.weight", (heads, rank, shape.nope_dim))])
+        return keys, weights.pack_tensors([Tensor("v_b_proj.weight", (heads, shape.value_dim, rank))])
     rows = shape.nope_dim + shape.value_dim
     both_HRL = weights.table("kv_b_proj.weight", heads * rows, rank).reshape(heads, rows, rank)
     up, down = np.split(both_HRL, [shape.nope_dim], axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 from tenon import ops
 from tenon.layers.linear import Linear
 from tenon.layers.mlp import GatedMLP
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Stacked, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,21 @@ class MoEShape:
     routing: ops.Routing
     shared: int = 0  # width of the experts that every token goes to, taken as one; 0: there are none
     shared_gate: bool = False  # what they give is weighted too, by a gate of its own (Qwen2)
+    stacked: Stacked | None = None  # how safetensors have them; None: each expert alone, or rows of all
+    biases: bool = False  # of experts and router
+    clamp: ops.Clamp | None = None  # what they have in place of silu (GPT-OSS)
+    weigh_inputs: bool = False  # weights multiply what experts get (Llama 4)
 
 
 class Router:
     """Which experts a token goes to. Never quantised when it is loaded: it is small, and decides a lot."""
 
     def __init__(
-        self, weights: Weights, routing: ops.Routing, width: int, bias_E: np.ndarray | None = None
+        self, weights: Weights, shape: MoEShape, bias_E: np.ndarray | None = None, name: str = "gate"
     ) -> None:
-        self.routing = routing
-        self.logits = Linear(weights.unquantized(), ["gate"], [routing.num_experts], width)
+        self.routing = shape.routing
+        rows = [shape.routing.num_experts]
+        self.logits = Linear(weights.unquantized(), [name], rows, shape.width, bias=shape.biases)
         self.bias_E = bias_E
 
     def __call__(self, x_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,11 +53,22 @@ class Experts:
     def __init__(self, weights: Weights, shape: MoEShape, names: tuple[str, str, str]) -> None:
         self.num_experts = shape.routing.num_experts
         self.active_share = shape.routing.top_k / self.num_experts  # of the weights, for one token
-        load = weights.scheme.load_experts
+        self.shape = shape
         gate, up, down = names
-        rows = [shape.inner, shape.inner]
-        self.gate_up = load(weights, [gate, up], rows, shape.width, self.num_experts, "gate_up_proj")
-        self.down = load(weights, [down], [shape.width], shape.inner, self.num_experts, "down_proj")
+        inner, width = shape.inner, shape.width
+        self.gate_up, self.gate_up_bias = self._load(
+            weights, [gate, up], [inner, inner], width, "gate_up_proj"
+        )
+        self.down, self.down_bias = self._load(weights, [down], [width], inner, "down_proj")
+
+    def _load(
+        self, weights: Weights, names: list[str], rows: list[int], columns: int, fused: str
+    ) -> tuple[ops.PackedLinear, np.ndarray | None]:
+        count, stacked = self.num_experts, self.shape.stacked
+        packed = weights.scheme.load_experts(weights, names, rows, columns, count, fused, stacked)
+        if not self.shape.biases:
+            return packed, None
+        return packed, weights.expert_biases(names, rows, count, fused, stacked or Stacked())
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, experts_TK: np.ndarray, weights_TK: np.ndarray
@@ -64,6 +80,10 @@ class Experts:
             self.gate_up,
             self.down,
             self.num_experts,
+            gate_up_bias_E2F=self.gate_up_bias,
+            down_bias_ED=self.down_bias,
+            clamp=self.shape.clamp,
+            weigh_inputs=self.shape.weigh_inputs,
             accumulate_into_TD=residual_TD,
         )
 
@@ -77,10 +97,11 @@ class MoE:
         shape: MoEShape,
         *,
         names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+        router: str = "gate",
         shared: str = "shared_experts",
         bias_E: np.ndarray | None = None,
     ) -> None:
-        self.router = Router(weights, shape.routing, shape.width, bias_E)
+        self.router = Router(weights, shape, bias_E, router)
         self.experts = Experts(weights, shape, names)
         self.shared = GatedMLP(weights.at(shared), shape.width, shape.shared) if shape.shared else None
         self.shared_gate: Linear | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tenon import ops
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Stacked, Weights
 
 
 class PackedWeights:
@@ -43,6 +43,13 @@ class PackedScheme:
         return PackedWeights(weights.pack(names, rows, columns))
 
     def load_experts(
-        self, weights: Weights, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str
+        self,
+        weights: Weights,
+        names: list[str],
+        rows: list[int],
+        columns: int,
+        num_experts: int,
+        fused: str,
+        stacked: Stacked | None = None,
     ) -> ops.PackedLinear:
-        return weights.pack_experts(names, rows, columns, num_experts, fused)
+        return weights.pack_experts(names, rows, columns, num_experts, fused, stacked)

@@ -17,6 +17,15 @@ import numpy as np
 SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
 
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """q is multiplied by 1 + scale * log(1 + floor((position + 1) / step)), so that attention over long
+    contexts stays sharp (Nakanishi 2025; Llama 4)."""
+
+    scale: float
+    step: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RopeConfig:
     """Names of the fields are those of HF's `rope_parameters`; unused ones keep their defaults."""
@@ -38,6 +47,7 @@ class RopeConfig:
     divisors_h: np.ndarray | None = None
     turned: float = 1.0  # proportional: the share of the pairs, from the fastest on, that turn at all
     long_divisors_h: np.ndarray | None = None  # longrope's for longer ones
+    temperature: Temperature | None = None  # of q, which grows with the position
 
 
 class Rope:
@@ -52,6 +62,15 @@ class Rope:
         """float32 [P, E]: cos of the E / 2 pairs, then sin; the attention factor is multiplied in."""
         frequency_h = frequencies(self.config, self.num_positions)
         return _table(frequency_h, self.num_positions, attention_factor(self.config))
+
+    @cached_property
+    def q_scale_P(self) -> np.ndarray | None:
+        """float32 [P]: what q is multiplied by, if there is something."""
+        temperature = self.config.temperature
+        if temperature is None:
+            return None
+        steps_P = np.floor(np.arange(1, self.num_positions + 1) / temperature.step)
+        return (1 + temperature.scale * np.log1p(steps_P)).astype(np.float32)
 
 
 def frequencies(config: RopeConfig, num_positions: int) -> np.ndarray:
@@ -132,7 +151,10 @@ def _llama3(config: RopeConfig, frequency_h: np.ndarray) -> np.ndarray:
     """Llama 3.1: long wavelengths are stretched, short ones kept, those between interpolated."""
     turns_h = config.original_max_position * frequency_h / (2 * math.pi)  # in the original context
     low, high = config.low_freq_factor, config.high_freq_factor
-    keep_h = np.clip((turns_h - low) / (high - low), 0, 1)
+    if high == low:  # nothing lies between
+        keep_h = (turns_h >= low).astype(np.float64)
+    else:
+        keep_h = np.clip((turns_h - low) / (high - low), 0, 1)
     return frequency_h * (keep_h + (1 - keep_h) / config.factor)
 
 

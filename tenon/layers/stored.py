@@ -22,7 +22,8 @@ from tenon.layers.weights import Weights
 def _key(weights: Weights, tensors: list[AskedTensor]) -> str:
     """The name of stacked matrices; those for float32 activations are other bytes."""
     act = "" if weights.act == ops.act_dtype("bfloat16") else f" {weights.act}"
-    return " ".join(weights.file_name(name) for name, _ in tensors) + act
+    names = [name for tensor in tensors for name, _ in tensor.file_tensors()]
+    return " ".join(map(weights.file_name, names)) + act
 
 
 class RecordedWeights(Weights):
@@ -77,8 +78,8 @@ class StoredWeights(Weights):
     def pack_tensors(self, tensors: list[AskedTensor]) -> ops.PackedLinear:
         key = _key(self, tensors)
         packed, data = self.file.packed(key)
-        rows = sum(math.prod(shape[:-1]) for _, shape in tensors)
-        columns = tensors[0][1][-1]
+        rows = sum(math.prod(tensor.shape[:-1]) for tensor in tensors)
+        columns = tensors[0].shape[-1]
         if (sum(count for _, count in packed.parts), packed.columns) != (rows, columns):
             raise ModelFileError(
                 f"{self.file.path}: packed weights {key!r} have {packed.parts} rows of {packed.columns} "
@@ -88,7 +89,7 @@ class StoredWeights(Weights):
             adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, act_bits=self.act_bits)
         except ValueError as error:
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
-        self.mark_taken(name for name, _ in tensors)
+        self.mark_taken(name for tensor in tensors for name, _ in tensor.file_tensors())
         self._used.add(key)
         return adopted
 

@@ -10,20 +10,55 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tenon import ops
 from tenon.core import ggml
 from tenon.core.tensors import RawTensor
-from tenon.errors import ConfigError, ModelFileError
-from tenon.formats.mapped import StoredTensor, TensorFile
+from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
+from tenon.formats.mapped import StoredTensor, TensorFile, TensorInfo
 from tenon.formats.paddle import PaddleFile
 
 Progress = Callable[[int, int], None]  # bytes of weights loaded so far, bytes in all
-Tensor = tuple[str, tuple[int, ...]]  # a name below the prefix, and the shape it must have
 
+
+class Tensor(NamedTuple):
+    """Rows of weights that a model asks for: a name below the prefix, and [rows, columns] or
+    [experts, rows, columns]. How the file has them is `stored`: "rows", or "columns" (the last two axes are
+    exchanged), or "mxfp4" (codes and exponents are tensors of their own, `<name>_blocks` and
+    `<name>_scales`).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stored: str = "rows"
+    row_order: np.ndarray | None = None  # of each expert's rows in the file
+
+    def file_tensors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names below the prefix and shapes."""
+        *experts, rows, columns = self.shape
+        if self.stored == "mxfp4":
+            groups = (*experts, rows, columns // MXFP4_GROUP)
+            return [(f"{self.name}_blocks", (*groups, MXFP4_GROUP // 2)), (f"{self.name}_scales", groups)]
+        return [(self.name, (*experts, columns, rows) if self.stored == "columns" else self.shape)]
+
+
+class Stacked(NamedTuple):
+    """Experts of a family whose files of safetensors have one tensor for all of them, or two."""
+
+    stored: str = "rows"  # see Tensor
+    alternating: bool = False  # rows of gate and up do
+
+    def row_order(self, rows: list[int]) -> np.ndarray | None:
+        """Where an expert's rows are in the file: those of gate, then those of up."""
+        if not self.alternating or len(rows) != 2:
+            return None
+        return np.arange(sum(rows), dtype=np.int32).reshape(-1, 2).T.reshape(-1)
+
+
+MXFP4_GROUP = ggml.BLOCKS["mxfp4"].elements
 _TABLES = ("embed_tokens", "word_embeddings", "lm_head")
 _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -36,7 +71,14 @@ class LinearScheme(Protocol):
         ...
 
     def load_experts(
-        self, weights: Weights, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str
+        self,
+        weights: Weights,
+        names: list[str],
+        rows: list[int],
+        columns: int,
+        num_experts: int,
+        fused: str,
+        stacked: Stacked | None = None,
     ) -> ops.PackedLinear:
         """The layers `names` of each expert, stacked, expert after expert; see `Weights.pack_experts`."""
         ...
@@ -138,7 +180,41 @@ class Weights:
         """The tensor as it lies in the file. Raises ModelFileError if it is missing or has another shape."""
         return self._read(name, shape)
 
+    def _matrix(self, tensor: Tensor) -> RawTensor:
+        """The rows that are asked for."""
+        if tensor.stored == "mxfp4":
+            raw = self._mxfp4(tensor)
+        else:
+            ((name, shape),) = tensor.file_tensors()
+            raw = self._read(name, shape)
+        if tensor.stored == "columns":
+            raw = replace(raw, shape=tensor.shape, transposed=True)
+        return raw if tensor.row_order is None else replace(raw, row_order=tensor.row_order)
+
+    def _mxfp4(self, tensor: Tensor) -> RawTensor:
+        """A tensor of codes and one of exponents, as one."""
+        if tensor.shape[-1] % MXFP4_GROUP:
+            raise ModelFileError(
+                f"{self.file.path}: tensor {self.file_name(tensor.name)!r} would have rows of "
+                f"{tensor.shape[-1]} numbers; those of mxfp4 are multiples of {MXFP4_GROUP}"
+            )
+        codes, exponents = (self._bytes(name, shape) for name, shape in tensor.file_tensors())
+        name = self.file_name(tensor.name)
+        return RawTensor(name, "mxfp4", tensor.shape, codes, mapped=True, exponents=exponents)
+
+    def _bytes(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        info = self._info(name, shape)
+        if info.dtype != "u8" or not isinstance(info, TensorInfo):
+            raise UnsupportedModel(f"{self.file.path}: tensor {info.name!r} has type {info.dtype}, not u8")
+        return info.file.slice(info.start, info.length)
+
     def _read(self, name: str, shape: tuple[int, ...]) -> RawTensor:
+        raw = replace(self._info(name, shape).raw(), shape=shape)
+        order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
+        return raw if order is None else replace(raw, row_order=order)
+
+    def _info(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """Raises ModelFileError for a tensor that is missing or of another shape."""
         file_name = self.file_name(name)
         info = self.file.tensors.get(file_name)
         if info is None:
@@ -149,9 +225,7 @@ class Weights:
                 f"the model's configuration says {_text(shape)}"
             )
         self._book.take(info)
-        raw = replace(info.raw(), shape=shape)
-        order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
-        return raw if order is None else replace(raw, row_order=order)
+        return info
 
     def vector(self, name: str, length: int) -> np.ndarray:
         """A norm's weight or a bias, float32 [length], in memory of its own."""
@@ -173,39 +247,60 @@ class Weights:
     def pack(self, names: list[str], rows: list[int], columns: int) -> ops.PackedLinear:
         """The matrices `<name>.weight`, [rows[0], columns] and so on, stacked in the backend's layout."""
         return self.pack_tensors(
-            [(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
+            [Tensor(f"{name}.weight", (n, columns)) for name, n in zip(names, rows, strict=True)]
         )
 
     def pack_experts(
-        self, names: list[str], rows: list[int], columns: int, num_experts: int, fused: str | None = None
+        self,
+        names: list[str],
+        rows: list[int],
+        columns: int,
+        num_experts: int,
+        fused: str,
+        stacked: Stacked | None = None,
     ) -> ops.PackedLinear:
         """For each expert the matrices `names`, as `pack` stacks them, expert after expert.
 
         Files have a tensor for each matrix of each expert, `experts.3.<name>.weight`; or, as in GGUF, one for
         each name, `experts.<name>.weight` [experts, rows, columns]; or, if the file has it, a single one that
-        is called `experts.<fused>`, with the rows of all names.
+        is called `experts.<fused>`, with the rows of all names. `stacked` says that it must, and how.
         """
+        named = list(zip(names, rows, strict=True))
         if self._names is not None:
-            stacked = [(f"experts.{name}.weight", n) for name, n in zip(names, rows, strict=True)]
-        elif fused is not None and self.has(f"experts.{fused}"):
-            stacked = [(f"experts.{fused}", sum(rows))]
+            tensors = [Tensor(f"experts.{name}.weight", (num_experts, n, columns)) for name, n in named]
+        elif stacked is not None or self.has(f"experts.{fused}"):
+            how = stacked or Stacked()
+            shape = (num_experts, sum(rows), columns)
+            tensors = [Tensor(f"experts.{fused}", shape, how.stored, how.row_order(rows))]
         else:
-            each = [
-                (f"experts.{e}", name, n)
+            tensors = [
+                Tensor(f"experts.{e}.{name}.weight", (n, columns))
                 for e in range(num_experts)
-                for name, n in zip(names, rows, strict=True)
+                for name, n in named
             ]
-            return self.pack_tensors([(f"{expert}.{name}.weight", (n, columns)) for expert, name, n in each])
-        return self.pack_tensors([(name, (num_experts, n, columns)) for name, n in stacked])
+        return self.pack_tensors(tensors)
+
+    def expert_biases(
+        self, names: list[str], rows: list[int], num_experts: int, fused: str, stacked: Stacked
+    ) -> np.ndarray:
+        """What is added to the rows that `pack_experts` packs: float32 [experts, rows]."""
+        if self._names is not None:
+            named = zip(names, rows, strict=True)
+            parts = [self.table(f"experts.{name}.bias", num_experts, n) for name, n in named]
+            return np.concatenate(parts, axis=1)
+        bias_EN = self.table(f"experts.{fused}_bias", num_experts, sum(rows))
+        order = stacked.row_order(rows)
+        return bias_EN if order is None else np.ascontiguousarray(bias_EN[:, order])
 
     def pack_tensors(self, tensors: list[Tensor]) -> ops.PackedLinear:
         """Matrices [rows, columns], stacked; of tensors [experts, rows, columns] first every one's first
         matrix, then every one's second, and so on."""
-        raws = [self._read(name, shape) for name, shape in tensors]
-        quantize = self._quantized([name for name, _ in tensors], raws)
+        raws = [self._matrix(tensor) for tensor in tensors]
+        quantize = self._quantized([tensor.name for tensor in tensors], raws)
         packed = ops.pack_linear(_interleaved(raws), self.act, act_bits=self.act_bits, quantize=quantize)
-        for raw in raws:
-            self._book.done(raw.name)
+        for tensor in tensors:
+            for name, _ in tensor.file_tensors():
+                self._book.done(self.file_name(name))
         return packed
 
     def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
@@ -283,11 +378,15 @@ def _interleaved(raws: list[RawTensor]) -> list[RawTensor]:
     """The matrices of tensors [count, rows, columns]: every one's first, every one's second, and so on."""
     if len(raws[0].shape) == 2:
         return raws
-    split = [np.split(raw.data, raw.shape[0]) for raw in raws]
+    return [part for parts in zip(*map(_split, raws), strict=True) for part in parts]
+
+
+def _split(raw: RawTensor) -> list[RawTensor]:
+    count = raw.shape[0]
+    exponents = [None] * count if raw.exponents is None else np.split(raw.exponents, count)
     return [
-        replace(raw, shape=raw.shape[1:], data=data)
-        for matrices in zip(*split, strict=True)
-        for raw, data in zip(raws, matrices, strict=True)
+        replace(raw, shape=raw.shape[1:], data=data, exponents=apart)
+        for data, apart in zip(np.split(raw.data, count), exponents, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from tenon.layers.attention import AttentionShape
 from tenon.layers.delta_net import DeltaNetShape
 from tenon.layers.mamba2 import Mamba2Shape
 from tenon.layers.moe import MoEShape
-from tenon.layers.rope import SCALINGS, Rope, RopeConfig
+from tenon.layers.rope import SCALINGS, Rope, RopeConfig, Temperature
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._fields import MAX_WIDTH, Fields
 
@@ -53,6 +53,7 @@ class DecoderConfig:
     output_bias: bool = False
     mlp_bias: bool = False
     head_norms: bool = False
+    unit_norms: bool = False  # head norms without weights, of layers that are rotated
     experts: MoEShape | None = None
     dense_layers: frozenset[int] = frozenset()  # those without experts, if the others have some
     joint_norms: bool = False
@@ -67,6 +68,9 @@ class DecoderConfig:
     output_gate: bool = False  # of attention
     recurrent: Recurrent | None = None  # what some layers have in place of attention
     recurrent_layers: frozenset[int] = frozenset()
+    temperature: Temperature | None = None  # of q in unrotated layers
+    chunks: tuple[int, ...] = ()  # of each layer: what it sees begins at a multiple of it; 0: no such bound
+    sinks: bool = False
 
     def attention(self, layer: int) -> AttentionShape:
         return AttentionShape(
@@ -84,6 +88,9 @@ class DecoderConfig:
             window=self.window(layer),
             fused=self.fused,
             output_gate=self.output_gate,
+            local_chunk=self.chunks[layer] if self.chunks else 0,
+            sinks=self.sinks,
+            unit_norms=self.unit_norms and layer not in self.unrotated,
         )
 
     def window(self, layer: int) -> int:
@@ -93,7 +100,7 @@ class DecoderConfig:
         """The rope of each layer; layers of a kind share one."""
         usual = Rope(self.rope, num_positions)
         local = usual if self.local_rope is None else Rope(self.local_rope, num_positions)
-        none = Rope(replace(self.rope, rot_dim=0), num_positions)
+        none = Rope(replace(self.rope, rot_dim=0, temperature=self.temperature), num_positions)
 
         def pick(layer: int) -> Rope:
             if layer in self.unrotated:
@@ -200,6 +207,15 @@ def _windows_of_types(fields: Fields, types: object, layers: int, window: int) -
     return windows if any(windows) else ()
 
 
+def read_unrotated(fields: Fields, layers: int, every: int) -> frozenset[int]:
+    """Layers without rotation: each `every`-th, where the file does not list them."""
+    usual = [int((layer + 1) % every != 0) for layer in range(layers)]
+    turned = fields.get("no_rope_layers") or usual  # 1: is rotated
+    if not isinstance(turned, list) or len(turned) < layers or not all(one in (0, 1) for one in turned):
+        raise fields.error("no_rope_layers", f"must be 0 or 1 for each of {layers} layers")
+    return frozenset(layer for layer in range(layers) if not turned[layer])
+
+
 def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
     """The rope, and the context length it gives. Newer files say `rope_parameters`, older `rope_scaling`; for
     layers of several types these are within them under the types' names."""
@@ -237,8 +253,8 @@ def _rope_from_hf(fields: Fields, head_dim: int) -> tuple[RopeConfig, int]:
         divisors_h=short_h,
         long_divisors_h=long_h,
     )
-    if scaling == "llama3" and rope.high_freq_factor <= rope.low_freq_factor:
-        raise inner.error("high_freq_factor", "must be above low_freq_factor")
+    if scaling == "llama3" and rope.high_freq_factor < rope.low_freq_factor:
+        raise inner.error("high_freq_factor", "must not be below low_freq_factor")
     return rope, _stretched(rope, context)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._decoder import DecoderConfig, read_decoder_config, read_unrotated
 
 ARCHITECTURES = ("SmolLM3ForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}
@@ -47,14 +47,4 @@ gguf_row_order = llama.gguf_row_order
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     config = read_decoder_config(checkpoint)
     every = checkpoint.fields.whole("no_rope_layer_interval", EVERY)
-    usual = [int((layer + 1) % every != 0) for layer in range(config.num_layers)]
-    turned = checkpoint.fields.get("no_rope_layers", usual)  # 1: is rotated
-    if (
-        not isinstance(turned, list)
-        or len(turned) < config.num_layers
-        or not all(one in (0, 1) for one in turned)
-    ):
-        raise checkpoint.fields.error(
-            "no_rope_layers", f"must be 0 or 1 for each of {config.num_layers} layers"
-        )
-    return replace(config, unrotated=frozenset(i for i in range(config.num_layers) if not turned[i]))
+    return replace(config, unrotated=read_unrotated(checkpoint.fields, config.num_layers, every))

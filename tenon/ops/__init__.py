@@ -2,7 +2,7 @@
 numpy; `tenon.kernels` runs them fast; `tenon.ops.select` chooses. Importing this imports no torch.
 """
 
-from tenon.ops.activation import gelu, gelu_mul, sigmoid_mul, silu_mul
+from tenon.ops.activation import clamped_mul, gelu, gelu_mul, sigmoid_mul, silu_mul
 from tenon.ops.arrays import act_dtype
 from tenon.ops.attention import attention
 from tenon.ops.batch import fill_batch
@@ -30,7 +30,7 @@ from tenon.ops.linear import (
 )
 from tenon.ops.logprobs import logprobs
 from tenon.ops.mask import mask_logits
-from tenon.ops.moe import Routing, gate_rows, moe_experts, route
+from tenon.ops.moe import Clamp, Routing, gate_rows, moe_experts, route
 from tenon.ops.norm import add_rms_norm, gated_rms_norm, layer_norm, rms_norm
 from tenon.ops.pooling import sigmoid, softmax, sum_rows, tanh, unit_rows
 from tenon.ops.rope import rope_kv_write, rotate
@@ -43,6 +43,7 @@ from tenon.ops.threads import set_num_threads
 from tenon.ops.workspace import empty
 
 __all__ = [
+    "Clamp",
     "LatentKV",
     "LayerKV",
     "PackedLinear",
@@ -53,6 +54,7 @@ __all__ = [
     "adopt_linear",
     "attention",
     "cast",
+    "clamped_mul",
     "embedding",
     "empty",
     "explain",

@@ -66,6 +66,31 @@ def sigmoid_mul_cases(rng: np.random.Generator) -> Iterator[Case]:
 
 
 @op()
+def clamped_mul(
+    gate_up_T2F: np.ndarray, out_dtype: np.dtype[Any], *, alpha: float, limit: float
+) -> np.ndarray:
+    """y_TF out_dtype = gate * sigmoid(alpha * gate) * (up + 1), of gate up to the limit, and up between it
+    and its negative; each row of float32 [2F] is [gate | up] (GPT-OSS)."""
+    gate_TF, up_TF = to_torch(gate_up_T2F).chunk(2, dim=-1)
+    gate_TF, up_TF = gate_TF.clamp(max=limit), up_TF.clamp(-limit, limit)
+    return to_numpy(gate_TF * (alpha * gate_TF).sigmoid() * (up_TF + 1), out_dtype)
+
+
+@clamped_mul.with_cases
+def clamped_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for tokens, width, dtype in [(1, 2880, BFLOAT16), (7, 64, FLOAT32), (5, 100, BFLOAT16), (3, 17, FLOAT32)]:
+        scale_T1 = rng.choice([0.1, 1, 30, 200], (tokens, 1))
+        gate_up_T2F = (rng.standard_normal((tokens, 2 * width)) * scale_T1).astype(np.float32)
+        args = {"gate_up_T2F": gate_up_T2F, "out_dtype": dtype, "alpha": 1.702, "limit": 7.0}
+        yield Case(
+            f"T{tokens} F{width} {dtype}",
+            lambda args=args: args,  # type: ignore[misc]
+            # up + 1 near zero: what is left of up's last bit, times the gate.
+            Tolerance(tolerance(dtype).rtol, 2e-6),
+        )
+
+
+@op()
 def gelu(x_TF: np.ndarray, out_dtype: np.dtype[Any], *, tanh_form: bool = False) -> np.ndarray:
     """y_TF out_dtype = x Phi(x) of float32 x, or its approximation with tanh (Hendrycks & Gimpel 2016)."""
     return to_numpy(_gelu(to_torch(x_TF), tanh_form), out_dtype)

@@ -130,4 +130,6 @@ def random_weight(rng: np.random.Generator, dtype: str, rows: int, columns: int)
     for start in block.scales:
         scales = rng.uniform(-0.02, 0.02, len(data)).astype(np.float16)
         data[:, start : start + 2] = scales.view(np.uint8).reshape(-1, 2)
+    for start in block.exponents:
+        data[:, start] = rng.integers(118, 122, len(data))
     return RawTensor("weight", dtype, (rows, columns), data.reshape(-1))

@@ -53,6 +53,14 @@ class Routing:
             raise ValueError(f"top_k must be 1 to {size * self.top_groups}, not {self.top_k}")
 
 
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """What experts have in place of silu(gate) * up: `clamped_mul` with these numbers (GPT-OSS)."""
+
+    alpha: float
+    limit: float
+
+
 @op()
 def route(
     logits_TE: np.ndarray, routing: Routing, bias_E: np.ndarray | None = None
@@ -60,8 +68,9 @@ def route(
     """(experts_TK int32, weights_TK float32) of float32 logits, as `routing` says; bias is float32.
 
     The slots of a token are in the order of score + bias, the largest first; of equals the lower number
-    comes first. Whatever the logits are, a token gets K different experts; where they are not finite its
-    weights may be NaN. Each row depends on its own logits alone.
+    comes first. Without a bias and groups logits are compared, of which scores may round to equal ones.
+    Whatever the logits are, a token gets K different experts; where they are not finite its weights may be
+    NaN. Each row depends on its own logits alone.
     """
     wide_TE = logits_TE.astype(np.float64)
     if routing.scores == "sigmoid":
@@ -70,6 +79,8 @@ def route(
         scores_TE = np.exp(wide_TE - wide_TE.max(axis=1, keepdims=True))
         scores_TE /= scores_TE.sum(axis=1, keepdims=True)
     choice_TE = scores_TE if bias_E is None else scores_TE + bias_E
+    if bias_E is None and routing.num_groups == 1:
+        choice_TE = logits_TE
     if routing.num_groups > 1:
         choice_TE = np.where(_in_best_groups(choice_TE, routing), choice_TE, -np.inf)
     experts_TK = np.argsort(-choice_TE, axis=1, kind="stable")[:, : routing.top_k]
@@ -98,6 +109,10 @@ def moe_experts(
     down: PackedLinear,
     num_experts: int,
     *,
+    gate_up_bias_E2F: np.ndarray | None = None,
+    down_bias_ED: np.ndarray | None = None,
+    clamp: Clamp | None = None,
+    weigh_inputs: bool = False,
     accumulate_into_TD: np.ndarray | None = None,
 ) -> np.ndarray:
     """y_TD float32 = sum over a token's slots of weight * down_e(silu(gate_e(x)) * up_e(x)), e its expert.
@@ -105,10 +120,13 @@ def moe_experts(
     `gate_up` [E * 2F, D] has the gate's rows of expert 0, its rows of up, then those of expert 1, and so on,
     and `down` is [E * D, F]; both packed (`pack_linear`) from parts that each belong to one expert, for
     activations of x's dtype, to which silu(gate) * up is rounded. experts_TK is int32, weights_TK float32.
-    With `accumulate_into_TD` (float32) the result is added to it in place, and it is returned.
+    Biases (float32) are added to the products, in the order of the matrices' rows. With `clamp` what is in
+    brackets is `clamped_mul`. With `weigh_inputs` a weight multiplies what its expert gets, rounded to x's
+    dtype, and not what it gives (Llama 4). With `accumulate_into_TD` (float32) the result is added to it in
+    place, and it is returned.
 
     A token's bits depend on its own rows alone; its slots are summed in their order. Raises ValueError for
-    matrices of another shape and for an expert that there is not.
+    matrices and biases of another shape and for an expert that there is not.
     """
     assert isinstance(gate_up, DenseLinear)
     assert isinstance(down, DenseLinear)
@@ -117,28 +135,51 @@ def moe_experts(
         raise ValueError(f"the matrices are not those of {num_experts} experts for {width} columns")
     if experts_TK.size and not 0 <= experts_TK.min() <= experts_TK.max() < num_experts:
         raise ValueError(f"there is no expert {experts_TK.max()}")
+    check_biases(num_experts, inner, width, gate_up_bias_E2F, down_bias_ED)
     y_TD = np.zeros((len(x_TD), width), np.float32)
     for expert in np.unique(experts_TK):
         tokens, slots = np.nonzero(experts_TK == expert)
-        h = _product(x_TD[tokens], gate_up, expert, 2 * inner)
-        gate, up = h[:, :inner], h[:, inner:]
-        with np.errstate(over="ignore"):
-            out = _product((gate / (1 + np.exp(-gate)) * up).astype(x_TD.dtype), down, expert, width)
-        y_TD[tokens] += weights_TK[tokens, slots, None] * out
+        x, weight = x_TD[tokens], weights_TK[tokens, slots, None]
+        if weigh_inputs:
+            x, weight = (x.astype(np.float32) * weight).astype(x.dtype), np.ones_like(weight)
+        h = _product(x, gate_up, expert, 2 * inner, gate_up_bias_E2F)
+        y_TD[tokens] += weight * _product(_gated(h, clamp).astype(x.dtype), down, expert, width, down_bias_ED)
     if accumulate_into_TD is None:
         return y_TD
     accumulate_into_TD += y_TD
     return accumulate_into_TD
 
 
-def _product(x: np.ndarray, w: DenseLinear, expert: int, rows: int) -> np.ndarray:
+def check_biases(
+    num_experts: int,
+    inner: int,
+    width: int,
+    gate_up_bias_E2F: np.ndarray | None,
+    down_bias_ED: np.ndarray | None,
+) -> None:
+    for bias, columns in ((gate_up_bias_E2F, 2 * inner), (down_bias_ED, width)):
+        if bias is not None and bias.shape != (num_experts, columns):
+            raise ValueError(f"biases are {bias.shape}, not those of {num_experts} experts by {columns} rows")
+
+
+def _gated(h: np.ndarray, clamp: Clamp | None) -> np.ndarray:
+    gate, up = np.split(h, 2, axis=1)
+    alpha = np.float32(1)
+    if clamp is not None:
+        alpha = np.float32(clamp.alpha)
+        gate, up = np.minimum(gate, clamp.limit), np.clip(up, -clamp.limit, clamp.limit) + np.float32(1)
+    with np.errstate(over="ignore"):
+        return gate / (1 + np.exp(-alpha * gate)) * up
+
+
+def _product(x: np.ndarray, w: DenseLinear, expert: int, rows: int, bias_EN: np.ndarray | None) -> np.ndarray:
     """float32: x times the matrix of an expert, as `linear` has it."""
     here = slice(expert * rows, (expert + 1) * rows)
     y = x.astype(np.float32) @ w.weight_NK[here].T
     grouped = w.grouped_N[here]
     if grouped.any():
         y[:, grouped] = quantize_steps(x, w.act_bits) @ w.weight_NK[here][grouped].T
-    return y
+    return y if bias_EN is None else y + bias_EN[expert]
 
 
 @op()
@@ -198,7 +239,7 @@ def _route_case(
 
 @moe_experts.with_cases
 def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
-    for dtype in ("f32", "bf16", "q4_1", "q6_k", "q8_0"):
+    for dtype in ("f32", "bf16", "q4_1", "q6_k", "q8_0", "mxfp4"):
         width, inner = (512, 256) if dtype == "q6_k" else (96, 64)
         yield _experts_case(rng, [dtype] * 3, FLOAT32, 19, 5, 2, width, inner)
         yield _experts_case(rng, [dtype] * 3, BFLOAT16, 67, 6, 3, width, inner, accumulate=True)
@@ -209,7 +250,18 @@ def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
     yield _experts_case(rng, ["f32", "bf16", "f16"], FLOAT32, 300, 3, 2, 50, 37)
     yield _experts_case(rng, ["bf16"] * 3, BFLOAT16, 1, 9, 4, 64, 33)
     yield _experts_case(rng, ["bf16"] * 3, BFLOAT16, 0, 9, 4, 64, 32)
-    for dtypes, act_bits in ((["bf16"] * 3, 0), (["q4_1"] * 3, 8), (["q4_1"] * 3, 16)):
+    for act, act_bits in ((FLOAT32, 0), (BFLOAT16, 0), (BFLOAT16, 16)):
+        more: Args = {"clamp": Clamp(1.702, 7.0), "biases": True}
+        yield _experts_case(rng, ["mxfp4"] * 3, act, 37, 5, 2, 96, 64, act_bits=act_bits, **more)
+        more = {"weigh_inputs": True, "accumulate": True}
+        yield _experts_case(rng, ["q8_0"] * 3, act, 29, 6, 2, 96, 64, act_bits=act_bits, **more)
+    for dtypes, act_bits in (
+        (["bf16"] * 3, 0),
+        (["q4_1"] * 3, 8),
+        (["q4_1"] * 3, 16),
+        (["mxfp4"] * 3, 0),
+        (["mxfp4"] * 3, 16),
+    ):
         for tokens in (1, 8, 128):
             yield _experts_case(
                 rng, dtypes, BFLOAT16, tokens, 32, 8, 2048, 768, act_bits=act_bits, bench=True
@@ -228,6 +280,9 @@ def _experts_case(
     *,
     accumulate: bool = False,
     act_bits: int = 0,
+    clamp: Clamp | None = None,
+    biases: bool = False,
+    weigh_inputs: bool = False,
     bench: bool = False,
 ) -> Case:
     """The types are those of gate, up and down."""
@@ -242,6 +297,10 @@ def _experts_case(
     experts_TK = np.argsort(-scores_TE, axis=1)[:, :top_k].astype(np.int32)
     weights_TK = rng.random((tokens, top_k)).astype(np.float32)
     before_TD = rng.standard_normal((tokens, width)).astype(np.float32) if accumulate else None
+    gate_up_bias, down_bias = (
+        2 * rng.standard_normal((num_experts, n)).astype(np.float32) if biases else None
+        for n in (2 * inner, width)
+    )
 
     def build() -> Args:
         return {
@@ -251,16 +310,20 @@ def _experts_case(
             "gate_up": pack_linear(gate_up, act, act_bits=act_bits),
             "down": pack_linear(down, act, act_bits=act_bits),
             "num_experts": num_experts,
+            "gate_up_bias_E2F": gate_up_bias,
+            "down_bias_ED": down_bias,
+            "clamp": clamp,
+            "weigh_inputs": weigh_inputs,
             "accumulate_into_TD": None if before_TD is None else before_TD.copy(),
         }
 
     def check(args: Args, expected: Arrays, got: Arrays) -> str | None:
-        """Weights and what lies between the two products may be a step of bfloat16 off."""
+        """The weights of both products, and what lies between, may be a step of bfloat16 off."""
         if not tokens:
             return None
         error = np.linalg.norm(got["out0"] - expected["out0"], axis=1)
         norm = np.linalg.norm(expected["out0"], axis=1)
-        allowed = 2e-6 if act == FLOAT32 else 2.0**-7
+        allowed = 2e-6 if act == FLOAT32 else 2.0**-6
         if (error <= allowed * norm + 1e-6).all():
             return None
         return f"off by {(error / norm).max():.3g} of a row's norm, more than {allowed:.3g}"

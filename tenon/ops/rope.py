@@ -36,6 +36,7 @@ def rope_kv_write(
     eps: float,
     joint_norms: bool = False,
     v_norm: bool = False,
+    q_scale_P: np.ndarray | None = None,
 ) -> np.ndarray:
     """q_TX act, ready for `attention`; K and V go, rounded to act, into the slots of `batch`.
 
@@ -45,7 +46,8 @@ def rope_kv_write(
     head are rotated (Su et al. 2021), halves paired as in GPT-NeoX: (a, b) -> (a cos - b sin, b cos + a
     sin) with a in the first half, b in the second. cos_sin float32 [P, rot_dim] holds cos (rot_dim / 2 of
     them) then sin of each position; its scaling, if any, is in the table already. `rot_dim` 0 rotates
-    nothing.
+    nothing. At last q is multiplied by what `q_scale_P` (float32 [P]), if given, has for the token's
+    position (Nakanishi 2025; Llama 4).
 
     With `v_norm` each head of v is RMS-normalised, without weights (Gemma 4). With `num_kv_heads` 0 there is
     only q, and the cache stays as it is: a layer that reads what another one has written.
@@ -66,6 +68,8 @@ def rope_kv_write(
     if rot_dim:
         cos_sin_TR = to_torch(cos_sin_PE)[to_torch(batch.positions_T).long()]
         q_THE, k_TGE = _rotate(q_THE, cos_sin_TR, rot_dim), _rotate(k_TGE, cos_sin_TR, rot_dim)
+    if q_scale_P is not None:
+        q_THE = q_THE * to_torch(q_scale_P)[to_torch(batch.positions_T).long()][:, None, None]
     if num_kv_heads:
         _zero_begun_blocks(kv, batch.slots_T, num_kv_heads, head_dim)
         kv.write(batch.slots_T, to_numpy(k_TGE, kv.act), to_numpy(v_TGE, kv.act))
@@ -148,6 +152,8 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     for shape in _SHAPES:
         spans = [Span(1, 1), Span(40, 40), Span(77, 5), Span(64, 33), Span(33, 1)]
         yield _case(rng, shape, [spans[i] for i in rng.permutation(len(spans))])
+    for shape in (_SHAPES[3], _SHAPES[6]):
+        yield _case(rng, shape, [Span(40, 40), Span(77, 5)], q_scale=True)
     yield _case(rng, _SHAPES[0], [Span(100, 1)], bench=True)
     yield _case(rng, _SHAPES[0], [Span(512, 512)], bench=True)
 
@@ -157,6 +163,7 @@ def _case(
     shape: tuple[int, int, int, int, str, np.dtype[Any]],
     spans: list[Span],
     bench: bool = False,
+    q_scale: bool = False,
 ) -> Case:
     heads, kv_heads, head_dim, rot_dim, norms, act = shape
     block_size = 32
@@ -164,6 +171,7 @@ def _case(
     qkv_TN = rng.standard_normal((batch.num_tokens, (heads + 2 * kv_heads) * head_dim)).astype(np.float32)
     angle_Pr = rng.uniform(0, 2 * np.pi, (max(span.context for span in spans), rot_dim // 2))
     cos_sin_PE = np.concatenate([np.cos(angle_Pr), np.sin(angle_Pr)], axis=1).astype(np.float32)
+    q_scale_P = rng.uniform(0.5, 2, len(cos_sin_PE)).astype(np.float32) if q_scale else None
     joint = norms == "joint"
     q_norm, k_norm = (
         rng.uniform(0.5, 2, (n if joint else 1) * head_dim).astype(np.float32) if norms else None
@@ -185,12 +193,14 @@ def _case(
             "eps": 1e-6,
             "joint_norms": joint,
             "v_norm": norms == "all",
+            "q_scale_P": q_scale_P,
         }
 
     def observe(q_TX: np.ndarray, args: dict[str, Any]) -> Arrays:
         k, v = args["kv"].read(np.arange(num_blocks * block_size, dtype=np.int32))
         return {"q": q_TX, "k": k, "v": v}
 
-    label = f"T{batch.num_tokens} H{heads} G{kv_heads} E{head_dim} rot{rot_dim} norms={norms} {act}"
+    kind = f"norms={norms} {act}{' scaled' * q_scale}"
+    label = f"T{batch.num_tokens} H{heads} G{kv_heads} E{head_dim} rot{rot_dim} {kind}"
     num_bytes = qkv_TN.nbytes + qkv_TN.size * act.itemsize
     return Case(label, build, tolerance(act, 2), observe, bench=bench, num_bytes=num_bytes)

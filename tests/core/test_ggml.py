@@ -24,6 +24,13 @@ def random_blocks(dtype: str, rows: int, columns: int, seed: int) -> np.ndarray:
     return data.reshape(-1)
 
 
+def pairs_of(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and exponents apart, as OpenAI publishes mxfp4: a byte has two neighbours, the first below."""
+    rows = blocks.reshape(-1, 17)
+    codes = np.concatenate([rows[:, 1:] & 15, rows[:, 1:] >> 4], axis=1)
+    return (codes[:, ::2] | codes[:, 1::2] << 4).reshape(-1), rows[:, 0].copy()
+
+
 @pytest.mark.parametrize("dtype", QUANTIZED)
 def test_dequantizes_like_gguf(dtype, seed):
     data = random_blocks(dtype, 3, 512, seed)
@@ -45,6 +52,28 @@ def test_row_order_picks_rows(seed):
     order = np.array([2, 0, 3, 1], np.int32)
     plain, ordered = (RawTensor("x", "q8_0", (4, 64), data, o).dequantize() for o in (None, order))
     np.testing.assert_array_equal(ordered, plain[order])
+
+
+def test_mxfp4_with_exponents_apart(seed):
+    data = random_blocks("mxfp4", 4, 96, seed)
+    codes, exponents = pairs_of(data)
+    np.testing.assert_array_equal(ggml.join_mxfp4(codes, exponents), data)
+    whole, apart = (
+        RawTensor("x", "mxfp4", (4, 96), part, exponents=more)
+        for part, more in ((data, None), (codes, exponents))
+    )
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(apart.dequantize(), whole.dequantize())
+    with pytest.raises(ValueError, match="takes 192 bytes"):
+        RawTensor("x", "mxfp4", (4, 96), codes[1:], exponents=exponents)
+
+
+def test_transposed_rows(seed):
+    values = np.random.default_rng(seed).standard_normal((5, 7)).astype(np.float32)
+    order = np.array([4, 2, 0, 1, 3], np.int32)
+    data = np.ascontiguousarray(values.T).reshape(-1).view(np.uint8)
+    raw = RawTensor("x", "f32", (5, 7), data, order, transposed=True)
+    np.testing.assert_array_equal(raw.dequantize(), values[order])
 
 
 def test_wrong_sizes_are_refused():

@@ -25,9 +25,9 @@ if reason := cpu.support():
 
 from tenon.kernels.cpu import _native
 
-FAMILIES = ["llama", "qwen2_moe", "glm4_moe", "deepseek_v3", "gemma4", "minicpm"]
+FAMILIES = ["llama", "qwen2_moe", "glm4_moe", "deepseek_v3", "gemma4", "minicpm", "gpt_oss", "llama4"]
 # minicpm differs from llama in numbers alone, and gemma4 has no GGUF.
-PARTS = {"gemma4": ("float32", "bfloat16"), "minicpm": ("bfloat16",)}
+PARTS = {"gemma4": ("float32", "bfloat16"), "minicpm": ("bfloat16",), "llama4": ("bfloat16", "int16")}
 VOCAB = 160
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
 TYPES = {
@@ -94,7 +94,8 @@ def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
     model, path = make(tiny(family), shared_seed), tmp_path_factory.mktemp("tiny")
     if mode in ("int8", "int16"):
         path /= "mixed.gguf"
-        save_gguf(model, path, lambda name: next((TYPES[part] for part in TYPES if part in name), Type.Q8_0))
+        types = {"exps": Type.MXFP4, **TYPES} if family == "gpt_oss" else TYPES
+        save_gguf(model, path, lambda name: next((types[part] for part in types if part in name), Type.Q8_0))
     else:
         save_safetensors(model, path)
     return Setting(family, str(path), mode, random.Random(shared_seed))

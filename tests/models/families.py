@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Type
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tenon.core.files import ModelFiles
+from tenon.layers.weights import Stacked
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.util import plugin
 from tests.models import minicpm_reference as minicpm_reference  # so that transformers knows it
@@ -102,9 +103,10 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
     fields = getattr(module, "GGUF_FIELDS", {})
     metadata = {
-        fields[f][0]: getattr(config, f)
+        key: getattr(config, f)
         for f in fields
-        if f not in GGUF_FIELDS and getattr(config, f, None) is not None
+        for key in fields[f]
+        if key not in GGUF_FIELDS.get(f, ()) and getattr(config, f, None) is not None
     }
     if hasattr(module, "gguf_metadata"):
         metadata |= module.gguf_metadata(config.to_dict())
@@ -155,6 +157,8 @@ def _converted(config: Any, name: str, tensor: torch.Tensor) -> list[tuple[str, 
 
 def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Of all tensors, under the names that publishers give them: each expert has its own."""
+    if _stacked(model):
+        return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     shapes = {}
     for name, tensor in _tensors(model):
         if ".experts." in name and tensor.dim() == 3:
@@ -179,13 +183,28 @@ def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
     for name, buffer in model.named_buffers():
         if name in kept:
             yield name, buffer
+    stacked = _stacked(model)
     for name, parameter in model.named_parameters():
-        if name.endswith("experts.gate_up_proj"):
-            gate, up = parameter.data.chunk(2, dim=1)
-            yield name.replace("gate_up_proj", "gate_proj.weight"), gate
-            yield name.replace("gate_up_proj", "up_proj.weight"), up
-        else:
-            yield name + (".weight" if name.endswith("experts.down_proj") else ""), parameter.data
+        before, experts, matrix = name.partition("experts.")
+        if not experts or matrix.endswith(".weight"):
+            yield name, parameter.data
+            continue
+        suffix = "bias" if matrix.endswith("_bias") else "weight"
+        columns = parameter.dim() == 3 and stacked is not None and stacked.stored == "columns"
+        rows = parameter.data.transpose(1, 2) if columns else parameter.data
+        if matrix.startswith("down_proj"):
+            yield f"{before}{experts}down_proj.{suffix}", rows
+            continue
+        alternating = stacked is not None and stacked.alternating
+        gate, up = (rows[:, ::2], rows[:, 1::2]) if alternating else rows.chunk(2, dim=1)
+        yield f"{before}{experts}gate_proj.{suffix}", gate
+        yield f"{before}{experts}up_proj.{suffix}", up
+
+
+def _stacked(model: Model) -> Stacked | None:
+    """How published files have experts, if they have those of a layer as one tensor."""
+    family = model.config.model_type.removesuffix("_text")
+    return getattr(plugin.load("tenon.models", family), "STACKED", None)
 
 
 def _add_rope(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -199,6 +218,10 @@ def _add_rope(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         for length in ("long", "short"):
             writer.add_tensor(f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], np.float32))
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     if getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
     if rope.get("partial_rotary_factor", 1.0) != 1.0:

@@ -173,7 +173,7 @@ def test_an_unknown_architecture_lists_the_known_ones(checkpoint):
         ),
         ({"rope_parameters": {"partial_rotary_factor": 7}}, ModelFileError, "cannot rotate 112 of 16"),
         (
-            {"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4}},
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 5}},
             ModelFileError,
             "high_freq_factor",
         ),

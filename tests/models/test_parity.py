@@ -124,6 +124,32 @@ VARIANTS = {
         "tie_word_embeddings": False,
         "rope_scaling": {**tiny("minicpm")["rope_scaling"], "original_max_position_embeddings": 64},
     },
+    "gpt_oss-clamped": {
+        **tiny("gpt_oss"),
+        "num_hidden_layers": 3,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "num_experts_per_tok": 3,
+        "swiglu_limit": 1.5,
+        "swiglu_alpha": 1.2,
+    },
+    "llama4-dense": {
+        **tiny("llama4"),
+        "num_hidden_layers": 4,
+        "num_local_experts": 128,
+        "interleave_moe_layer_step": 2,
+        "no_rope_layer_interval": 4,
+        "num_experts_per_tok": 2,
+        "use_qk_norm": False,
+        "tie_word_embeddings": True,
+    },
+    "llama4-untuned": {
+        **tiny("llama4"),
+        "num_hidden_layers": 3,
+        "moe_layers": [1],
+        "no_rope_layers": [0, 1, 0],
+        "attn_temperature_tuning": False,
+        "num_experts_per_tok": 3,
+    },
     "qwen2_moe-norm": {**tiny("qwen2_moe"), "norm_topk_prob": True, "num_experts_per_tok": 4},
 }
 
@@ -132,6 +158,8 @@ ALL_EXPERTS = {
     "deepseek_v3": {"num_experts_per_tok": 8, "topk_group": 4},
     "ernie4_5_moe": {"moe_k": 4},
     "glm4_moe": {"num_experts_per_tok": 4},
+    "gpt_oss": {"num_experts_per_tok": 4},
+    "llama4": {"num_experts_per_tok": 4},
     "mixtral": {"num_experts_per_tok": 4},
     "olmoe": {"num_experts_per_tok": 4},
     "qwen2_moe": {"num_experts_per_tok": 4},
@@ -141,6 +169,8 @@ NOT_IN_GGUF = (
     "mistral",  # is called llama
     "qwen3_moe-dense",  # has no place for which layers have experts
     "gemma3-listed",  # nor for which have windows
+    "gpt_oss-clamped",
+    "llama4-untuned",
     "qwen2-windows",
     "ernie4_5-biases",
     "olmo3",
@@ -158,6 +188,13 @@ ROPES = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
+        "original_max_position_embeddings": ORIGINAL,
+    },
+    "llama3-step": {
+        "rope_type": "llama3",
+        "factor": 16.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 1.0,
         "original_max_position_embeddings": ORIGINAL,
     },
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL},
@@ -274,10 +311,8 @@ def test_rope_scalings_from_gguf(tmp_path, seed, rng):
         reference = make(config, seed)
         check(save_gguf(reference, tmp_path / name, **extra), reference, rng, length=3 * ORIGINAL)
 
-    linear = {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}
-    scaled("linear.gguf", "llama", ROPES["linear"], **linear)
-    yarn = {"rope__scaling__factor": 4.0, "rope__scaling__original_context_length": ORIGINAL}
-    scaled("yarn.gguf", "qwen2", ROPES["yarn"], rope__scaling__type="yarn", **yarn)
+    scaled("linear.gguf", "llama", ROPES["linear"])
+    scaled("yarn.gguf", "qwen2", ROPES["yarn"])
 
     # Llama 3's scaling comes as a tensor of divisors of the frequencies.
     config = {**tiny("llama"), "rope_parameters": {"rope_theta": 5000.0, **ROPES["llama3"]}}

@@ -32,6 +32,16 @@ def sigmoid_mul(x_TX: np.ndarray, gate_TX: np.ndarray) -> np.ndarray:
     return x_TX
 
 
+def clamped_mul(
+    gate_up_T2F: np.ndarray, out_dtype: np.dtype[Any], *, alpha: float, limit: float
+) -> np.ndarray:
+    rows, width = gate_up_T2F.shape[0], gate_up_T2F.shape[1] // 2
+    y_TF = empty((rows, width), out_dtype)
+    is_bf16 = y_TF.dtype == BFLOAT16
+    _native.clamped_mul(dense(gate_up_T2F), address(y_TF), rows, width, is_bf16, alpha, limit)
+    return y_TF
+
+
 def gelu(x_TF: np.ndarray, out_dtype: np.dtype[Any], *, tanh_form: bool = False) -> np.ndarray:
     return _gelu(x_TF, x_TF.shape[1], out_dtype, False, tanh_form)
 

@@ -29,17 +29,20 @@ def pack_linear(
         ):
             raise ValueError(f"{part.name}: row_order must name each of its {part.shape[0]} rows")
     data = [np.ascontiguousarray(part.data) for part in parts]
+    exponents = [None if p.exponents is None else np.ascontiguousarray(p.exponents) for p in parts]
     return _native.pack_linear(
         [
             (
-                part.dtype,
+                part.dtype if apart is None else f"{part.dtype}_pairs",
                 *part.shape,
                 address(bytes_),
                 0 if order is None else address(order),
                 part.mapped and bytes_ is part.data,
                 quantize if quantize and part.dtype in ggml.FLOATS else "",
+                0 if apart is None else address(apart),
+                part.transposed,
             )
-            for part, bytes_, order in zip(parts, data, orders, strict=True)
+            for part, bytes_, order, apart in zip(parts, data, orders, exponents, strict=True)
         ],
         np.dtype(act) == FLOAT32,
         act_bits,

@@ -8,7 +8,7 @@ from tenon.kernels.cpu import _native
 from tenon.kernels.cpu.memory import address, dense, row_stride
 from tenon.ops.arrays import BFLOAT16, FLOAT32
 from tenon.ops.linear import PackedLinear
-from tenon.ops.moe import Routing
+from tenon.ops.moe import Clamp, Routing, check_biases
 from tenon.ops.workspace import empty
 
 
@@ -47,11 +47,16 @@ def moe_experts(
     down: PackedLinear,
     num_experts: int,
     *,
+    gate_up_bias_E2F: np.ndarray | None = None,
+    down_bias_ED: np.ndarray | None = None,
+    clamp: Clamp | None = None,
+    weigh_inputs: bool = False,
     accumulate_into_TD: np.ndarray | None = None,
 ) -> np.ndarray:
     tokens, width = x_TD.shape
     if not len(experts_TK) == len(weights_TK) == tokens or experts_TK.shape != weights_TK.shape:
         raise ValueError(f"{tokens} tokens need as many rows of experts and of weights")
+    check_biases(num_experts, down.shape[1], width, gate_up_bias_E2F, down_bias_ED)
     y_TD = accumulate_into_TD
     if y_TD is None:
         y_TD = empty((tokens, width), FLOAT32)
@@ -67,6 +72,11 @@ def moe_experts(
         num_experts,
         gate_up,
         down,
+        0 if gate_up_bias_E2F is None else dense(gate_up_bias_E2F),
+        0 if down_bias_ED is None else dense(down_bias_ED),
+        1.0 if clamp is None else clamp.alpha,
+        0.0 if clamp is None else clamp.limit,
+        weigh_inputs,
         address(y_TD),
         row_stride(y_TD),
         accumulate_into_TD is not None,

@@ -27,6 +27,7 @@ def rope_kv_write(
     eps: float,
     joint_norms: bool = False,
     v_norm: bool = False,
+    q_scale_P: np.ndarray | None = None,
 ) -> np.ndarray:
     tokens, width = qkv_TN.shape
     if width != (num_heads + 2 * num_kv_heads) * head_dim:
@@ -38,6 +39,7 @@ def rope_kv_write(
         dense(cos_sin_PE),
         0 if q_norm is None else dense(q_norm),
         0 if k_norm is None else dense(k_norm),
+        0 if q_scale_P is None else dense(q_scale_P),
         dense(batch.positions_T, np.int32),
         dense(batch.slots_T, np.int32),
         address(q_TX),

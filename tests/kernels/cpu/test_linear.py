@@ -3,6 +3,8 @@
 Shape letters: M rows of x, K inputs, N outputs, S steps of 32 along K.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,11 @@ if reason := cpu.support():
     pytest.skip(reason, allow_module_level=True)
 
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.linear import linear, pack_linear
+from tenon.kernels.cpu.embedding import embedding
+from tenon.kernels.cpu.linear import linear, pack_linear, packed_bytes
 from tenon.kernels.cpu.memory import address
 from tenon.ops.arrays import BFLOAT16, FLOAT32
+from tests.core.test_ggml import pairs_of
 
 UNBIAS = np.float32(1 + 3 / 1024)
 FLOATS = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": BFLOAT16}
@@ -26,6 +30,7 @@ HALVES = {
     "q8_0": [0],
     "q4_0": [0],
     "q5_0": [0],
+    "mxfp4": [],
 }  # where blocks keep float16 scales; else 0 and 2
 SHIFTS = {"q4_0": 8, "q5_0": 16, "q8_0": 128, "q6_k": 32}  # what ggml.unpack added to signed codes
 ROWS = (1, 2, 3, 4, 5, 7, 16, 17, 33, 64, 100)
@@ -41,6 +46,8 @@ def raw_tensor(dtype, rows, columns, rng, row_order=None):
     for start in HALVES.get(dtype, [0, 2]):
         halves = (rng.normal(size=(len(view), 1)) * 0.01).astype(np.float16)
         view[:, start : start + 2] = halves.view(np.uint8)
+    for start in ggml.BLOCKS[dtype].exponents:
+        view[:, start] = rng.integers(100, 140, len(view))
     return RawTensor("w", dtype, (rows, columns), blocks, row_order)
 
 
@@ -55,7 +62,7 @@ def upper16(values):
 
 def bf16_weights(raw):
     """The bf16 weights that linear.h defines, as float32 [N, K]."""
-    if raw.dtype in FLOATS:
+    if raw.dtype in FLOATS or raw.dtype == "mxfp4":
         return raw.dequantize().astype(BFLOAT16).astype(np.float32)
     groups = ggml.unpack(raw.dtype, raw.data, raw.shape)
     repeat = raw.shape[1] // groups.scale_NG.shape[1]
@@ -115,6 +122,11 @@ def bits(array):
     return np.ascontiguousarray(array).view(np.uint32)
 
 
+def bytes_of(raw, act):
+    w = pack_linear([raw], act)
+    return packed_bytes(w).copy()
+
+
 def identity(columns, act):
     return np.eye(columns, dtype=np.float32).astype(act)
 
@@ -140,6 +152,49 @@ def test_bfloat16_weights_are_as_defined(dtype, rng):
     raw = raw_tensor(dtype, 21, 256, rng, row_order=rng.permutation(21).astype(np.int32))
     got_KN = linear(identity(256, BFLOAT16), pack_linear([raw], BFLOAT16))
     np.testing.assert_array_equal(got_KN.T, bf16_weights(raw))
+
+
+@pytest.mark.parametrize("act", [BFLOAT16, FLOAT32], ids=str)
+@pytest.mark.parametrize("columns", [64, 96, 45])
+def test_columns_of_a_file_become_rows(act, columns, rng):
+    values = rng.normal(size=(37, columns)).astype(BFLOAT16)
+    order = rng.permutation(37).astype(np.int32)
+    for dtype in FLOATS:
+        stored = values.astype(FLOATS[dtype])
+        plain, turned = (
+            RawTensor("w", dtype, (37, columns), data.view(np.uint8).reshape(-1), order, transposed=turned)
+            for data, turned in ((stored, False), (np.ascontiguousarray(stored.T), True))
+        )
+        np.testing.assert_array_equal(bytes_of(turned, act), bytes_of(plain, act))
+    q8 = raw_tensor("q8_0", 32, 64, rng)
+    with pytest.raises(ValueError, match="only floats"):
+        pack_linear([replace(q8, transposed=True)], act)
+
+
+def test_numbers_of_mxfp4_are_exact_in_bfloat16(rng):
+    """All codes with all exponents whose numbers are normal; what is smaller is zero."""
+    blocks = np.zeros((256, 17), np.uint8)
+    blocks[:, 0] = np.arange(256)
+    blocks[:, 1:] = np.arange(16) | np.arange(15, -1, -1) << 4
+    raw = RawTensor("w", "mxfp4", (256, 32), blocks.reshape(-1))
+    with np.errstate(over="ignore"):
+        exact = raw.dequantize()
+    exact[:2] = 0
+    assert (exact[2:254] == exact[2:254].astype(BFLOAT16).astype(np.float32)).all()
+    for name in _native.available_isas():
+        with cpu.variant(name):
+            got = np.concatenate(
+                [embedding(np.array([i], np.int32), pack_linear([raw], BFLOAT16), 1.0) for i in range(256)]
+            )
+        np.testing.assert_array_equal(got, exact, name)
+
+
+@pytest.mark.parametrize("act", [BFLOAT16, FLOAT32], ids=str)
+def test_exponents_of_mxfp4_may_lie_apart(act, rng):
+    raw = raw_tensor("mxfp4", 37, 96, rng, rng.permutation(37).astype(np.int32))
+    codes, exponents = pairs_of(raw.data)
+    apart = replace(raw, data=codes, exponents=exponents)
+    np.testing.assert_array_equal(bytes_of(apart, act), bytes_of(raw, act))
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
@@ -187,7 +242,8 @@ def test_extremes_in_integers_are_exact(dtype, act_bits, rng):
     """The largest codes of both signs, and bytes of both planes, where sums in 16 bits would overflow."""
     for fill in (0, 255):
         raw = raw_tensor(dtype, 16, 256, rng)
-        keep = {i for start in (*HALVES.get(dtype, [0, 2]), 192, 208) for i in (start, start + 1)}
+        keep = {*ggml.BLOCKS[dtype].exponents}
+        keep |= {i for start in (*HALVES.get(dtype, [0, 2]), 192, 208) for i in (start, start + 1)}
         rows = raw.data.reshape(-1, ggml.BLOCKS[dtype].num_bytes)
         rows[:, [i for i in range(rows.shape[1]) if i not in keep]] = fill
         x = rng.choice(np.array([-127, 127, 63.5, -63.5]), (20, 256)).astype(BFLOAT16)
@@ -350,9 +406,11 @@ def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="other type"):
         linear(np.ones((1, 64), np.float32), w)
     with pytest.raises(ValueError, match="unknown tensor type"):
-        _native.pack_linear([("q3_k", 1, 256, 0, 0, False, "")], False)
+        _native.pack_linear([("q3_k", 1, 256, 0, 0, False, "", 0, False)], False)
     with pytest.raises(ValueError, match="whole blocks"):
-        _native.pack_linear([("q8_0", 1, 33, 0, 0, False, "")], False)
+        _native.pack_linear([("q8_0", 1, 33, 0, 0, False, "", 0, False)], False)
+    with pytest.raises(ValueError, match="exponents apart"):
+        _native.pack_linear([("mxfp4_pairs", 1, 32, 0, 0, False, "", 0, False)], False)
 
 
 def test_no_rows(rng):

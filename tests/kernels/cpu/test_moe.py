@@ -21,7 +21,10 @@ MODES = {
     "groups": ("q4_1", BFLOAT16, 0),
     "int8": ("q4_1", BFLOAT16, 8),
     "int16": ("q8_0", BFLOAT16, 16),
+    "mxfp4": ("mxfp4", BFLOAT16, 0),
+    "mxfp4-int16": ("mxfp4", BFLOAT16, 16),
 }
+CLAMP = ops.Clamp(1.702, 7.0)
 
 
 @pytest.fixture
@@ -37,13 +40,17 @@ class Network:
         self.pack = lambda parts: ops.pack_linear(parts, self.act, act_bits=bits)
         self.gate_up, self.down = self.pack(self.gate_up_E), self.pack(self.down_E)
 
-    def __call__(self, x_TD, experts_TK, weights_TK):
-        return ops.moe_experts(x_TD, experts_TK, weights_TK, self.gate_up, self.down, E)
+    def __call__(self, x_TD, experts_TK, weights_TK, **more):
+        return ops.moe_experts(x_TD, experts_TK, weights_TK, self.gate_up, self.down, E, **more)
 
-    def expert(self, e, x_TD):
+    def expert(self, e, x_TD, gate_up_bias=None, down_bias=None, clamp=None):
         """What expert e makes of x, by the ops that are not for experts."""
-        h = ops.silu_mul(ops.linear(x_TD, self.pack([self.gate_up_E[e]])), self.act)
-        return ops.linear(h, self.pack([self.down_E[e]]))
+        h = ops.linear(x_TD, self.pack([self.gate_up_E[e]]), gate_up_bias)
+        if clamp is None:
+            h = ops.silu_mul(h, self.act)
+        else:
+            h = ops.clamped_mul(h, self.act, alpha=clamp.alpha, limit=clamp.limit)
+        return ops.linear(h, self.pack([self.down_E[e]]), down_bias)
 
 
 def tokens_of(rng, network, tokens, top_k=2):
@@ -74,6 +81,50 @@ def test_bits_do_not_depend_on_the_batch_or_the_instruction_set(mode, rng):
             np.testing.assert_array_equal(network(*args), whole)
     for start, end in ((0, 1), (3, 10), (10, 70)):
         np.testing.assert_array_equal(network(*(a[start:end] for a in args)), whole[start:end])
+
+
+@pytest.mark.parametrize("mode", ["float32", "bfloat16", "mxfp4", "mxfp4-int16"])
+@pytest.mark.parametrize("isa", cpu.variants())
+def test_biases_and_clamps_have_the_bits_of_linear_layers(isa, mode, rng):
+    with cpu.variant(isa):
+        network = Network(rng, mode)
+        x_TD, experts_TK, _ = tokens_of(rng, network, 90, top_k=1)
+        more = {
+            "gate_up_bias_E2F": 5 * rng.standard_normal((E, 2 * F)).astype(np.float32),
+            "down_bias_ED": rng.standard_normal((E, D)).astype(np.float32),
+            "clamp": CLAMP,
+        }
+        got = network(x_TD, experts_TK, np.ones((90, 1), np.float32), **more)
+        for e in range(E):
+            mine = experts_TK[:, 0] == e
+            biases = (more["gate_up_bias_E2F"][e], more["down_bias_ED"][e])
+            np.testing.assert_array_equal(got[mine], network.expert(e, x_TD[mine], *biases, CLAMP))
+        with pytest.raises(ValueError, match="biases are"):
+            network(x_TD, experts_TK, np.ones((90, 1), np.float32), down_bias_ED=more["gate_up_bias_E2F"])
+
+
+@pytest.mark.parametrize("mode", ["float32", "bfloat16", "mxfp4-int16"])
+def test_weighed_inputs_are_rounded_products(mode, rng):
+    network = Network(rng, mode)
+    x_TD, experts_TK, weights_TK = tokens_of(rng, network, 60)
+    for isa in cpu.variants():
+        with cpu.variant(isa):
+            got = network(x_TD, experts_TK, weights_TK, weigh_inputs=True)
+            ones = np.ones((60, 1), np.float32)
+            parts = [
+                network((x_TD.astype(np.float32) * weights_TK[:, k : k + 1]).astype(network.act), one, ones)
+                for k, one in enumerate((experts_TK[:, :1].copy(), experts_TK[:, 1:].copy()))
+            ]
+            np.testing.assert_array_equal(got, parts[0] + parts[1])
+
+
+def test_logits_decide_where_scores_round_to_equal_ones():
+    logits_TE = np.array([[18, 20, 19, -3], [-110, 0, -105, -107]], np.float32)
+    experts_TK, weights_TK = ops.route(logits_TE[:1], ops.Routing(4, 2, "sigmoid"))
+    assert experts_TK.tolist() == [[1, 2]]
+    assert weights_TK.tolist() == [[1, 1]]
+    experts_TK, _ = ops.route(logits_TE[1:], ops.Routing(4, 3))
+    assert experts_TK.tolist() == [[1, 2, 3]]
 
 
 def test_blocks_of_tokens_give_the_bits_of_one(rng):

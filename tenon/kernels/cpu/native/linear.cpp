@@ -17,19 +17,22 @@ namespace tenon {
 namespace {
 
 // (type, rows, columns, address, address of the row order or 0, whether it is a mapped file, type to quantize
-// to or "")
-using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string>;
+// to or "", address of the exponents or 0, whether it is transposed)
+using PartTuple =
+    std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string, uintptr_t, bool>;
 
 std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, int act_bits) {
     std::vector<RawPart> parts;
-    for (const auto& [type, rows, columns, data, order, mapped, quantize] : tuples) {
+    for (const auto& [type, rows, columns, data, order, mapped, quantize, exponents, transposed] : tuples) {
         RawPart part{parse_source(type),
                      rows,
                      columns,
                      pointer<const uint8_t>(data),
                      pointer<const int32_t>(order),
                      mapped,
-                     {}};
+                     {},
+                     pointer<const uint8_t>(exponents),
+                     transposed};
         if (!quantize.empty()) part.quantize = parse_source(quantize);
         parts.push_back(part);
     }

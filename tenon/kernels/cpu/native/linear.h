@@ -7,16 +7,18 @@
 //   f32    float     [32 k][16 c]
 //   bf16   bf16      [16 k/2][16 c][2 k%2]                    what AMX calls the VNNI layout: one 1 KiB tile
 //   u4, s4 uint32    [4 k/8][16 c], nibble k%8 of each word   then the scales
+//   f4     like u4, but a nibble is a number of kE2M1         then the scales
 //   s8     int8      [8 k/4][16 c][4 k%4]                     then the scales
 //
 // Scales: d [16 c] as f16 or f32, then the offsets m [16 c] of formats that have them; s8x16 has a d for each
-// half of the 32 k: [2][16 c].
+// half of the 32 k: [2][16 c]. Those of f4 are bytes, the exponents of a float32: d = 2^(byte - 127), or zero
+// where the byte is zero.
 //
 // The weight of code q is, with c = kUnbias, upper16(fma(d c, q, m c)) as a bf16, where d c and m c are
 // float32 products: cutting off the lower half loses half a step of bf16 on average, which is what the factor
 // c adds beforehand. A weight is therefore off by less than one step, not biased, and one that bf16 can
 // represent is exact. c has so few bits that its products with f16 are exact, hence a weight that should be
-// zero is zero.
+// zero is zero. A weight of f4 is d kE2M1[code], which bf16 can represent: neither cut nor multiplied by c.
 #pragma once
 
 #include "base/kernel.h"
@@ -33,12 +35,21 @@ enum class Format : int32_t {
     s8_dm16,    // Q5_1
     s8_dm32,    // Q5_K
     s8x16_d32,  // Q6_K: a scale for each 16
+    f4_e8,      // MXFP4 (OCP Microscaling Formats 1.0): E2M1 with a power of two
 };
-constexpr int kNumFormats = 9;
+constexpr int kNumFormats = 10;
 
 // Quantised in groups along K: what activations in integers can be multiplied with.
 constexpr bool is_grouped(Format format) {
     return format != Format::f32 && format != Format::bf16;
+}
+
+// Twice the numbers of E2M1 (the scales are halved), whole ones; the sign is the upper bit, and there is one
+// zero.
+constexpr int8_t kE2M1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+constexpr bool has_nibbles(Format f) {
+    return f == Format::s4_d16 || f == Format::u4_dm16 || f == Format::u4_dm32 || f == Format::f4_e8;
 }
 
 constexpr float kUnbias = 1.0f + 3.0f / 1024.0f;
@@ -47,8 +58,8 @@ constexpr int kPanelColumns = 16;
 constexpr int kStepK = 32;
 
 constexpr int64_t step_bytes(Format format) {
-    constexpr int64_t bytes[kNumFormats] = {2048,     1024,     256 + 32,  256 + 64, 256 + 128,
-                                            512 + 32, 512 + 64, 512 + 128, 512 + 128};
+    constexpr int64_t bytes[kNumFormats] = {2048,     1024,     256 + 32,  256 + 64,  256 + 128,
+                                            512 + 32, 512 + 64, 512 + 128, 512 + 128, 256 + 16};
     return bytes[int(format)];
 }
 
@@ -97,11 +108,12 @@ struct LinearArgs {
     }
 };
 
-// Rows [first, first + rows) of x and y meet weights of their own.
+// Rows [first, first + rows) of x and y meet weights and a bias of their own.
 struct LinearGroup {
     const PackedView* w;
     int64_t first;
     int64_t rows;
+    const float* bias = nullptr;
 };
 
 // Many small products at once, none of which would keep all threads busy: `each` says what they share, but

@@ -1,7 +1,8 @@
 // Experts: tokens are grouped by the expert they go to, and every expert's matrices are read once.
 //
 // 1. Counting sort: slot s = t K + k of token t has a row among those of its expert, in the order of tokens.
-// 2. h = gate|up of all groups at once, a = silu(gate) up, out = down of all groups at once.
+// 2. h = gate|up of all groups at once, a = silu(gate) up (or what GPT-OSS has in its place), out = down of
+//    all groups at once. Where weights are those of inputs, rows are weighed before.
 // 3. y[t] += sum over k of weight[t][k] out[row of slot t K + k], slot after slot.
 //
 // A row's bits do not depend on which rows share its group (linear.h), and the sum of a token runs over its
@@ -28,6 +29,8 @@ struct ExpertMatrices {
     const PackedView* ints;
     Kernel<GroupedLinearArgs> multiply_floats;
     Kernel<GroupedLinearArgs> multiply_ints;
+    const float* bias;  // [E, rows of one], or null
+    int64_t rows;       // of one expert
 
     double bytes() const { return double(floats->num_bytes + ints->num_bytes); }
 };
@@ -37,6 +40,7 @@ struct MoeArgs {
     int64_t x_stride;
     bool x_is_f32;
     bool accumulate;
+    bool weigh_inputs;
     const int32_t* ids_TK;
     const float* weights_TK;
     float* y;
@@ -45,7 +49,9 @@ struct MoeArgs {
     int32_t num_experts, top_k;
     int32_t width, inner;  // D, F
     ExpertMatrices gate_up, down;
-    Kernel<SiluMulArgs> silu_mul;
+    Kernel<SiluMulArgs> gate_mul;
+    float alpha, limit;
+    Kernel<WeighArgs> weigh;
     Kernel<MixArgs> mix;
 
     int64_t x_bytes() const { return x_is_f32 ? 4 : 2; }
@@ -76,8 +82,9 @@ class Carver {
 
 // Gives every slot of the tokens from `first` on a row among those of its expert, in the order of slots.
 void group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGroup* groups_E,
-                     int32_t* token_of_row, int32_t* place_S) {
+                     int32_t* token_of_row, float* weight_of_row, int32_t* place_S) {
     const int32_t* ids = args.ids_TK + first * args.top_k;
+    const float* weights = args.weights_TK + first * args.top_k;
     for (int32_t e = 0; e < args.num_experts; ++e) groups_E[e] = {};
     for (int64_t s = 0; s < slots; ++s) {
         if (ids[s] < 0 || ids[s] >= args.num_experts)
@@ -94,6 +101,7 @@ void group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGr
         LinearGroup& group = groups_E[ids[s]];
         const int64_t row = group.first + group.rows++;
         token_of_row[row] = int32_t(first + s / args.top_k);
+        weight_of_row[row] = weights[s];
         place_S[s] = int32_t(row);
     }
 }
@@ -104,8 +112,10 @@ void multiply(const ExpertMatrices& matrices, GroupedLinearArgs args, LinearGrou
     for (const bool ints : {false, true}) {
         const auto kernel = ints ? matrices.multiply_ints : matrices.multiply_floats;
         if (!kernel) continue;
-        for (int64_t e = 0; e < args.num_groups; ++e)
+        for (int64_t e = 0; e < args.num_groups; ++e) {
             groups_E[e].w = (ints ? matrices.ints : matrices.floats) + e;
+            groups_E[e].bias = matrices.bias ? matrices.bias + e * matrices.rows : nullptr;
+        }
         kernel(args, dims, pool);
     }
 }
@@ -115,6 +125,8 @@ void experts_of_block(const MoeArgs& args, int64_t first, int64_t tokens, const 
     Carver carver;
     const size_t groups_at = carver.take<LinearGroup>(args.num_experts);
     const size_t tokens_at = carver.take<int32_t>(slots), places_at = carver.take<int32_t>(slots);
+    const size_t weights_at = carver.take<float>(slots);
+    const size_t x_at = carver.take<uint8_t>(args.weigh_inputs ? slots * width * args.x_bytes() : 0);
     const size_t h_at = carver.take<float>(slots * 2 * inner);
     const size_t a_at = carver.take<uint8_t>(slots * inner * args.x_bytes());
     const size_t out_at = carver.take<float>(slots * width);
@@ -122,19 +134,31 @@ void experts_of_block(const MoeArgs& args, int64_t first, int64_t tokens, const 
     LinearGroup* groups = reinterpret_cast<LinearGroup*>(memory + groups_at);
     int32_t* token_of_row = reinterpret_cast<int32_t*>(memory + tokens_at);
     int32_t* place = reinterpret_cast<int32_t*>(memory + places_at);
+    float* weight_of_row = reinterpret_cast<float*>(memory + weights_at);
     float* h = reinterpret_cast<float*>(memory + h_at);
     float* out = reinterpret_cast<float*>(memory + out_at);
 
-    group_by_expert(args, first, slots, groups, token_of_row, place);
+    group_by_expert(args, first, slots, groups, token_of_row, weight_of_row, place);
     LinearArgs up{args.x, args.x_stride, args.x_is_f32, false, nullptr, nullptr, h, 2 * inner, Count{}};
     up.gather = token_of_row;
+    if (args.weigh_inputs) {
+        args.weigh({args.x, args.x_stride, token_of_row, weight_of_row, memory + x_at, slots, args.width,
+                    !args.x_is_f32},
+                   dims, pool);
+        up.x = memory + x_at;
+        up.x_stride = width;
+        up.gather = nullptr;
+    }
     multiply(args.gate_up, {up, nullptr, args.num_experts}, groups, dims, pool);
     const int out_bytes = int(args.x_bytes());
-    args.silu_mul({h, memory + a_at, Count{int32_t(slots)}, int32_t(inner), out_bytes}, dims, pool);
+    args.gate_mul(
+        {h, memory + a_at, Count{int32_t(slots)}, int32_t(inner), out_bytes, args.alpha, args.limit}, dims,
+        pool);
     const LinearArgs down{memory + a_at, inner, args.x_is_f32, false, nullptr, nullptr, out, width, Count{}};
     multiply(args.down, {down, nullptr, args.num_experts}, groups, dims, pool);
-    args.mix({out, place, args.weights_TK + first * args.top_k, args.y + first * args.y_stride, args.y_stride,
-              tokens, args.top_k, args.width, args.accumulate},
+    const float* weights = args.weigh_inputs ? nullptr : args.weights_TK + first * args.top_k;
+    args.mix({out, place, weights, args.y + first * args.y_stride, args.y_stride, tokens, args.top_k,
+              args.width, args.accumulate},
              dims, pool);
 }
 
@@ -145,9 +169,10 @@ void experts(const MoeArgs& args, const StepDims& dims, Pool& pool) {
         experts_of_block(args, first, block < tokens - first ? block : tokens - first, dims, pool);
 }
 
-ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts) {
+ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts, uintptr_t bias) {
     const Slices& slices = w.slices(num_experts);
-    ExpertMatrices matrices{slices.float_views.data(), slices.int_views.data(), nullptr, nullptr};
+    ExpertMatrices matrices{slices.float_views.data(),  slices.int_views.data(),    nullptr, nullptr,
+                            pointer<const float>(bias), w.view().rows / num_experts};
     if (w.float_view().num_segments) matrices.multiply_floats = linear_kernels().grouped;
     if (w.int_view().num_segments)
         matrices.multiply_ints = (w.act_bits() == 8 ? linear_int8_kernels() : linear_int16_kernels()).grouped;
@@ -157,7 +182,8 @@ ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts) {
 // The shapes and types of all arguments are checked here, once for every caller.
 void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, bool x_is_f32, uintptr_t ids_TK,
                  uintptr_t weights_TK, int32_t top_k, int32_t num_experts, PackedLinear& gate_up,
-                 PackedLinear& down, uintptr_t y, int64_t y_stride, bool accumulate) {
+                 PackedLinear& down, uintptr_t gate_up_bias, uintptr_t down_bias, float alpha, float limit,
+                 bool weigh_inputs, uintptr_t y, int64_t y_stride, bool accumulate) {
     const int64_t inner = down.view().columns;
     if (num_experts < 1 || top_k < 1 || top_k > num_experts)
         throw std::invalid_argument("top_k must be 1 to the number of experts");
@@ -169,15 +195,33 @@ void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, boo
         if (x_is_f32 != (w->view().segments[0].format == Format::f32))
             throw std::invalid_argument("the weights were packed for activations of the other type");
     const RowwiseKernels& rowwise = rowwise_kernels();
+    const auto silu_mul = x_is_f32 ? rowwise.silu_mul_f32 : rowwise.silu_mul_bf16;
+    const auto clamped_mul = x_is_f32 ? rowwise.clamped_mul_f32 : rowwise.clamped_mul_bf16;
     const int act_bits = gate_up.int_view().num_segments ? gate_up.act_bits() : 0;
     run_op(act_bits == 8    ? "moe_experts int8"
            : act_bits == 16 ? "moe_experts int16"
                             : "moe_experts",
            Kernel<MoeArgs>(&experts),
-           MoeArgs{pointer<const uint8_t>(x), x_stride, x_is_f32, accumulate, pointer<const int32_t>(ids_TK),
-                   pointer<const float>(weights_TK), pointer<float>(y), y_stride, count(rows), num_experts,
-                   top_k, int32_t(width), int32_t(inner), matrices_of(gate_up, num_experts),
-                   matrices_of(down, num_experts), x_is_f32 ? rowwise.silu_mul_f32 : rowwise.silu_mul_bf16,
+           MoeArgs{pointer<const uint8_t>(x),
+                   x_stride,
+                   x_is_f32,
+                   accumulate,
+                   weigh_inputs,
+                   pointer<const int32_t>(ids_TK),
+                   pointer<const float>(weights_TK),
+                   pointer<float>(y),
+                   y_stride,
+                   count(rows),
+                   num_experts,
+                   top_k,
+                   int32_t(width),
+                   int32_t(inner),
+                   matrices_of(gate_up, num_experts, gate_up_bias),
+                   matrices_of(down, num_experts, down_bias),
+                   limit > 0 ? clamped_mul : silu_mul,
+                   alpha,
+                   limit,
+                   moe_kernels().weigh,
                    moe_kernels().mix});
 }
 

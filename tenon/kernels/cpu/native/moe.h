@@ -23,12 +23,24 @@ struct RouteArgs {
     }
 };
 
+// Row r of `out`, of x's type: row token_of_row[r] of x times weight_of_row[r].
+struct WeighArgs {
+    const void* x;
+    int64_t x_stride;
+    const int32_t* token_of_row;
+    const float* weight_of_row;
+    void* out;
+    int64_t rows;
+    int32_t width;
+    bool is_bf16;
+};
+
 // y [T, D] += the experts' outputs, which lie in rows of `out` by slot, times their weights: token t has the
 // slots [t K, (t + 1) K), and slot s the row place_S[s].
 struct MixArgs {
     const float* out;
     const int32_t* place_S;
-    const float* weights_TK;
+    const float* weights_TK;  // or null: all are 1
     float* y;
     int64_t y_stride;
     int64_t rows;
@@ -53,6 +65,7 @@ struct GateRowsArgs {
 struct MoeKernels {
     Kernel<RouteArgs> route;
     Kernel<GateRowsArgs> gate_rows;
+    Kernel<WeighArgs> weigh;
     Kernel<MixArgs> mix;
 };
 

@@ -12,6 +12,7 @@ struct RopeKvWriteArgs {
     const float* cos_sin_PE;
     const float* q_norm;  // [E], or [H * E] with joint_norms; null: no norm
     const float* k_norm;
+    const float* q_scale_P;  // or null
     const int32_t* positions_T;
     const int32_t* slots_T;
     void* q_TX;

@@ -64,6 +64,13 @@ void bind_rowwise(nb::module_& m) {
                      SigmoidMulArgs{pointer<void>(x_TX), pointer<const float>(gate_TX), gate_stride,
                                     count(rows), width, is_bf16 ? 2 : 4});
           });
+    m.def("clamped_mul", [](uintptr_t gate_up_T2F, uintptr_t y_TF, int64_t rows, int width, bool to_bf16,
+                            float alpha, float limit) {
+        const RowwiseKernels& kernels = rowwise_kernels();
+        run_op("clamped_mul", to_bf16 ? kernels.clamped_mul_bf16 : kernels.clamped_mul_f32,
+               SiluMulArgs{pointer<const float>(gate_up_T2F), pointer<void>(y_TF), count(rows), width,
+                           to_bf16 ? 2 : 4, alpha, limit});
+    });
     m.def("gather_rows", [](uintptr_t x_TD, uintptr_t rows_S, uintptr_t y_SD, int64_t rows, int width) {
         run_op("gather_rows", rowwise_kernels().gather_rows,
                GatherRowsArgs{pointer<const float>(x_TD), pointer<const int32_t>(rows_S),

@@ -71,6 +71,7 @@ struct SiluMulArgs {
     Count rows;
     int32_t width;  // F
     int32_t out_bytes;
+    float alpha = 1, limit = 0;  // of clamped_mul
 
     Work work(const StepDims& dims) const {
         return {double(rows.at(dims)) * width * (8 + out_bytes), 20.0 * rows.at(dims) * width};
@@ -146,7 +147,7 @@ struct RowwiseKernels {
     Kernel<AddRmsNormArgs> add_rms_norm;
     Kernel<LayerNormArgs> layer_norm_bf16, layer_norm_f32;
     Kernel<GeluArgs> gelu_bf16, gelu_f32;
-    Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32;
+    Kernel<SiluMulArgs> silu_mul_bf16, silu_mul_f32, clamped_mul_bf16, clamped_mul_f32;
     Kernel<GatedRmsNormArgs> gated_rms_norm_bf16, gated_rms_norm_f32;
     Kernel<SigmoidMulArgs> sigmoid_mul_bf16, sigmoid_mul_f32;
     Kernel<GatherRowsArgs> gather_rows;

@@ -172,6 +172,7 @@ void grouped(const GroupedLinearArgs& args, const StepDims& dims, Pool& pool) {
                           int thread) {
         LinearArgs one = args.each;
         one.w = group.w;
+        one.bias = group.bias;
         const int64_t most = kTileMaxRows < group.rows ? kTileMaxRows : group.rows;
         const int64_t most_tiles = (most + 15) / 16, tile_row_bytes = group.w->steps * kTileBytes;
         const int64_t x_bytes = most_tiles * tile_row_bytes;

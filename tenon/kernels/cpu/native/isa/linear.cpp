@@ -257,6 +257,7 @@ void grouped(const GroupedLinearArgs& args, const StepDims&, Pool& pool) {
                           int thread) {
         LinearArgs one = args.each;
         one.w = group.w;
+        one.bias = group.bias;
         const int64_t most = min64(kMaxRows, group.rows), x_floats = most * group.w->steps * 32;
         float* x = static_cast<float*>(pool.scratch(thread, size_t(x_floats + sweep_floats(most)) * 4));
         if (group.rows <= kFewRows) return few_rows_part(one, group.first, group.rows, units, begin, end, x);

@@ -8,7 +8,8 @@
 //
 //   y = fma(float(sum of c q), d * scale, fma(m, scale * float(sum of q), y))
 //
-// (no fma for m in formats without; s8x16 has a sum and a d for each half of the step), then + bias, then +
+// (no fma for m in formats without; s8x16 has a sum and a d for each half of the step; c of f4 is that of
+// kE2M1), then + bias, then +
 // what was there when accumulating. The sums of integers are exact, so they may run in any order:
 // instructions and blocking are free to differ between instruction sets and numbers of rows, and the bits are
 // equal.
@@ -46,9 +47,9 @@ template <int P>
 struct Quantized {
     int8_t plane[P][32];
     float scale;
-    float scaled_sum;     // scale * sum of q
-    int32_t start;        // what cancels the shift of the codes: - shift * sum of q
-    int32_t upper_start;  // the same for the upper half of q
+    float scaled_sum;   // scale * sum of q
+    int32_t sum;        // of q
+    int32_t upper_sum;  // of its upper half
 };
 
 // Quantized rows [rows][steps] for formats of four bits (even k of each eight first) and of eight; null where
@@ -66,12 +67,12 @@ struct QuantizedRows {
         if (!in_order(w, true)) u4 = nullptr;
         if (!in_order(w, false)) s8 = nullptr;
     }
-    const Quantized<P>* of(Format format) const { return has_u4(format) ? u4 : s8; }
+    const Quantized<P>* of(Format format) const { return has_nibbles(format) ? u4 : s8; }
 
   private:
     static int64_t in_order(const PackedView& w, bool four_bits) {
         for (int32_t i = 0; i < w.num_segments; ++i)
-            if (has_u4(w.segments[i].format) == four_bits) return 1;
+            if (has_nibbles(w.segments[i].format) == four_bits) return 1;
         return 0;
     }
 };
@@ -86,6 +87,14 @@ TENON_INLINE void store_planes(int8_t (&plane)[P][32], int at, I32x16 q) {
         store_i8(plane[0] + at, high);
         store_i8(plane[1] + at, q + high - shl<8>(high));
     }
+}
+
+template <int P>
+TENON_INLINE void put_sums(Quantized<P>* x, float scale, float sum, float upper_sum) {
+    x->scale = scale;
+    x->scaled_sum = scale * sum;
+    x->sum = int32_t(sum);
+    x->upper_sum = int32_t(upper_sum);
 }
 
 // Step `s` of a row of x; what lies past its end is zero.
@@ -112,17 +121,12 @@ TENON_INLINE void quantize_step(const bf16* x, int64_t columns, int64_t s, Quant
     if (u4) {
         store_planes(u4->plane, 0, even_first(lower));
         store_planes(u4->plane, 16, even_first(upper));
-        u4->scale = scale;
-        u4->scaled_sum = scale * sum;
-        u4->start = -8 * int32_t(sum);
+        put_sums(u4, scale, sum, upper_sum);
     }
     if (s8) {
         store_planes(s8->plane, 0, lower);
         store_planes(s8->plane, 16, upper);
-        s8->scale = scale;
-        s8->scaled_sum = scale * sum;
-        s8->start = -DotS8::kOffset * int32_t(sum);
-        s8->upper_start = -DotS8::kOffset * int32_t(upper_sum);
+        put_sums(s8, scale, sum, upper_sum);
     }
 }
 
@@ -140,11 +144,12 @@ void quantize_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t
 }
 
 template <Format F>
-using Dot = typename Choose<has_u4(F), DotU4, DotS8>::type;
+using Dot =
+    typename Choose<F == Format::f4_e8, DotF4, typename Choose<has_nibbles(F), DotU4, DotS8>::type>::type;
 
-constexpr bool is_shifted(Format f) {
-    return f == Format::s4_d16 || (!has_u4(f) && DotS8::kOffset != 0);
-}
+// What is added to the codes: by the format, or by what multiplies them.
+template <Format F>
+constexpr int32_t kShift = F == Format::s4_d16 ? 8 : Dot<F>::kOffset;
 
 // One step of a panel as it is packed. Word j has the codes that meet bytes 4 j to 4 j + 3 of a plane.
 template <Format F>
@@ -153,11 +158,14 @@ struct PackedStep {
     const uint8_t* step;
 
     TENON_INLINE_MEMBER I32x16 word(int j) const {
-        if constexpr (!has_u4(F)) return Dot<F>::operand(load_i32(step + 64 * j));
+        if constexpr (!has_nibbles(F)) return Dot<F>::operand(load_i32(step + 64 * j));
         const I32x16 codes = load_i32(step + 64 * (j / 2)), mask = splat_i32(0x0f0f0f0f);
         return Dot<F>::operand((j % 2 ? shr<4>(codes) : codes) & mask);
     }
-    TENON_INLINE_MEMBER F32x16 scale(int half) const { return stored(half); }
+    TENON_INLINE_MEMBER F32x16 scale(int half) const {
+        if constexpr (F == Format::f4_e8) return as_f32(shl<23>(load_u8(step + code_bytes(F))));
+        return stored(half);
+    }
     TENON_INLINE_MEMBER F32x16 offset() const { return stored(1); }
 
   private:
@@ -204,13 +212,11 @@ TENON_INLINE void multiply_step(const PackedStep<F>& w, const Quantized<P>* x, i
         unroll<M>([&](auto m) TENON_LAMBDA {
             const Quantized<P>& x_m = x[m.value * stride];
             I32x16 sum = sum_of<F>(dot[m.value]);
-            if constexpr (is_shifted(F)) {
-                if constexpr (halves == 1)
-                    sum = sum + splat_i32(x_m.start);
-                else if constexpr (half.value == 0)
-                    sum = sum + splat_i32(x_m.start - x_m.upper_start);
-                else
-                    sum = sum + splat_i32(x_m.upper_start);
+            if constexpr (kShift<F> != 0) {
+                const int32_t of_q = halves == 1       ? x_m.sum
+                                     : half.value == 0 ? x_m.sum - x_m.upper_sum
+                                                       : x_m.upper_sum;
+                sum = sum - splat_i32(kShift<F> * of_q);
             }
             acc[m.value] = fma(to_f32(sum), d * splat(x_m.scale), acc[m.value]);
         });
@@ -309,6 +315,7 @@ void grouped(const GroupedLinearArgs& args, const StepDims&, Pool& pool) {
         const PackedView& w = *group.w;
         LinearArgs one = args.each;
         one.w = group.w;
+        one.bias = group.bias;
         const int64_t swept = swept_rows<P>(w), most = min64(swept, group.rows);
         const QuantizedRows<P> x(w, most, pool.scratch(thread, size_t(QuantizedRows<P>::bytes(w, most))));
         for (int64_t done = 0; done < group.rows; done += swept) {

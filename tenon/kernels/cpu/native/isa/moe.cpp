@@ -70,8 +70,9 @@ void route_row(const RouteArgs& args, int64_t row, const Scratch& s) {
         });
     else
         softmax(logits, s.scores, experts);
+    const bool by_logits = !args.bias_E && args.num_groups == 1;  // scores round to equal ones
     for (int32_t e = 0; e < experts; ++e) {
-        s.choice[e] = args.bias_E ? s.scores[e] + args.bias_E[e] : s.scores[e];
+        s.choice[e] = by_logits ? logits[e] : args.bias_E ? s.scores[e] + args.bias_E[e] : s.scores[e];
         s.taken[e] = 0;
     }
     if (args.num_groups > 1) leave_groups(args, s);
@@ -98,17 +99,32 @@ void route(const RouteArgs& args, const StepDims& dims, Pool& pool) {
         pool.parallel_for(rows, task);
 }
 
+template <class T>
+void weigh_row(const WeighArgs& args, int64_t row) {
+    const T* x = static_cast<const T*>(args.x) + args.token_of_row[row] * args.x_stride;
+    T* out = static_cast<T*>(args.out) + row * args.width;
+    const F32x16 weight = splat(args.weight_of_row[row]);
+    for_vectors(args.width, [&](int64_t i, int n) { store_part(out + i, load_part(x + i, n) * weight, n); });
+}
+
+void weigh(const WeighArgs& args, const StepDims&, Pool& pool) {
+    const auto weigh_one = args.is_bf16 ? weigh_row<bf16> : weigh_row<float>;
+    for_rows(pool, args.rows, args.width, [&](int64_t row) { weigh_one(args, row); });
+}
+
 // Slot after slot: w0 y0, then a fused multiply-add for each other one, then + what was there.
 void mix(const MixArgs& args, const StepDims&, Pool& pool) {
     const int64_t width = args.width;
     for_rows(pool, args.rows, width * args.top_k, [&](int64_t row) {
         const int32_t* place = args.place_S + row * args.top_k;
-        const float* weights = args.weights_TK + row * args.top_k;
+        const auto weight = [&](int32_t k) {
+            return splat(args.weights_TK ? args.weights_TK[row * args.top_k + k] : 1.0f);
+        };
         float* y = args.y + row * args.y_stride;
         for_vectors(width, [&](int64_t i, int n) {
-            F32x16 sum = splat(weights[0]) * load_part(args.out + place[0] * width + i, n);
+            F32x16 sum = weight(0) * load_part(args.out + place[0] * width + i, n);
             for (int32_t k = 1; k < args.top_k; ++k)
-                sum = fma(splat(weights[k]), load_part(args.out + place[k] * width + i, n), sum);
+                sum = fma(weight(k), load_part(args.out + place[k] * width + i, n), sum);
             if (args.accumulate) sum = load_part(y + i, n) + sum;
             store_part(y + i, sum, n);
         });
@@ -132,6 +148,6 @@ void gate_rows(const GateRowsArgs& args, const StepDims& dims, Pool& pool) {
 
 }  // namespace
 
-extern const MoeKernels moe_kernels{route, gate_rows, mix};
+extern const MoeKernels moe_kernels{route, gate_rows, weigh, mix};
 
 }  // namespace tenon::TENON_ISA

@@ -53,10 +53,11 @@ class RopeKvWrite {
         const float* cos_sin = a_.cos_sin_PE + int64_t(a_.positions_T[t]) * a_.rot_dim;
         T* q = static_cast<T*>(a_.q_TX) + t * a_.num_heads * E_;
         alignas(64) float head[kMaxHeadDim];
+        const F32x16 scale = splat(a_.q_scale_P ? a_.q_scale_P[a_.positions_T[t]] : 1.0f);
         const HeadNorm q_norm = norm(x, a_.q_norm, a_.num_heads);
         for (int h = 0; h < a_.num_heads; ++h, x += E_) {
             turn(x, q_norm, h, cos_sin, head);
-            for (int e = 0; e < E_; e += 16) store(q + h * E_ + e, load(head + e));
+            for (int e = 0; e < E_; e += 16) store(q + h * E_ + e, load(head + e) * scale);
         }
         const int64_t block = a_.slots_T[t] / B_;
         const int offset = a_.slots_T[t] % B_;

@@ -144,6 +144,24 @@ void sigmoid_mul(const SigmoidMulArgs& args, const StepDims& dims, Pool& pool) {
     });
 }
 
+// Minima and maxima give their second operand where one is NaN: NaN stays.
+template <class T>
+void clamped_mul(const SiluMulArgs& args, const StepDims& dims, Pool& pool) {
+    const int64_t width = args.width;
+    const F32x16 alpha = splat(args.alpha), limit = splat(args.limit), low = splat(-args.limit);
+    for_rows(pool, args.rows.at(dims), 4 * width, [&](int64_t row) {
+        const float* gates = args.gate_up_T2F + row * 2 * width;
+        const float* ups = gates + width;
+        T* y = static_cast<T*>(args.y_TF) + row * width;
+        for_vectors(width, [&](int64_t i, int n) {
+            const F32x16 gate = min(limit, load_part(gates + i, n));
+            const F32x16 up = max(low, min(limit, load_part(ups + i, n)));
+            const F32x16 glu = gate / (splat(1.0f) + exp(zero_f32() - alpha * gate));
+            store_part(y + i, (up + splat(1.0f)) * glu, n);
+        });
+    });
+}
+
 void gather_rows(const GatherRowsArgs& args, const StepDims& dims, Pool& pool) {
     const int64_t width = args.width;
     for_rows(pool, args.rows.at(dims), width, [&](int64_t row) {
@@ -175,21 +193,11 @@ void cast(const CastArgs& args, const StepDims& dims, Pool& pool) {
 
 }  // namespace
 
-extern const RowwiseKernels rowwise_kernels{rms_norm<bf16>,
-                                            rms_norm<float>,
-                                            add_rms_norm,
-                                            layer_norm<bf16>,
-                                            layer_norm<float>,
-                                            gelu<bf16>,
-                                            gelu<float>,
-                                            silu_mul<bf16>,
-                                            silu_mul<float>,
-                                            gated_rms_norm<bf16>,
-                                            gated_rms_norm<float>,
-                                            sigmoid_mul<bf16>,
-                                            sigmoid_mul<float>,
-                                            gather_rows,
-                                            add_rows,
-                                            cast};
+extern const RowwiseKernels rowwise_kernels{rms_norm<bf16>,        rms_norm<float>,    add_rms_norm,
+                                            layer_norm<bf16>,      layer_norm<float>,  gelu<bf16>,
+                                            gelu<float>,           silu_mul<bf16>,     silu_mul<float>,
+                                            clamped_mul<bf16>,     clamped_mul<float>, gated_rms_norm<bf16>,
+                                            gated_rms_norm<float>, sigmoid_mul<bf16>,  sigmoid_mul<float>,
+                                            gather_rows,           add_rows,           cast};
 
 }  // namespace tenon::TENON_ISA

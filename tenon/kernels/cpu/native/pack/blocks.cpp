@@ -5,6 +5,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "linear.h"
+
 namespace tenon {
 namespace {
 
@@ -13,9 +15,10 @@ struct Kind {
     int block;  // weights
     int bytes;  // of a block
 };
-constexpr Kind kKinds[] = {{"f32", 1, 4},      {"f16", 1, 2},      {"bf16", 1, 2},    {"q8_0", 32, 34},
-                           {"q4_0", 32, 18},   {"q4_1", 32, 20},   {"q5_0", 32, 22},  {"q5_1", 32, 24},
-                           {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210}};
+constexpr Kind kKinds[] = {{"f32", 1, 4},          {"f16", 1, 2},      {"bf16", 1, 2},     {"q8_0", 32, 34},
+                           {"q4_0", 32, 18},       {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},
+                           {"q4_k", 256, 144},     {"q5_k", 256, 176}, {"q6_k", 256, 210}, {"mxfp4", 32, 17},
+                           {"mxfp4_pairs", 32, 16}};
 
 const Kind& kind_of(Source source) {
     return kKinds[int(source)];
@@ -128,10 +131,35 @@ CodedStep read_q6_k(const uint8_t* block, int j) {
     return step;
 }
 
+// Half of 2^(e - 127), as kE2M1 has twice the numbers: the bits of a float32, e - 1 where that has an
+// exponent.
+float read_e8m0(uint8_t e) {
+    return bits_to_f32(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23);
+}
+
+CodedStep read_mxfp4(const uint8_t* block) {
+    CodedStep step;
+    read_nibbles(block + 1, step);
+    set_scale(step, read_e8m0(block[0]));
+    return step;
+}
+
+// 16 bytes: each has two neighbours, the first in the low nibble.
+CodedStep read_mxfp4_pairs(const uint8_t* bytes, uint8_t exponent) {
+    CodedStep step;
+    for (int i = 0; i < 16; ++i) {
+        step.code[2 * i] = int8_t(bytes[i] & 15);
+        step.code[2 * i + 1] = int8_t(bytes[i] >> 4);
+    }
+    set_scale(step, read_e8m0(exponent));
+    return step;
+}
+
 template <class T>
-void read_row(const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]) {
+void read_row(const Row& row, int64_t columns, int64_t step, float (&out)[32]) {
     const int64_t first = 32 * step, count = std::min<int64_t>(32, columns - first);
-    for (int64_t k = 0; k < count; ++k) out[k] = to_f32(read<T>(row + int64_t(sizeof(T)) * (first + k)));
+    const int64_t apart = row.stride * int64_t(sizeof(T));
+    for (int64_t k = 0; k < count; ++k) out[k] = to_f32(read<T>(row.data + apart * (first + k)));
     for (int64_t k = count; k < 32; ++k) out[k] = 0.0f;
 }
 
@@ -155,10 +183,10 @@ int64_t row_bytes(Source source, int64_t columns) {
     return columns / kind.block * kind.bytes;
 }
 
-CodedStep read_codes(Source source, const uint8_t* row, int64_t step) {
+CodedStep read_codes(Source source, const Row& row, int64_t step) {
     const Kind& kind = kind_of(source);
     const int64_t steps_per_block = kind.block / 32;
-    const uint8_t* block = row + step / steps_per_block * kind.bytes;
+    const uint8_t* block = row.data + step / steps_per_block * kind.bytes;
     const int j = int(step % steps_per_block);
     switch (source) {
         case Source::q8_0:
@@ -173,12 +201,16 @@ CodedStep read_codes(Source source, const uint8_t* row, int64_t step) {
             return read_q4_k(block, j);
         case Source::q5_k:
             return read_q5_k(block, j);
+        case Source::mxfp4:
+            return read_mxfp4(block);
+        case Source::mxfp4_pairs:
+            return read_mxfp4_pairs(block, row.exponents[step]);
         default:
             return read_q6_k(block, j);
     }
 }
 
-void read_floats(Source source, const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]) {
+void read_floats(Source source, const Row& row, int64_t columns, int64_t step, float (&out)[32]) {
     switch (source) {
         case Source::f32:
             return read_row<float>(row, columns, step, out);
@@ -190,7 +222,9 @@ void read_floats(Source source, const uint8_t* row, int64_t columns, int64_t ste
             break;
     }
     // Every product d * code is exact in float32, so one rounding remains, that of the sum.
-    const CodedStep coded = read_codes(source, row, step);
+    CodedStep coded = read_codes(source, row, step);
+    if (source == Source::mxfp4 || source == Source::mxfp4_pairs)
+        for (int8_t& code : coded.code) code = kE2M1[code];
     for (int k = 0; k < 32; ++k) out[k] = std::fma(coded.d[k / 16], float(coded.code[k]), coded.m);
 }
 

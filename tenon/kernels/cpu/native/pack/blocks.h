@@ -8,7 +8,7 @@
 
 namespace tenon {
 
-enum class Source { f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k };
+enum class Source { f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k, mxfp4, mxfp4_pairs };
 
 // Throws std::invalid_argument for an unknown name.
 Source parse_source(const std::string& name);
@@ -18,7 +18,15 @@ bool is_float(Source source);
 // Bytes of one row of `columns` weights. Throws std::invalid_argument if they are not whole blocks.
 int64_t row_bytes(Source source, int64_t columns);
 
-// 32 consecutive weights of a row: weight k is d[k / 16] * code[k] + m.
+// A row of weights. Of mxfp4_pairs the exponents lie apart from the codes, one byte for each block; of plain
+// floats the elements may be `stride` apart.
+struct Row {
+    const uint8_t* data;
+    const uint8_t* exponents = nullptr;
+    int64_t stride = 1;
+};
+
+// 32 consecutive weights of a row: weight k is d[k / 16] * code[k] + m; of mxfp4, d[0] kE2M1[code[k]].
 struct CodedStep {
     int8_t code[32];
     float d[2];  // equal, but for Q6_K
@@ -26,9 +34,9 @@ struct CodedStep {
 };
 
 // The step numbered `step` of a row of a block format.
-CodedStep read_codes(Source source, const uint8_t* row, int64_t step);
+CodedStep read_codes(Source source, const Row& row, int64_t step);
 
 // The same step of a row of any type as exact float32; columns past the end of the row are zero.
-void read_floats(Source source, const uint8_t* row, int64_t columns, int64_t step, float (&out)[32]);
+void read_floats(Source source, const Row& row, int64_t columns, int64_t step, float (&out)[32]);
 
 }  // namespace tenon

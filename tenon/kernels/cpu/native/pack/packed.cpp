@@ -8,8 +8,8 @@
 namespace tenon {
 namespace {
 
-constexpr const char* kFormatNames[kNumFormats] = {"f32",    "bf16",    "s4_d16",  "u4_dm16",  "u4_dm32",
-                                                   "s8_d16", "s8_dm16", "s8_dm32", "s8x16_d32"};
+constexpr const char* kFormatNames[kNumFormats] = {"f32",    "bf16",    "s4_d16",  "u4_dm16",   "u4_dm32",
+                                                   "s8_d16", "s8_dm16", "s8_dm32", "s8x16_d32", "f4_e8"};
 
 // All weights of the process share large mappings, so that small matrices lie on huge pages too.
 Arena& weight_arena() {
@@ -35,6 +35,9 @@ Format format_for(const RawPart& part, bool f32) {
             return Format::s8_dm32;
         case Source::q6_k:
             return Format::s8x16_d32;
+        case Source::mxfp4:
+        case Source::mxfp4_pairs:
+            return Format::f4_e8;
         default:
             return Format::bf16;
     }
@@ -136,7 +139,7 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
         if (part.columns != parts[0].columns)
             throw std::invalid_argument("parts of one linear layer differ in columns");
         row_bytes(part.source, part.columns);
-        check_quantizes(part);
+        check_part(part);
         layout.push_back({format_for(part, f32), part.rows});
     }
     std::unique_ptr<PackedLinear> packed(new PackedLinear(parts.empty() ? 0 : parts[0].columns, layout));

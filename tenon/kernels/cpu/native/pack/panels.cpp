@@ -16,14 +16,20 @@ constexpr int64_t kReleaseBytes = 4 << 20;  // of a part, before its pages are l
 // Up to 16 rows of a part, which make a panel.
 struct Rows {
     const RawPart& part;
-    const uint8_t* row[kPanelColumns];
+    Row row[kPanelColumns];
     int count;
 
     Rows(const RawPart& part, int64_t panel) : part(part) {
         const int64_t bytes = row_bytes(part.source, part.columns), first = panel * kPanelColumns;
         count = int(std::min<int64_t>(kPanelColumns, part.rows - first));
-        for (int c = 0; c < count; ++c)
-            row[c] = part.data + bytes * (part.row_order ? part.row_order[first + c] : first + c);
+        for (int c = 0; c < count; ++c) {
+            const int64_t at = part.row_order ? part.row_order[first + c] : first + c;
+            if (part.transposed)
+                row[c] = {part.data + row_bytes(part.source, 1) * at, nullptr, part.rows};
+            else
+                row[c] = {part.data + bytes * at,
+                          part.exponents ? part.exponents + part.columns / 32 * at : nullptr};
+        }
     }
 };
 
@@ -36,6 +42,9 @@ void put_scales(const CodedStep& step, Format format, int column, uint8_t* scale
         std::memcpy(scales + 4 * (16 * index + column), &value, 4);
     };
     switch (format) {
+        case Format::f4_e8:
+            scales[column] = uint8_t(f32_to_bits(step.d[0]) >> 23);
+            return;
         case Format::s4_d16:
         case Format::s8_d16:
             return put_f16(0, step.d[0]);
@@ -64,7 +73,7 @@ uint32_t nibbles(const int8_t* codes, bool s4) {
 }
 
 void put_codes(const CodedStep& step, Format format, int column, uint8_t* out) {
-    if (format == Format::s4_d16 || format == Format::u4_dm16 || format == Format::u4_dm32) {
+    if (has_nibbles(format)) {
         for (int word = 0; word < 4; ++word) {
             const uint32_t packed = nibbles(step.code + 8 * word, format == Format::s4_d16);
             std::memcpy(out + 64 * word + 4 * column, &packed, 4);
@@ -94,15 +103,15 @@ void copy_pairs(const uint8_t* from, int column, uint8_t* out) {
 void fill_step(const Rows& rows, Format format, int64_t step, uint8_t* out) {
     const RawPart& part = rows.part;
     const bool coded = format != Format::f32 && format != Format::bf16;
-    const bool copied =
-        format == Format::bf16 && part.source == Source::bf16 && part.columns >= 32 * (step + 1);
+    const bool copied = format == Format::bf16 && part.source == Source::bf16 && !part.transposed &&
+                        part.columns >= 32 * (step + 1);
     float values[32];
     for (int column = 0; column < rows.count; ++column) {
-        const uint8_t* row = rows.row[column];
+        const Row& row = rows.row[column];
         if (coded) {
             put_codes(read_codes(part.source, row, step), format, column, out);
         } else if (copied) {
-            copy_pairs(row + 64 * step, column, out);
+            copy_pairs(row.data + 64 * step, column, out);
         } else {
             read_floats(part.source, row, part.columns, step, values);
             const auto put = format == Format::f32 ? put_f32 : put_bf16;
@@ -145,7 +154,11 @@ void quantize_step(const Rows& rows, Format format, int64_t step, uint8_t* out) 
 
 }  // namespace
 
-void check_quantizes(const RawPart& part) {
+void check_part(const RawPart& part) {
+    if (part.transposed && !is_float(part.source))
+        throw std::invalid_argument("only floats can be transposed");
+    if ((part.source == Source::mxfp4_pairs) != (part.exponents != nullptr))
+        throw std::invalid_argument("exponents apart are for mxfp4 in pairs");
     if (!part.quantize) return;
     if (!is_float(part.source) || (*part.quantize != Source::q4_1 && *part.quantize != Source::q8_0))
         throw std::invalid_argument("only floats are quantised, and to q8_0 or q4_1 only");
@@ -167,7 +180,7 @@ void fill_panels(const RawPart& part, const Segment& segment, int64_t begin, int
                 put(rows, segment.format, step, out);
             }
         }
-        if (part.mapped && !part.row_order) {
+        if (part.mapped && !part.row_order && !part.transposed) {
             const int64_t from = first * kPanelColumns, to = std::min(part.rows, last * kPanelColumns);
             release_file_pages(part.data + from * row, size_t((to - from) * row));
         }

@@ -14,15 +14,17 @@ struct RawPart {
     int64_t rows;
     int64_t columns;
     const uint8_t* data;
-    const int32_t* row_order;        // or null
-    bool mapped;                     // the data is a mapped file: pages that have been read can go
-    std::optional<Source> quantize;  // floats become this first
+    const int32_t* row_order;            // or null
+    bool mapped;                         // the data is a mapped file: pages that have been read can go
+    std::optional<Source> quantize;      // floats become this first
+    const uint8_t* exponents = nullptr;  // of mxfp4_pairs, [rows][columns / 32]
+    bool transposed = false;             // of floats: the data is [columns][rows]
 
     Source stored_as() const { return quantize.value_or(source); }
 };
 
-// Throws std::invalid_argument if the part asks for a quantization that there is not.
-void check_quantizes(const RawPart& part);
+// Throws std::invalid_argument if the part asks for what there is not.
+void check_part(const RawPart& part);
 
 // Panels [begin, end) of the segment that the part becomes. Releases the pages of what it has read.
 void fill_panels(const RawPart& part, const Segment& segment, int64_t begin, int64_t end);

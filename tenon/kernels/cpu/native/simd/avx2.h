@@ -135,6 +135,10 @@ TENON_INLINE I32x16 even_first(I32x16 a) {
     const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
     return {_mm256_permutevar8x32_epi32(a.lo, order), _mm256_permutevar8x32_epi32(a.hi, order)};
 }
+TENON_INLINE I32x16 lookup_bytes(const int8_t (&table)[16], I32x16 index) {
+    const __m256i twice = _mm256_broadcastsi128_si256(load_128(table));
+    return {_mm256_shuffle_epi8(twice, index.lo), _mm256_shuffle_epi8(twice, index.hi)};
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     const __m128i x = load_128(p);
     return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8))};

@@ -144,6 +144,10 @@ TENON_INLINE I32x16 even_first(I32x16 a) {
     const __m512i order = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
     return {_mm512_permutexvar_epi32(order, a.v)};
 }
+TENON_INLINE I32x16 lookup_bytes(const int8_t (&table)[16], I32x16 index) {
+    const __m128i once = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(once), index.v)};
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

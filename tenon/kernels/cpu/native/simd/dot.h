@@ -1,15 +1,20 @@
 // Sums of products of bytes in each lane of an I32x16: exact, hence equal on every instruction set.
 //
-//   DotU4   codes 0..15      DotS8   codes -128..127      both times x in -127..127, at most 32 of them
+//   DotU4   codes 0..15      DotS8   codes -128..127      DotF4   codes of kE2M1
+//   all times x in -127..127, at most 32 of them
 //
 //   dot.add(codes, x)   adds the four products of each lane's bytes; x is the same four bytes in all lanes
 //   dot.sum()           the sum so far, plus kOffset times the sum of those x
 //   operand(codes)      codes as add wants them
 #pragma once
 
+#include "linear.h"
 #include "simd/lanes.h"
 
 namespace tenon::TENON_ISA {
+
+// Of kE2M1, to be unsigned.
+constexpr int8_t kShiftedE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 #if defined(__AVX512VNNI__)
 
@@ -25,6 +30,11 @@ struct DotU4 {
 struct DotS8 : DotU4 {
     static constexpr int32_t kOffset = 128;
     TENON_INLINE_MEMBER static I32x16 operand(I32x16 codes) { return codes ^ splat_i32(int32_t(0x80808080)); }
+};
+
+struct DotF4 : DotU4 {
+    static constexpr int32_t kOffset = 12;
+    TENON_INLINE_MEMBER static I32x16 operand(I32x16 codes) { return lookup_bytes(kShiftedE2M1, codes); }
 };
 
 #elif defined(__AVX512F__)
@@ -51,6 +61,18 @@ struct DotS8 {
         const __m512i one = _mm512_set1_epi16(1);
         total = total + I32x16{_mm512_madd_epi16(_mm512_maddubs_epi16(top.v, x.v), one)} +
                 I32x16{_mm512_madd_epi16(_mm512_maddubs_epi16(low.v, x.v), one)};
+    }
+    TENON_INLINE_MEMBER I32x16 sum() const { return total; }
+};
+
+// Shifted to be unsigned; 32 of these codes do not fit into 16 bits.
+struct DotF4 {
+    I32x16 total = splat_i32(0);
+    static constexpr int32_t kOffset = 12;
+    TENON_INLINE_MEMBER static I32x16 operand(I32x16 codes) { return lookup_bytes(kShiftedE2M1, codes); }
+    TENON_INLINE_MEMBER void add(I32x16 codes, I32x16 x) {
+        const __m512i one = _mm512_set1_epi16(1);
+        total = total + I32x16{_mm512_madd_epi16(_mm512_maddubs_epi16(codes.v, x.v), one)};
     }
     TENON_INLINE_MEMBER I32x16 sum() const { return total; }
 };
@@ -86,6 +108,18 @@ struct DotS8 {
     TENON_INLINE_MEMBER I32x16 sum() const { return total; }
 };
 
+// The same; 32 products with up to 12 fit into 16 bits.
+struct DotF4 : DotU4 {
+    TENON_INLINE_MEMBER static I32x16 operand(I32x16 codes) { return lookup_bytes(kE2M1, codes); }
+    TENON_INLINE_MEMBER static __m256i products(__m256i codes, __m256i x) {
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+    }
+    TENON_INLINE_MEMBER void add(I32x16 codes, I32x16 x) {
+        pairs.lo = _mm256_add_epi16(pairs.lo, products(codes.lo, x.lo));
+        pairs.hi = _mm256_add_epi16(pairs.hi, products(codes.hi, x.hi));
+    }
+};
+
 #else
 
 template <class Byte>
@@ -105,6 +139,9 @@ struct DotBytes {
 };
 using DotU4 = DotBytes<uint8_t>;
 using DotS8 = DotBytes<int8_t>;
+struct DotF4 : DotBytes<int8_t> {
+    TENON_INLINE_MEMBER static I32x16 operand(I32x16 codes) { return lookup_bytes(kE2M1, codes); }
+};
 
 #endif
 

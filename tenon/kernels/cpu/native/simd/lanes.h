@@ -16,6 +16,7 @@
 //   as_i32 as_f32 (bit casts), to_i32 (to nearest even) to_f32 (conversions)
 //   load_i32(p) store_i32(p, v) load_i8(p) load_u8(p) splat_i32(x), + - * & | ^, shl<n> shr<n> sar<n>
 //   store_i8(p, v): the lowest byte of each lane; even_first(v): of each eight lanes 0, 2, 4, 6, 1, 3, 5, 7
+//   lookup_bytes(table, v): for each byte of v, 0..15, that of the table
 //
 // min(a, b) and max(a, b) give b when either is NaN, as x86 does.
 #pragma once

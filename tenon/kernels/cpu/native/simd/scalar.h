@@ -148,6 +148,12 @@ TENON_INLINE void store_i8(int8_t* p, I32x16 a) {
 TENON_INLINE I32x16 even_first(I32x16 a) {
     TENON_EACH(I32x16, a.v[i / 8 * 8 + i % 4 * 2 + i % 8 / 4]);
 }
+TENON_INLINE I32x16 lookup_bytes(const int8_t (&table)[16], I32x16 index) {
+    int8_t bytes[64];
+    __builtin_memcpy(bytes, index.v, 64);
+    for (int8_t& byte : bytes) byte = table[byte];
+    return load_i32(bytes);
+}
 TENON_INLINE I32x16 load_i8(const int8_t* p) {
     TENON_EACH(I32x16, p[i]);
 }

@@ -19,9 +19,6 @@ TENON_INLINE void unroll(F f) {
     }
 }
 
-constexpr bool has_u4(Format f) {
-    return f == Format::s4_d16 || f == Format::u4_dm16 || f == Format::u4_dm32;
-}
 constexpr bool has_offset(Format f) {
     return f == Format::u4_dm16 || f == Format::u4_dm32 || f == Format::s8_dm16 || f == Format::s8_dm32;
 }
@@ -32,7 +29,11 @@ constexpr int scales_per_step(Format f) {
     return f == Format::s8x16_d32 ? 2 : 1;
 }
 constexpr int code_bytes(Format f) {
-    return has_u4(f) ? 256 : 512;
+    return has_nibbles(f) ? 256 : 512;
+}
+// What the codes of four bits stand for.
+constexpr int value_of(Format f, int code) {
+    return f == Format::f4_e8 ? kE2M1[code] : f == Format::s4_d16 ? code - 8 : code;
 }
 
 // The four-bit code in the low bits of each lane (the rest is ignored) as its value.
@@ -40,17 +41,38 @@ constexpr int code_bytes(Format f) {
 template <Format F>
 struct Nibbles {
     // A permutation of registers looks at four bits of each index only: mask, conversion and offset in one.
-    __m512 table = F == Format::s4_d16
-                       ? _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7)
-                       : _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512 table;
+
+    TENON_INLINE_MEMBER Nibbles() {
+        alignas(64) float values[16];
+        for (int code = 0; code < 16; ++code) values[code] = float(value_of(F, code));
+        table = _mm512_load_ps(values);
+    }
     TENON_INLINE_MEMBER F32x16 value(I32x16 code) const { return {_mm512_permutexvar_ps(code.v, table)}; }
+};
+#elif defined(__AVX2__)
+template <Format F>
+struct Nibbles {
+    // A permutation looks at three bits: of E2M1 the magnitude. The fourth is the sign.
+    const __m256i magnitudes = _mm256_setr_epi32(0, 1, 2, 3, 4, 6, 8, 12);
+
+    TENON_INLINE_MEMBER F32x16 value(I32x16 code) const {
+        if constexpr (F == Format::f4_e8) {
+            const I32x16 sign = shl<28>(code);
+            return to_f32({_mm256_sign_epi32(_mm256_permutevar8x32_epi32(magnitudes, code.lo), sign.lo),
+                           _mm256_sign_epi32(_mm256_permutevar8x32_epi32(magnitudes, code.hi), sign.hi)});
+        }
+        const I32x16 q = code & splat_i32(15);
+        return to_f32(F == Format::s4_d16 ? q - splat_i32(8) : q);
+    }
 };
 #else
 template <Format F>
 struct Nibbles {
     TENON_INLINE_MEMBER F32x16 value(I32x16 code) const {
-        const I32x16 q = code & splat_i32(15);
-        return to_f32(F == Format::s4_d16 ? q - splat_i32(8) : q);
+        F32x16 values;
+        for (int i = 0; i < 16; ++i) values.v[i] = float(value_of(F, code.v[i] & 15));
+        return values;
     }
 };
 #endif
@@ -62,6 +84,10 @@ struct Scales {
     F32x16 m;
 
     TENON_INLINE_MEMBER explicit Scales(const uint8_t* step) {
+        if constexpr (F == Format::f4_e8) {
+            d[0] = as_f32(shl<23>(load_u8(step + code_bytes(F))));
+            return;
+        }
         using Stored = typename Choose<has_f16_scales(F), f16, float>::type;
         const Stored* stored = reinterpret_cast<const Stored*>(step + code_bytes(F));
         const F32x16 unbias = splat(kUnbias);
@@ -81,7 +107,8 @@ TENON_INLINE F32x16 upper16(F32x16 w) {
 }
 
 // visit(Index<k>, weights of 16 columns at k), for the 32 k of a step in order. Quantized weights come before
-// their truncation to bf16: the visitor applies upper16, or stores the upper halves.
+// their truncation to bf16 (of which f4 has no need): the visitor applies upper16, or stores the upper
+// halves.
 template <Format F, class Visit>
 TENON_INLINE void visit_step(const uint8_t* step, const Nibbles<F>& nibbles, Visit visit) {
     if constexpr (F == Format::f32) {
@@ -93,7 +120,7 @@ TENON_INLINE void visit_step(const uint8_t* step, const Nibbles<F>& nibbles, Vis
             visit(Index<2 * pair.value>{}, as_f32(shl<16>(both)));
             visit(Index<2 * pair.value + 1>{}, as_f32(both));
         });
-    } else if constexpr (has_u4(F)) {
+    } else if constexpr (has_nibbles(F)) {
         const Scales<F> scales(step);
         unroll<4>([&](auto word) TENON_LAMBDA {
             const I32x16 codes = load_i32(step + 64 * word.value);
@@ -117,7 +144,8 @@ TENON_INLINE void visit_step(const uint8_t* step, const Nibbles<F>& nibbles, Vis
 // The value that the linear layer multiplies with at k: float32, or a bf16 in the upper half of one.
 template <Format F, class K>
 TENON_INLINE F32x16 finish(K, F32x16 w) {
-    if constexpr (F == Format::f32 || (F == Format::bf16 && K::value % 2 == 0)) return w;
+    if constexpr (F == Format::f32 || F == Format::f4_e8 || (F == Format::bf16 && K::value % 2 == 0))
+        return w;
     return upper16(w);
 }
 
@@ -147,6 +175,8 @@ TENON_INLINE void with_format(Format format, F f) {
             return f(Value<Format::s8_dm32>{});
         case Format::s8x16_d32:
             return f(Value<Format::s8x16_d32>{});
+        case Format::f4_e8:
+            return f(Value<Format::f4_e8>{});
     }
 }
 
@@ -165,9 +195,9 @@ static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
 // The portable build uses plain loops instead of visit_step: unrolled arrays of 16 take minutes to compile.
 template <Format F>
 TENON_INLINE float code_at(const uint8_t* step, int k, int column) {
-    if constexpr (has_u4(F)) {
-        const int byte = step[64 * (k / 8) + 4 * column + k % 8 / 2], code = byte >> (k % 2 * 4) & 15;
-        return float(F == Format::s4_d16 ? code - 8 : code);
+    if constexpr (has_nibbles(F)) {
+        const int byte = step[64 * (k / 8) + 4 * column + k % 8 / 2];
+        return float(value_of(F, byte >> (k % 2 * 4) & 15));
     }
     return float(int8_t(step[64 * (k / 4) + 4 * column + k % 4]));
 }
