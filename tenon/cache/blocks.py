@@ -3,7 +3,8 @@
     free (no content)  --allocate-->  held (refs > 0)  --release-->  free, or idle if its content is cached
     idle (content, refs 0)  --hold-->  held;   --allocate, when nothing is free-->  evicted, then held
 
-Block ids are indices into the tensors of the cache; the pool knows nothing of these. Invariants are asserted
+Block ids are indices into the tensors of the cache; the pool knows nothing of these, nor which group of
+layers a block is for. Slots of recurrent states are handed out by such a pool too. Invariants are asserted
 and `check_integrity` proves all of them.
 """
 
@@ -68,6 +69,10 @@ class BlockPool:
                     self._idle[block] = None
                 else:
                     self._free.append(block)
+
+    def is_cached(self, block: int) -> bool:
+        """Whether the prefix cache knows its content."""
+        return bool(self._cached[block])
 
     def is_idle(self, block: int) -> bool:
         return self.refs[block] == 0 and bool(self._cached[block])

@@ -27,12 +27,14 @@ class Request:
         "background",
         "block_keys",
         "blocks",
+        "branch",
         "cache_salt",
         "chain",
         "charged",
         "choice",
         "edits",
         "eos_ids",
+        "gone",
         "guide",
         "id",
         "max_total",
@@ -45,10 +47,14 @@ class Request:
         "priority",
         "prompt_logprobs",
         "queued_seconds",
+        "room",
         "row",
         "seq",
         "share",
+        "snapshot",
         "state",
+        "state_in",
+        "state_out",
         "stop_ids",
         "suspect",
         "token_types",
@@ -76,14 +82,10 @@ class Request:
             room = 0
         wanted = room if add.params.max_tokens is None else min(add.params.max_tokens, room)
         self.max_total = self.num_prompt + wanted  # never holds more tokens than this
-        self.num_computed = 0  # tokens whose K/V is in the blocks
         self.charged = 0  # tokens that its share has been charged for
         self.num_cached = -1  # of these, found in the prefix cache at first admission; -1 before it
-        self.blocks: list[int] = []  # in order of position
-        # The prefix cache's: the key of each full block of `tokens`, made on demand, and its entries for the
-        # first blocks.
-        self.block_keys: list[Any] = []
-        self.chain: list[Any] = []
+        self.block_keys: list[Any] = []  # the prefix cache's, of each full block of `tokens`, made on demand
+        self.lose_cache()
         self.row = -1  # in the engine's table while running
         self.suspect = False  # was in a step that failed: computed alone until it has emitted a token
         self.stop_ids = frozenset(add.params.stop_token_ids or ())
@@ -95,6 +97,17 @@ class Request:
         self.pooling = add.pooling  # None: a request for tokens
         self.pooled: Any = None  # the pooling runner's: what it has of this request's states so far
         self.token_types = add.token_types
+
+    def lose_cache(self) -> None:
+        """It holds nothing of the cache (any more): nothing of it is computed."""
+        self.num_computed = 0  # tokens whose K/V is in the blocks
+        self.blocks: list[list[int]] = []  # of each group of layers, in order of position; -1: given back
+        self.gone: list[int] = []  # of each group: how many of the first blocks were given back
+        self.room = 0  # tokens up to which the cache need not be asked
+        self.chain: list[Any] = []  # the prefix cache's entries for the first blocks
+        self.state_in = self.state_out = -1  # slots of recurrent state: that of the tokens computed; the next
+        self.snapshot: Any = None  # the prefix cache's entry of the latest state that it made of its output
+        self.branch = 0  # tokens that others began with as well: a state of these would have been of use
 
     @property
     def num_output(self) -> int:
@@ -113,5 +126,5 @@ class Request:
     def __repr__(self) -> str:
         return (
             f"Request({self.id!r}, {self.state.value}, computed {self.num_computed}/{len(self.tokens)}, "
-            f"{len(self.blocks)} blocks)"
+            f"{[len(blocks) for blocks in self.blocks]} blocks)"
         )

@@ -48,10 +48,22 @@ class KVGroup:
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(self.num_layers)))
 
+    @property
+    def bounded(self) -> bool:
+        """A token does not see all of those before it."""
+        return bool(self.window or self.local_chunk)
+
     def first_seen(self, position: int) -> int:
         """The first position that a token at `position`, or any after it, sees."""
         first = max(0, position - self.window + 1) if self.window else 0
         return max(first, position - position % self.local_chunk) if self.local_chunk else first
+
+    def unseen_from(self, position: int) -> int:
+        """The first token that does not see `position` any more, in a bounded group."""
+        ends = [position + self.window] if self.window else []
+        if self.local_chunk:
+            ends.append((position // self.local_chunk + 1) * self.local_chunk)
+        return min(ends)
 
 
 @dataclass(frozen=True, slots=True)

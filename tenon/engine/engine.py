@@ -130,8 +130,10 @@ class Engine:
         rows = [request.row for request in self.scheduler if request.row >= 0]
         assert len(set(rows)) == len(rows) == self.table.num_rows
         for request in self.scheduler.running:
-            written = self.table.block_table_RB[request.row, : len(request.blocks)]
-            assert written.tolist() == request.blocks
+            for table_RB, blocks, gone in zip(
+                self.table.block_tables, request.blocks, request.gone, strict=False
+            ):
+                assert table_RB[request.row, gone : len(blocks)].tolist() == blocks[gone:]
 
     def _add(self, message: AddRequest) -> None:
         try:

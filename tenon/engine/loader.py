@@ -6,17 +6,19 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from tenon import ops
-from tenon.cache.groups import make_group
+from tenon.cache.demand import Demand
+from tenon.cache.groups import make_cache
 from tenon.config import EngineConfig
 from tenon.core.messages import Ready
 from tenon.core.spec import Model, ModelSpec, PoolingModel
 from tenon.engine.engine import Engine
 from tenon.engine.guides import Guides
-from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks
+from tenon.engine.memory import asked_budget, describe_size, kv_budget, plan_blocks, plan_states
 from tenon.engine.oracle import Oracle
 from tenon.engine.passes import Limits, make_passes
 from tenon.engine.pooling import PoolingEngine, PoolingRunner, StatesPass
@@ -61,11 +63,12 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
         raise ConfigError(
             f"max_model_len {config.max_model_len} is more than the model's {spec.max_position} positions"
         )
-    num_blocks, max_model_len = _size_cache(model, config)
-    group = make_group(
-        spec.kv_groups,
+    size = _size_cache(model, config)
+    num_blocks, max_model_len = size.num_blocks, size.max_model_len
+    cache = make_cache(
+        size.demand,
         num_blocks,
-        config.block_size,
+        num_slots=size.num_slots,
         prefix_caching=config.enable_prefix_caching,
         secret=secrets.token_bytes(32),
         context=(
@@ -76,24 +79,25 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
             config.quantization or "",
         ),
     )
-    kv = model.kv_caches(num_blocks, config.block_size)
+    kv = model.kv_caches(num_blocks, config.block_size, size.num_slots)
     # An encoder's sequences are not cut: one of the greatest length fits into a step.
     whole_sequences = spec.whole_sequences
     max_tokens = max(config.max_num_batched_tokens, max_model_len * whole_sequences)
     scheduler = Scheduler(
-        group,
+        cache,
         max_num_batched_tokens=max_tokens,
         max_num_seqs=config.max_num_seqs,
         max_model_len=max_model_len,
         policy=config.scheduling_policy,
         whole_sequences=whole_sequences,
     )
-    table = Table(config.max_num_seqs, group.blocks_for(max_model_len))
+    table = Table(config.max_num_seqs, size.demand.blocks_for(max_model_len), size.demand.groups)
     preparer = Preparer(
         table,
         max_tokens=max_tokens,
         max_num_seqs=config.max_num_seqs,
         block_size=config.block_size,
+        stateful=size.demand.stateful,
     )
     slice_rows = max(EXAMPLE_LOGIT_ROWS, LOGIT_BYTES // (4 * spec.vocab_size))
     limits = Limits(preparer.max_tokens, preparer.max_num_seqs, slice_rows)
@@ -111,7 +115,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
             "dtype": spec.dtype,
             "activations": _activations(spec),
             "quantization": config.quantization or "as in the files",
-            "kv_cache_bytes": num_blocks * model.kv_bytes_per_block(config.block_size),
+            "kv_cache_bytes": size.num_bytes,
         },
     )
     guides = Guides(Compiler(partial(load_vocabulary, config, spec)))
@@ -171,27 +175,57 @@ def _mapped_bytes(config: EngineConfig) -> int:
     return sum(path.stat().st_size for path in files.paths) if files.kind == "packed" else 0
 
 
-def _size_cache(model: AnyModel, config: EngineConfig) -> tuple[int, int]:
-    """(number of blocks, max_model_len)."""
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    demand: Demand
+    max_model_len: int
+    num_blocks: int = 0
+    num_slots: int = 0  # of recurrent states
+    num_bytes: int = 0
+
+
+def _size_cache(model: AnyModel, config: EngineConfig) -> CacheSize:
     spec = model.spec
+    demand = Demand(spec.kv_groups, config.block_size, config.max_num_batched_tokens)
     if spec.whole_sequences:
-        return 0, config.max_model_len or spec.max_position
+        return CacheSize(demand, config.max_model_len or spec.max_position)
     if config.kv_cache_memory is None:
         budget = kv_budget(reserved=_mapped_bytes(config))
         source = "from free memory, as no --kv-cache-memory is given"
     else:
         budget, source = asked_budget(config.kv_cache_memory), "as kv_cache_memory allows"
+    num_slots = _num_states(spec, budget, config.max_num_seqs)
+    states = num_slots * spec.state_bytes_per_slot
     bytes_per_block = model.kv_bytes_per_block(config.block_size)
     num_blocks, max_model_len = plan_blocks(
-        budget=budget,
+        budget=budget - states,
         bytes_per_block=bytes_per_block,
-        block_size=config.block_size,
+        demand=demand,
         model_len=spec.max_position,
         wanted_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
     )
     if max_model_len < (config.max_model_len or spec.max_position):
         log.warning("memory for the KV cache limits max_model_len to %d tokens", max_model_len)
-    size = describe_size(num_blocks * bytes_per_block)
-    log.info("KV cache: %s, %d tokens, %s", size, num_blocks * config.block_size, source)
-    return num_blocks, max_model_len
+    size = CacheSize(demand, max_model_len, num_blocks, num_slots, states + num_blocks * bytes_per_block)
+    log.info(
+        "KV cache: %s, %d blocks of %d tokens%s, %s",
+        describe_size(size.num_bytes),
+        num_blocks,
+        config.block_size,
+        f", {num_slots} states" if num_slots else "",
+        source,
+    )
+    return size
+
+
+def _num_states(spec: ModelSpec, budget: int, max_num_seqs: int) -> int:
+    """Slots of recurrent state, if the model has layers that keep one."""
+    if not spec.state_bytes_per_slot:
+        return 0
+    num_slots = plan_states(
+        budget=budget, bytes_per_slot=spec.state_bytes_per_slot, max_num_seqs=max_num_seqs
+    )
+    if num_slots < max_num_seqs:
+        log.warning("memory for recurrent states lets %d requests run at a time", num_slots)
+    return num_slots

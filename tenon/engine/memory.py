@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tenon.cache.demand import Demand
 from tenon.errors import ConfigError
 
 MIN_HEADROOM = 512 << 20
 LEAST_KV = 256 << 20  # of one model among several
 HEADROOM_SHARE = 0.25  # of what is free: activations, the front end, and whatever else runs here
+SPARE_STATES = 16  # slots of recurrent state beyond those of requests that run
 MAX_SLOTS = 2**31 - 1  # of the KV cache: kernels are told places in it as int32
 
 
@@ -65,7 +67,7 @@ def plan_blocks(
     *,
     budget: int,
     bytes_per_block: int,
-    block_size: int,
+    demand: Demand,
     model_len: int,
     wanted_len: int | None,
     max_num_seqs: int,
@@ -76,18 +78,33 @@ def plan_blocks(
     `model_len` fits, that is shortened; a length that the user asked for (`wanted_len`) is not: ConfigError.
     """
     length = wanted_len or model_len
-    most = -(-length // block_size) * max_num_seqs
-    num_blocks = min(budget // bytes_per_block, most, MAX_SLOTS // block_size)
-    if num_blocks * block_size >= length:
+    most = demand.blocks(length) * max_num_seqs
+    num_blocks = min(budget // bytes_per_block, most, MAX_SLOTS // demand.block_size)
+    holds = demand.tokens(max(0, num_blocks))
+    if holds >= length:
         return num_blocks, length
-    if num_blocks < 2 or wanted_len is not None:
-        needed = -(-length // block_size) * bytes_per_block
+    if holds < 2 * demand.block_size or wanted_len is not None:
+        needed = demand.blocks(length) * bytes_per_block
         raise ConfigError(
-            f"a KV cache of {describe_size(budget)} holds {max(0, num_blocks) * block_size} tokens, fewer "
+            f"a KV cache of {describe_size(budget)} holds {holds} tokens, fewer "
             f"than the max_model_len of {length}: set kv_cache_memory to {describe_size(needed)} or more, "
             "or a lower length"
         )
-    return num_blocks, num_blocks * block_size
+    return num_blocks, holds
+
+
+def plan_states(*, budget: int, bytes_per_slot: int, max_num_seqs: int) -> int:
+    """Slots of recurrent state: for all that run, a snapshot each, and some of prompts; within half a budget
+    in bytes. Where that is less, fewer requests run at a time."""
+    wanted = 2 * max_num_seqs + SPARE_STATES
+    num_slots = min(wanted, budget // 2 // bytes_per_slot)
+    if num_slots < 2:
+        size, needed = describe_size(bytes_per_slot), describe_size(4 * bytes_per_slot)
+        raise ConfigError(
+            f"half a KV cache of {describe_size(budget)} holds no two states of recurrent layers, of {size} "
+            f"each: set kv_cache_memory to {needed} or more"
+        )
+    return num_slots
 
 
 def _meminfo(root: Path, wanted: str) -> int:

@@ -4,7 +4,10 @@ It keeps in every KV slot a number made of the token and position written there,
 request's context back through the block table, as attention does. A stale, lost, foreign or reordered entry
 anywhere changes the logits. So scheduler, prefix cache, preemption, chunking, aborts and the processes around
 them are tested exactly, at the speed of the engine alone; and what a step costs without a model is measured.
-Shape letters: T tokens, S rows, V vocabulary, C context of one request.
+
+For tests it has any groups of layers, one of each, all of them in the same memory: a layer of a bounded group
+reads no more than it sees, and one that keeps a state makes a number of all tokens so far. Shape letters: T
+tokens, S rows, V vocabulary, C context of one request.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tenon.core.batch import Batch
-from tenon.core.spec import KVGroup, ModelSpec
+from tenon.core.spec import KVGroup, ModelSpec, StateArray
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 VOCAB = 260  # bytes, then four special tokens
 BOS, EOS, START, END = 256, 257, 258, 259
 MAX_POSITION = 4096
+
+FULL = (KVGroup("full", 1, 1, 8),)
+STATE = KVGroup("state", 1, arrays=(StateArray((2,)),))  # a uint64
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -33,15 +39,40 @@ def mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def entries(tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """What the slots of these tokens hold, uint64."""
-    return mix((positions.astype(np.uint64) << np.uint64(32)) + tokens.astype(np.uint64) + np.uint64(_GOLDEN))
+def entries(tokens: np.ndarray, positions: np.ndarray, group: int = 0) -> np.ndarray:
+    """What the slots of these tokens hold in the layer of a group, uint64."""
+    salt = np.uint64((group + 1) * _GOLDEN % 2**64)
+    return mix((positions.astype(np.uint64) << np.uint64(32)) + tokens.astype(np.uint64) + salt)
 
 
-def chain(entry_C: np.ndarray) -> np.ndarray:
-    """uint64 [C]: what each position of a context knows about all positions up to its own."""
-    weight_C = 2 * np.arange(len(entry_C), dtype=np.uint64) + np.uint64(1)
+def chain(entry_C: np.ndarray, first: int = 0) -> np.ndarray:
+    """uint64 [C]: what each position of a context knows about all positions up to its own. `first` is the
+    position of the first entry."""
+    weight_C = 2 * np.arange(first, first + len(entry_C), dtype=np.uint64) + np.uint64(1)
     return np.cumsum(mix(entry_C * weight_C), dtype=np.uint64)
+
+
+def seen(group: KVGroup, chain_C: np.ndarray, first: int, positions_T: np.ndarray) -> np.ndarray:
+    """uint64 [T]: what tokens know of the positions that they see; `chain_C` is of those from `first` on."""
+    if not group.bounded:
+        return chain_C[positions_T - first]
+    before_T = np.array([group.first_seen(p) for p in positions_T.tolist()], np.int64) - first
+    chain_1C = np.concatenate([np.zeros(1, np.uint64), chain_C])
+    return chain_1C[positions_T - first + 1] - chain_1C[before_T]
+
+
+def recur(state: np.uint64, entry_T: np.ndarray) -> np.ndarray:
+    """uint64 [T]: a state after each of the tokens that follow it: state = factor * (state + entry)."""
+    factor, inverse = np.uint64(_GOLDEN), np.uint64(pow(_GOLDEN, -1, 2**64))
+    power_T = np.cumprod(np.full(len(entry_T), factor))
+    inverse_T = np.concatenate([np.ones(1, np.uint64), np.cumprod(np.full(len(entry_T) - 1, inverse))])
+    return power_T * (state + np.cumsum(entry_T * inverse_T, dtype=np.uint64))
+
+
+def together(chain_GT: list[np.ndarray]) -> np.ndarray:
+    """uint64 [T]: what tokens know in all layers."""
+    first_T, *others = chain_GT
+    return first_T + sum((mix(other_T + np.uint64(1)) for other_T in others), np.zeros_like(first_T))
 
 
 def logits_of(chain_S: np.ndarray, vocab: int) -> np.ndarray:
@@ -66,43 +97,77 @@ class Oracle:
     recordable = False
 
     def __init__(
-        self, vocab: int = VOCAB, max_position: int = MAX_POSITION, eos: tuple[int, ...] = (EOS,)
+        self,
+        vocab: int = VOCAB,
+        max_position: int = MAX_POSITION,
+        eos: tuple[int, ...] = (EOS,),
+        groups: tuple[KVGroup, ...] = FULL,
     ) -> None:
-        group = KVGroup("full", 1, 1, 8)
-        self.spec = ModelSpec("oracle", vocab, max_position, (group,), eos, "float32")
+        self.spec = ModelSpec("oracle", vocab, max_position, groups, eos, "float32")
         self.fail: Any = None
 
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 8 * block_size
 
-    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[OracleKV]:
-        return [OracleKV(num_blocks, block_size)]
+    def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
+        """All groups' blocks, and the slots of states."""
+        return [OracleKV(num_blocks, block_size), mix(np.arange(num_slots, dtype=np.uint64))]
 
-    def forward(self, batch: Batch, kv: list[OracleKV]) -> np.ndarray:
+    def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """Four float32 per token, each 16 bits of its chain."""
         if self.fail is not None:
             self.fail(batch)
-        (layer,) = kv
-        layer.slots[batch.slots_T] = entries(batch.token_ids_T, batch.positions_T)
+        layer, state_S = kv
+        chain_GT = [
+            self._remember(batch, state_S, index)
+            if group.kind == "state"
+            else self._attend(batch.group(index), layer, index)
+            for index, group in enumerate(self.spec.kv_groups)
+        ]
+        return together(chain_GT)[:, None].view(np.uint16).astype(np.float32)
+
+    def _attend(self, batch: Batch, layer: OracleKV, index: int) -> np.ndarray:
+        group, size = self.spec.kv_groups[index], layer.block_size
+        layer.slots[batch.slots_T] = entries(batch.token_ids_T, batch.positions_T, index)
         chain_T = np.empty(batch.num_tokens, np.uint64)
-        offset_B = np.arange(layer.block_size)
+        offset_B = np.arange(size)
         for r in range(batch.num_requests):
             begin, end = batch.query_start_R1[r : r + 2]
             length = batch.context_len_R[r]
-            blocks = batch.block_table_RB[r, : -(-length // layer.block_size)]
-            slot_C = (blocks[:, None] * layer.block_size + offset_B).ravel()[:length]
-            chain_T[begin:end] = chain(layer.slots[slot_C])[batch.positions_T[begin:end]]
-        return chain_T[:, None].view(np.uint16).astype(np.float32)
+            first = group.first_seen(int(batch.positions_T[begin])) // size
+            blocks = batch.block_table_RB[r, first : -(-length // size)]
+            slot_C = (blocks[:, None] * size + offset_B).ravel()[: length - first * size]
+            chain_C = chain(layer.slots[slot_C], first * size)
+            chain_T[begin:end] = seen(group, chain_C, first * size, batch.positions_T[begin:end])
+        return chain_T
+
+    def _remember(self, batch: Batch, state_S: np.ndarray, index: int) -> np.ndarray:
+        assert batch.state_in_R is not None and batch.state_out_R is not None
+        entry_T = entries(batch.token_ids_T, batch.positions_T, index)
+        states_T = np.empty(batch.num_tokens, np.uint64)
+        for r in range(batch.num_requests):
+            begin, end = batch.query_start_R1[r : r + 2]
+            before = state_S[batch.state_in_R[r]] if batch.state_in_R[r] >= 0 else np.uint64(0)
+            states_T[begin:end] = recur(before, entry_T[begin:end])
+            state_S[batch.state_out_R[r]] = states_T[end - 1]
+        return states_T
 
     def logits(self, hidden_SD: np.ndarray) -> np.ndarray:
         chain_S = np.ascontiguousarray(hidden_SD).astype(np.uint16).view(np.uint64)[:, 0]
         return logits_of(chain_S, self.spec.vocab_size)
 
 
-def answer_logits(tokens: list[int], vocab: int = VOCAB) -> np.ndarray:
+def answer_logits(tokens: list[int], vocab: int = VOCAB, groups: tuple[KVGroup, ...] = FULL) -> np.ndarray:
     """float32 [C, V]: the right logits at every position of `tokens`, without engine or cache."""
-    token_C = np.array(tokens, np.int32)
-    return logits_of(chain(entries(token_C, np.arange(len(tokens)))), vocab)
+    token_C, position_C = np.array(tokens, np.int32), np.arange(len(tokens))
+
+    def known(index: int, group: KVGroup) -> np.ndarray:
+        entry_C = entries(token_C, position_C, index)
+        if group.kind == "state":
+            return recur(np.uint64(0), entry_C)
+        return seen(group, chain(entry_C), 0, position_C)
+
+    return logits_of(together([known(i, group) for i, group in enumerate(groups)]), vocab)
 
 
 CHAT_TEMPLATE = (

@@ -5,7 +5,7 @@ Shape letters: T tokens, R requests, S sampled rows, B blocks of the longest req
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,24 +43,42 @@ class Prepared:
 class Preparer:
     """The buffers of the step's input."""
 
-    def __init__(self, table: Table, *, max_tokens: int, max_num_seqs: int, block_size: int) -> None:
-        max_blocks = table.block_table_RB.shape[1]
+    def __init__(
+        self,
+        table: Table,
+        *,
+        max_tokens: int,
+        max_num_seqs: int,
+        block_size: int,
+        stateful: bool = False,
+    ) -> None:
         max_tokens = max(max_tokens, sum(EXAMPLE_COUNTS))
         max_num_seqs = max(max_num_seqs, len(EXAMPLE_COUNTS))
         self.max_tokens = max_tokens
         self.max_num_seqs = max_num_seqs
         self._table = table
         self._block_size = block_size
-        self._buffers = Batch(
+        first = Batch(
             token_ids_T=np.zeros(max_tokens, np.int32),
             positions_T=np.zeros(max_tokens, np.int32),
             slots_T=np.zeros(max_tokens, np.int32),
             query_start_R1=np.zeros(max_num_seqs + 1, np.int32),
             context_len_R=np.zeros(max_num_seqs, np.int32),
-            block_table_RB=np.zeros((max_num_seqs, max_blocks), np.int32),
+            block_table_RB=np.zeros((max_num_seqs, table.block_tables[0].shape[1]), np.int32),
             logit_rows_S=np.zeros(max_num_seqs, np.int32),
             token_types_T=np.zeros(max_tokens, np.int32),
+            state_in_R=np.zeros(max_num_seqs, np.int32) if stateful else None,
+            state_out_R=np.zeros(max_num_seqs, np.int32) if stateful else None,
         )
+        others = [
+            replace(
+                first,
+                slots_T=np.zeros_like(first.slots_T),
+                block_table_RB=np.zeros_like(first.block_table_RB),
+            )
+            for _ in table.block_tables[1:]
+        ]
+        self._buffers = replace(first, others=tuple(others))
         self._sizes = (0, 0, 0)
         self._batch = self._first(*self._sizes)
         self._types_used = 0  # so many of the token types may differ from 0
@@ -94,6 +112,8 @@ class Preparer:
             if end == len(request.tokens):
                 sampled.append(request)
                 last_rows.append(len(ids) - 1)
+        if self._buffers.state_in_R is not None:
+            self._fill_states([r.state_in for r in step.requests], [r.state_out for r in step.requests])
         batch = self._fill(ids, rows, starts, step.num_tokens, last_rows)
         if typed or self._types_used:
             self._fill_types(step)
@@ -116,7 +136,8 @@ class Preparer:
     ) -> Batch:
         ops.fill_batch(
             self._buffers,
-            self._table.block_table_RB,
+            self._table.groups,
+            self._table.block_tables,
             self._block_size,
             ids,
             rows,
@@ -131,10 +152,17 @@ class Preparer:
             self._sizes, self._batch = sizes, self._first(*sizes)
         return self._batch
 
+    def _fill_states(self, state_in: list[int], state_out: list[int]) -> None:
+        buffers = self._buffers
+        if buffers.state_in_R is not None and buffers.state_out_R is not None:
+            buffers.state_in_R[: len(state_in)] = state_in
+            buffers.state_out_R[: len(state_out)] = state_out
+
     def _first(self, num_tokens: int, num_requests: int, num_logit_rows: int) -> Batch:
+        """The first elements of the buffers, for each group."""
         all_ = self._buffers
         assert all_.token_types_T is not None
-        return Batch(
+        first = Batch(
             all_.token_ids_T[:num_tokens],
             all_.positions_T[:num_tokens],
             all_.slots_T[:num_tokens],
@@ -143,7 +171,18 @@ class Preparer:
             all_.block_table_RB[:num_requests],
             all_.logit_rows_S[:num_logit_rows],
             all_.token_types_T[:num_tokens],
+            None if all_.state_in_R is None else all_.state_in_R[:num_requests],
+            None if all_.state_out_R is None else all_.state_out_R[:num_requests],
         )
+        if not all_.others:
+            return first
+        others = [
+            replace(
+                first, slots_T=view.slots_T[:num_tokens], block_table_RB=view.block_table_RB[:num_requests]
+            )
+            for view in all_.others
+        ]
+        return replace(first, others=tuple(others))
 
 
 def _add_prompt_rows(

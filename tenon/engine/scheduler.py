@@ -5,10 +5,11 @@ prompt is new or when it was preempted; it gets as many as the budget allows. Re
 in order of rank, each with at least one token; then waiting ones are admitted while there is room, in the
 order of `FairQueue`.
 
-Blocks: a request is admitted with blocks for all of its known tokens, and one block for each request that
-runs stays free, so that it does not drive others out at once. When blocks run out all the same, the last in
-rank loses its own and waits. The first in rank is therefore never preempted, and since no request is admitted
-that could not fit alone, it always gets on: progress is certain.
+Blocks: a request is admitted with blocks for all of its known tokens (where layers see a window only, with as
+many as it ever needs of these at a time), and one block for each request that runs stays free, so that it
+does not drive others out at once. When blocks run out all the same, the last in rank loses its own and waits;
+so for slots of recurrent state. The first in rank is therefore never preempted, and since no request is
+admitted that could not fit alone, it always gets on: progress is certain.
 
 Containment: when a step fails, `blame` makes its requests suspects. Suspects are computed one at a time until
 they have emitted a token; one that makes a step fail alone is ended by the engine, the others go on. When
@@ -24,7 +25,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from tenon.cache.groups import CacheGroup
+from tenon.cache.groups import Cache
 from tenon.core.request import Request, State
 from tenon.core.schedule import Budget, Schedule
 from tenon.engine.pace import Pace
@@ -41,7 +42,7 @@ class Scheduler:
 
     def __init__(
         self,
-        cache: CacheGroup,
+        cache: Cache,
         *,
         max_num_batched_tokens: int,
         max_num_seqs: int,
@@ -138,6 +139,7 @@ class Scheduler:
             self._relax()
         for request, num_tokens in zip(step.requests, step.num_tokens, strict=True):
             request.num_computed += num_tokens
+        self.cache.settle(step.requests)
 
     def emit(self, request: Request, token: int) -> None:
         """A token was sampled for a request all of whose tokens are computed."""
@@ -182,7 +184,7 @@ class Scheduler:
         self.running, self.waiting = Queue(self._rank), FairQueue(self._rank)
         for request in self:
             request.state, request.row = State.WAITING, -1
-            request.blocks, request.chain, request.num_computed = [], [], 0
+            request.lose_cache()
             self.waiting.add(request)
         self._num_suspects = sum(request.suspect for request in self)
         if at is None or at.suspect:
@@ -204,7 +206,6 @@ class Scheduler:
     def _continue(self, step: Schedule, tokens: Budget) -> None:
         """Running requests, in order. Victims of preemption are at the end, not yet in the step."""
         running, index = self.running, 0
-        block_size = self.cache.block_size
         while index < len(running):
             request = self.at = running[index]
             computed = request.num_computed
@@ -212,9 +213,9 @@ class Scheduler:
             if num_tokens > 1:
                 # Leave one token for each request behind this one.
                 num_tokens = min(num_tokens, tokens.left - (len(running) - index - 1))
-            if computed + num_tokens > len(request.blocks) * block_size and not self._make_room(
-                request, computed + num_tokens, step
-            ):
+                num_tokens = self.cache.cut(request, num_tokens)
+            needed = computed + num_tokens
+            if needed > request.room and not self._make_room(request, needed, step):
                 continue  # it was preempted itself: it was the last
             tokens.take(num_tokens)
             self._take(step, request, num_tokens)
@@ -239,6 +240,7 @@ class Scheduler:
             if not self._start(request, step, reserve=len(self.running)):
                 break
             num_tokens = min(len(request.tokens) - request.num_computed, tokens.left)
+            num_tokens = self.cache.cut(request, num_tokens)
             tokens.take(num_tokens)
             self._take(step, request, num_tokens)
 
@@ -264,7 +266,7 @@ class Scheduler:
             step.fresh_blocks += self.cache.commit(request, filled)
 
     def _isolate(self, step: Schedule) -> None:
-        """The first suspect, alone. It was admitted with blocks for all the tokens it has."""
+        """The first suspect, alone."""
         suspect = next((r for r in self.running if r.suspect), None)
         if suspect is None:
             suspect = next(r for r in self.waiting if r.suspect)
@@ -272,9 +274,12 @@ class Scheduler:
             while not (len(self.running) < self.max_num_seqs and self._start(suspect, step, reserve=0)):
                 self._preempt(self.running[-1], step)
         self.at = suspect
-        left = len(suspect.tokens) - suspect.num_computed
-        num_tokens = left if self.whole_sequences else min(left, self._ceiling)
-        self._take(step, suspect, num_tokens)
+        num_tokens = len(suspect.tokens) - suspect.num_computed
+        if not self.whole_sequences:
+            num_tokens = self.cache.cut(suspect, min(num_tokens, self._ceiling))
+        needed = suspect.num_computed + num_tokens
+        if needed <= suspect.room or self._make_room(suspect, needed, step):
+            self._take(step, suspect, num_tokens)
 
     def _preempt(self, request: Request, step: Schedule) -> None:
         self.running.remove(request)
@@ -309,7 +314,6 @@ class Scheduler:
         for request in running:
             assert request.state is State.RUNNING
             assert 0 <= request.num_computed <= len(request.tokens)
-            assert request.num_computed <= len(request.blocks) * self.cache.block_size
         for request in waiting:
             assert request.state is State.WAITING
             assert not request.blocks

@@ -5,33 +5,40 @@ Shape letters: R rows, B blocks of the longest request.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tenon.core.request import Request
 from tenon.core.schedule import Schedule
+from tenon.core.spec import KVGroup
 
 
 class Table:
     """Rows come and go with running requests. `version` changes whenever a row changes hands."""
 
-    def __init__(self, max_num_seqs: int, max_blocks: int) -> None:
+    def __init__(self, max_num_seqs: int, max_blocks: int, groups: Sequence[KVGroup] = ()) -> None:
         rows = max_num_seqs
+        self.groups = tuple(groups) or (KVGroup("full", 0),)  # without any, a table is kept all the same
         self.version = 0
-        self.block_table_RB = np.zeros((rows, max_blocks), np.int32)
+        self.block_tables = [
+            np.zeros((rows, max_blocks), np.int32) for _ in self.groups
+        ]  # [R, B] of each group
         self.temperature_R = np.zeros(rows, np.float32)
         self.top_k_R = np.zeros(rows, np.int32)
         self.top_p_R = np.ones(rows, np.float32)
         self.min_p_R = np.zeros(rows, np.float32)
         self.seed_R = np.zeros(rows, np.uint64)
         self.choice_R = np.zeros(rows, np.int32)
-        self._num_blocks = [0] * rows  # blocks of each row that are written in the table
+        self._num_rows = rows
+        self._written = [[0] * rows for _ in self.groups]  # blocks of each row that are in the group's table
         self._free: list[int] = []
         self.clear()
 
     @property
     def num_rows(self) -> int:
         """Rows in use."""
-        return len(self._num_blocks) - len(self._free)
+        return self._num_rows - len(self._free)
 
     def update(self, step: Schedule) -> None:
         """Follow what the scheduler decided."""
@@ -51,7 +58,7 @@ class Table:
 
     def clear(self) -> None:
         """Free all rows; the requests have forgotten theirs."""
-        self._free = list(range(len(self._num_blocks) - 1, -1, -1))
+        self._free = list(range(self._num_rows - 1, -1, -1))
         self.version += 1
 
     def _enter(self, request: Request) -> None:
@@ -65,11 +72,14 @@ class Table:
         self.min_p_R[row] = params.min_p
         self.seed_R[row] = params.seed or 0
         self.choice_R[row] = request.choice
-        self._num_blocks[row] = 0
+        for written in self._written:
+            written[row] = 0
         self._write_blocks(request)
 
     def _write_blocks(self, request: Request) -> None:
-        row, blocks = request.row, request.blocks
-        first = self._num_blocks[row]
-        self.block_table_RB[row, first : len(blocks)] = blocks[first:]
-        self._num_blocks[row] = len(blocks)
+        """Those that are new; what was given back since stays where it is, and is not read."""
+        row = request.row
+        for table_RB, written, blocks in zip(self.block_tables, self._written, request.blocks, strict=False):
+            first = written[row]
+            table_RB[row, first : len(blocks)] = blocks[first:]
+            written[row] = len(blocks)

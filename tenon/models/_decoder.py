@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tenon.core.grouping import group_layers
 from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import AttentionShape
@@ -110,16 +111,17 @@ class DecoderConfig:
         return [pick(layer) for layer in range(self.num_layers)]
 
     def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
-        """What the engine must know. Layers with a window keep as much as the others."""
-        return ModelSpec(model_type, self.vocab_size, self.max_position, self._groups(), eos_token_ids, dtype)
+        """What the engine must know."""
+        groups = group_layers([self.keeps(layer) for layer in range(self.num_layers)])
+        return ModelSpec(model_type, self.vocab_size, self.max_position, groups, eos_token_ids, dtype)
 
-    def _groups(self) -> tuple[KVGroup, ...]:
-        attending = tuple(i for i in range(self.num_layers) if i not in self.recurrent_layers)
-        groups = [KVGroup("full", len(attending), self.num_kv_heads, self.head_dim, attending)]
-        if self.recurrent is not None and self.recurrent_layers:
-            layers = tuple(sorted(self.recurrent_layers))
-            groups.append(KVGroup("state", len(layers), layers=layers, arrays=self.recurrent.arrays))
-        return tuple(groups)
+    def keeps(self, layer: int) -> KVGroup:
+        """What a layer has in the cache: a state; or all, or what its window or chunk lets later tokens see."""
+        if self.recurrent is not None and layer in self.recurrent_layers:
+            return KVGroup("state", 1, arrays=self.recurrent.arrays)
+        chunk = self.chunks[layer] if self.chunks else 0
+        window, chunk = (bound if bound < self.max_position else 0 for bound in (self.window(layer), chunk))
+        return KVGroup("full", 1, self.num_kv_heads, self.head_dim, window=window, local_chunk=chunk)
 
 
 def read_decoder_config(checkpoint: Checkpoint, head_dim: int | None = None) -> DecoderConfig:

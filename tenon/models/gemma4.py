@@ -20,7 +20,7 @@ import numpy as np
 
 from tenon import ops
 from tenon.core.batch import Batch
-from tenon.core.spec import ModelSpec
+from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import UnsupportedModel
 from tenon.layers.attention import Attention, AttentionShape
 from tenon.layers.layer_inputs import InputGate, LayerInputs, Scale, Softcap
@@ -116,6 +116,10 @@ class Gemma4Config(DecoderConfig):
         return replace(
             shape, head_dim=self.wide_head_dim, num_kv_heads=self.wide_kv_heads, v_is_k=self.v_is_k
         )
+
+    def keeps(self, layer: int) -> KVGroup:
+        """All: layers whose caches differ in shape share no blocks, so a window would save nothing."""
+        return replace(DecoderConfig.keeps(self, layer), window=0)
 
     def borrows(self, layer: int) -> bool:
         return layer >= self.num_layers - self.num_borrowing

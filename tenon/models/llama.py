@@ -120,6 +120,7 @@ class Llama:
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
+        self.groups = [spec.group_of(layer) for layer in range(config.num_layers)]
         model = self.body(weights)
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width, config.embedding_scale)
         self.blocks = [
@@ -171,8 +172,8 @@ class Llama:
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """The residual stream after the last layer, float32 [T, D]."""
         x_TD = self.embed(batch.token_ids_T)
-        for block, layer_kv in zip(self.blocks, kv, strict=True):
-            x_TD = block(x_TD, batch, layer_kv)
+        for block, group, layer_kv in zip(self.blocks, self.groups, kv, strict=True):
+            x_TD = block(x_TD, batch.group(group), layer_kv)
         return x_TD
 
     def logits(self, hidden_SD: np.ndarray) -> np.ndarray:

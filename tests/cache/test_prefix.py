@@ -5,13 +5,15 @@ import random
 import pytest
 
 from tenon.cache.blocks import BlockPool
-from tenon.cache.groups import FullAttention, make_group
+from tenon.cache.demand import Demand
+from tenon.cache.groups import KVCache, NoCache, make_cache
 from tenon.cache.prefix import PrefixCache
 from tenon.core.messages import AddRequest
 from tenon.core.request import Request
 from tenon.core.sampling import SamplingParams
-from tenon.core.spec import KVGroup
 from tenon.errors import UnsupportedModel
+
+from . import caches
 
 SIZE = 4
 
@@ -23,11 +25,11 @@ def make_request(tokens, salt="", **params) -> Request:
     return Request(add, seq=0, max_model_len=1000)
 
 
-def make_cache(num_blocks=64, secret=b"s", context=("model", "bfloat16")) -> FullAttention:
-    return FullAttention(num_blocks, SIZE, prefix_caching=True, secret=secret, context=context)
+def make(num_blocks=64, context=("model", "bfloat16")) -> KVCache:
+    return caches.make_cache(num_blocks, SIZE, context=context)
 
 
-def compute(group: FullAttention, request: Request) -> Request:
+def compute(group: KVCache, request: Request) -> Request:
     """Run a request's prompt at once; returns it."""
     assert group.admit(request, group.match(request), 0)
     group.commit(request, len(request.tokens))
@@ -40,15 +42,15 @@ def random_tokens(count: int) -> list[int]:
 
 
 def test_equal_prompts_share_all_but_the_last_token():
-    group = make_cache()
+    group = make()
     for length in range(1, 30):
         tokens = random_tokens(length)
         first = compute(group, make_request(tokens))
         second = compute(group, make_request(tokens))
         assert second.num_cached == (length - 1) // SIZE * SIZE
         shared = second.num_cached // SIZE
-        assert second.blocks[:shared] == first.blocks[:shared]
-        assert not set(second.blocks[shared:]) & set(first.blocks)
+        assert second.blocks[0][:shared] == first.blocks[0][:shared]
+        assert not set(second.blocks[0][shared:]) & set(first.blocks[0])
         group.check_integrity([first, second])
         group.release(first)
         group.release(second)
@@ -56,7 +58,7 @@ def test_equal_prompts_share_all_but_the_last_token():
 
 
 def test_longest_common_prefix_is_found():
-    group = make_cache()
+    group = make()
     base = random_tokens(32)
     compute(group, make_request(base))
     for common in range(33):
@@ -110,11 +112,11 @@ def test_requests_that_differ_in_a_conditioner_share_no_block(seed):
             }[what]
         assert not _digests(**one) & _digests(**other), (what, one, other)
         if what in ("salt", "tokens"):
-            group = make_cache()
+            group = make()
             first = compute(group, make_request(one["tokens"], salt=one["salt"]))
             second = compute(group, make_request(other["tokens"], salt=other["salt"]))
             assert second.num_cached == 0
-            assert not set(first.blocks) & set(second.blocks)
+            assert not set(first.blocks[0]) & set(second.blocks[0])
 
 
 def _digests(secret, context, salt, tokens):
@@ -125,17 +127,17 @@ def _digests(secret, context, salt, tokens):
 
 
 def test_salts_share_nothing():
-    group = make_cache()
+    group = make()
     tokens = random_tokens(20)
     first = compute(group, make_request(tokens, salt="alice"))
     second = compute(group, make_request(tokens, salt="bob"))
     assert second.num_cached == 0
-    assert not set(first.blocks) & set(second.blocks)
+    assert not set(first.blocks[0]) & set(second.blocks[0])
 
 
 def test_a_colliding_hash_costs_a_miss_not_a_wrong_block():
     """With one-bit hashes nearly every lookup collides; contents of found blocks must still be right."""
-    group = make_cache(num_blocks=4096)
+    group = make(num_blocks=4096)
     full_hash = group.prefix._hash
     group.prefix._hash = lambda data: bytes([full_hash(data)[0] & 1])
     content: dict[int, tuple] = {}
@@ -144,18 +146,18 @@ def test_a_colliding_hash_costs_a_miss_not_a_wrong_block():
         tokens = [random.randrange(2) for _ in range(random.randint(1, 24))]
         request = make_request(tokens, salt)
         for i, entry in enumerate(group.match(request)):
-            assert content[entry.block] == (salt, *tokens[: (i + 1) * SIZE])
+            assert content[entry.blocks[0]] == (salt, *tokens[: (i + 1) * SIZE])
         compute(group, request)
         for i in range(request.num_cached // SIZE, len(tokens) // SIZE):
-            content[request.blocks[i]] = (salt, *tokens[: (i + 1) * SIZE])
+            content[request.blocks[0][i]] = (salt, *tokens[: (i + 1) * SIZE])
         group.prefix.check_integrity()
 
 
 def test_a_lost_parent_comes_back_and_its_children_are_found_again():
-    group = make_cache(num_blocks=8)
+    group = make(num_blocks=8)
     tokens = random_tokens(13)
     first = compute(group, make_request(tokens))
-    group.forget(first.blocks[:1])
+    group.forget(first.blocks[0][:1])
     assert len(group.match(make_request(tokens))) == 0
     second = compute(group, make_request(tokens[:5]))
     assert second.num_cached == 0
@@ -164,12 +166,12 @@ def test_a_lost_parent_comes_back_and_its_children_are_found_again():
 
 
 def test_two_that_compute_the_same_keep_their_own_blocks():
-    group = make_cache()
+    group = make()
     tokens = random_tokens(9)
     one, two = make_request(tokens), make_request(tokens)
     assert group.admit(one, group.match(one), 0)
     assert group.admit(two, group.match(two), 0)
-    assert group.commit(one, 9) == one.blocks[:2]
+    assert group.commit(one, 9) == one.blocks[0][:2]
     assert group.commit(two, 9) == []
     group.release(two)
     group.release(one)
@@ -178,7 +180,7 @@ def test_two_that_compute_the_same_keep_their_own_blocks():
 
 
 def test_eviction_makes_room_and_forgets():
-    group = make_cache(num_blocks=4)
+    group = make(num_blocks=4)
     tokens = random_tokens(16)
     group.release(compute(group, make_request(tokens)))
     assert len(group.prefix) == 4
@@ -188,7 +190,7 @@ def test_eviction_makes_room_and_forgets():
 
 
 def test_admission_keeps_the_reserve_and_counts_idle_hits_as_taken():
-    group = make_cache(num_blocks=4)
+    group = make(num_blocks=4)
     tokens = random_tokens(16)
     group.release(compute(group, make_request(tokens)))
     again = make_request(tokens)
@@ -200,14 +202,14 @@ def test_admission_keeps_the_reserve_and_counts_idle_hits_as_taken():
 
 
 def test_prompt_logprobs_need_every_token_computed():
-    group = make_cache()
+    group = make()
     tokens = random_tokens(20)
     compute(group, make_request(tokens))
     assert group.match(make_request(tokens, prompt_logprobs=1)) == []
 
 
 def test_reset_forgets_all_but_takes_nothing_away():
-    group = make_cache()
+    group = make()
     request = compute(group, make_request(random_tokens(20)))
     group.reset()
     assert len(group.prefix) == 0
@@ -220,7 +222,7 @@ def test_reset_forgets_all_but_takes_nothing_away():
 
 
 def test_without_prefix_caching_nothing_is_kept():
-    group = FullAttention(4, SIZE, prefix_caching=False, secret=b"")
+    group = caches.make_cache(4, SIZE, prefix_caching=False)
     request = compute(group, make_request(random_tokens(13)))
     assert group.commit(request, 13) == []
     group.release(request)
@@ -230,8 +232,11 @@ def test_without_prefix_caching_nothing_is_kept():
     group.check_integrity([])
 
 
-def test_groups_of_other_kinds_are_refused():
-    with pytest.raises(UnsupportedModel, match="sliding"):
-        make_group([KVGroup("sliding", 1, 1, 64)], 4, 32, prefix_caching=True, secret=b"")
-    group = make_group([KVGroup("full", 1, 1, 64)], 4, 32, prefix_caching=True, secret=b"")
-    assert group.capacity == 128
+def test_what_a_model_keeps_decides_the_cache():
+    def make_for(*groups):
+        return make_cache(Demand(groups, 32, 2048), 4, prefix_caching=True, secret=b"")
+
+    assert isinstance(make_for(), NoCache)
+    assert make_for(caches.FULL).capacity == 128
+    with pytest.raises(UnsupportedModel, match="recurrent"):
+        make_for(caches.STATE)

@@ -6,10 +6,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tenon.cache.groups import FullAttention
 from tenon.core.messages import AddRequest
 from tenon.core.request import Request
 from tenon.core.sampling import SamplingParams
+
+from .caches import make_cache
 
 SIZE = 4
 Content = tuple  # a salt, then all tokens up to the end of the block
@@ -19,7 +20,7 @@ class CacheModel:
     """A group, requests that hold blocks, and the content that each block was last filled with."""
 
     def __init__(self, num_blocks: int) -> None:
-        self.group = FullAttention(num_blocks, SIZE, prefix_caching=True, secret=b"s", context=("model",))
+        self.group = make_cache(num_blocks, SIZE)
         self.requests: list[Request] = []
         self.content: dict[int, Content] = {}
         self.num_added = 0
@@ -33,10 +34,10 @@ class CacheModel:
         request = Request(add, self.num_added, 10_000)
         self.num_added += 1
         found = self.group.match(request)
-        assert [entry.block for entry in found] == self._longest(request)
+        assert [entry.blocks[0] for entry in found] == self._longest(request)
         free = self.group.pool.num_free
-        idle = sum(self.group.pool.is_idle(entry.block) for entry in found)
-        fits = self.group.blocks_for(len(tokens)) - len(found) + idle + reserve <= free
+        idle = sum(self.group.pool.is_idle(entry.blocks[0]) for entry in found)
+        fits = self.group.demand.blocks_for(len(tokens)) - len(found) + idle + reserve <= free
         assert self.group.admit(request, found, reserve) == fits
         if not fits:
             assert self.group.pool.num_free == free
@@ -49,10 +50,10 @@ class CacheModel:
     def extend(self, index: int, tokens: list[int]) -> None:
         """A request gets more tokens, if there is room."""
         request = self.requests[index]
-        before = list(request.blocks)
+        before = list(request.blocks[0])
         request.tokens += tokens
         if not self.group.grow(request, len(request.tokens)):
-            assert request.blocks == before
+            assert request.blocks == [before]
             del request.tokens[-len(tokens) :]
             return
         self._compute(request)
@@ -78,7 +79,7 @@ class CacheModel:
         self.group.commit(request, len(request.tokens))
         request.num_computed = len(request.tokens)
         for i in range(start // SIZE, len(request.tokens) // SIZE):
-            self.content[request.blocks[i]] = self._key(request, i)
+            self.content[request.blocks[0][i]] = self._key(request, i)
 
     def _key(self, request: Request, index: int) -> Content:
         return (request.cache_salt, *request.tokens[: (index + 1) * SIZE])
@@ -87,7 +88,7 @@ class CacheModel:
         """The blocks of the longest cached prefix, of all tokens but the last, by content alone."""
         prefix = self.group.prefix
         assert prefix is not None
-        known = {self.content[entry.block]: entry.block for entry in prefix._by_digest.values()}
+        known = {self.content[entry.blocks[0]]: entry.blocks[0] for entry in prefix._by_digest.values()}
         blocks = []
         for index in range((len(request.tokens) - 1) // SIZE):
             block = known.get(self._key(request, index))
@@ -100,7 +101,7 @@ class CacheModel:
         self.group.check_integrity(self.requests)
         for request in self.requests:
             for i in range(len(request.tokens) // SIZE):
-                assert self.content[request.blocks[i]] == self._key(request, i), "foreign content"
+                assert self.content[request.blocks[0][i]] == self._key(request, i), "foreign content"
         if not self.requests:
             assert self.group.pool.num_used == 0
 

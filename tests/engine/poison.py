@@ -40,7 +40,7 @@ class PoisoningPool(BlockPool):
 def poison(engine: Engine) -> list[int]:
     """Switch it on. Returns the list of poisoned blocks, which grows."""
     pool, model = engine.scheduler.cache.pool, engine.runner.model
-    (layer,) = engine.runner.passes._kv  # type: ignore[attr-defined]
+    layer, _ = engine.runner.passes._kv  # type: ignore[attr-defined]
     slots_BS = layer.slots.reshape(-1, layer.block_size)
     slots_BS[:] = POISON
     poisoned: list[int] = []
@@ -51,15 +51,23 @@ def poison(engine: Engine) -> list[int]:
 
     pool.__class__ = PoisoningPool
     pool.on_free = on_free  # type: ignore[attr-defined]
+
+    def check(batch, group):
+        size = layer.block_size
+        for r in range(batch.num_requests):
+            start, length = int(batch.positions_T[batch.query_start_R1[r]]), int(batch.context_len_R[r])
+            first = group.first_seen(start) // size
+            blocks = batch.block_table_RB[r, first : -(-length // size)]
+            read = slots_BS[blocks].ravel()[: length - first * size]
+            assert not (read == POISON).any(), f"row {r} reads freed slots: {np.flatnonzero(read == POISON)}"
+
     forward = model.forward
 
     def checked(batch, kv):
         hidden_TD = forward(batch, kv)
-        for r in range(batch.num_requests):
-            length = int(batch.context_len_R[r])
-            blocks = batch.block_table_RB[r, : -(-length // layer.block_size)]
-            read = slots_BS[blocks].ravel()[:length]
-            assert not (read == POISON).any(), f"row {r} reads freed slots: {np.flatnonzero(read == POISON)}"
+        for index, group in enumerate(model.spec.kv_groups):
+            if group.kind != "state":
+                check(batch.group(index), group)
         return hidden_TD
 
     model.forward = checked  # type: ignore[method-assign]

@@ -14,23 +14,63 @@ from tenon import ops
 from tenon.config import EngineArgs
 from tenon.core.messages import Abort, AddRequest, EngineOutput, TokenLogprob
 from tenon.core.sampling import SamplingParams
+from tenon.core.spec import KVGroup, StateArray
+from tenon.engine import oracle
 from tenon.engine.engine import Engine
 from tenon.engine.loader import build_engine
-from tenon.engine.oracle import Oracle, answer_logits
+from tenon.engine.oracle import answer_logits
 
 
 def make_engine(
-    *, num_blocks=64, block_size=4, max_model_len=None, vocab=50, eos=(3,), max_position=96, **args
+    *,
+    num_blocks=64,
+    block_size=4,
+    max_model_len=None,
+    vocab=50,
+    eos=(3,),
+    max_position=96,
+    groups=oracle.FULL,
+    **args,
 ) -> Engine:
     """An engine with a small pool; block sizes below 32 are for tests only, so they bypass the checks."""
+    model = oracle.Oracle(vocab, max_position, eos, groups)
+    state_bytes = model.spec.state_bytes_per_slot
     config = EngineArgs(load_format="oracle", **args).resolve()
     config = msgspec.structs.replace(
         config,
         block_size=block_size,
-        kv_cache_memory=num_blocks * block_size * 8,
+        kv_cache_memory=num_blocks * block_size * 8 * (2 if state_bytes else 1),
         max_model_len=max_model_len,
     )
-    return build_engine(Oracle(vocab, max_position, eos), config)
+    engine = build_engine(model, config)
+    assert state_bytes or engine.ready.num_kv_blocks <= num_blocks
+    return engine
+
+
+def window(length: int) -> KVGroup:
+    return KVGroup("full", 1, 1, 8, window=length)
+
+
+def chunk(length: int) -> KVGroup:
+    return KVGroup("full", 1, 1, 8, local_chunk=length)
+
+
+def large_state(num_bytes: int) -> KVGroup:
+    """So that few fit into half of the memory of the cache."""
+    return KVGroup("state", 1, arrays=(StateArray((num_bytes // 4,)),))
+
+
+def window_or_chunk(rng: random.Random) -> KVGroup:
+    length = rng.choice([0, rng.randint(1, 30)])
+    return KVGroup("full", 1, 1, 8, window=length, local_chunk=rng.choice([0, 4, 10]))
+
+
+def random_groups(rng: random.Random) -> tuple[KVGroup, ...]:
+    """Any mix of what layers may see; states come last."""
+    bounds = [window_or_chunk(rng) for _ in range(3)]
+    groups = [KVGroup("full", 1, 1, 8), *bounds]
+    states = rng.choice([(), (), (oracle.STATE,), (large_state(rng.choice([24, 48])),)])
+    return (*rng.sample(groups, rng.randint(1, 4)), *states)
 
 
 def right_answer(add: AddRequest, engine: Engine) -> tuple[list[int], str, int | None]:
@@ -42,7 +82,7 @@ def right_answer(add: AddRequest, engine: Engine) -> tuple[list[int], str, int |
     limit = min(limit, params.max_tokens or limit)
     new: list[int] = []
     while True:
-        logits_V = answer_logits(tokens, spec.vocab_size)[-1].copy()
+        logits_V = answer_logits(tokens, spec.vocab_size, spec.kv_groups)[-1].copy()
         edit(logits_V, add, new, (eos | stops) if len(new) < params.min_tokens else set())
         token = int(
             # The kernel, whose rows do not depend on each other: its reference, in double precision, draws
@@ -215,7 +255,8 @@ class Simulation:
         assert answer.tokens == tokens, add
         assert (answer.finish_reason, answer.stop_reason) == (finish_reason, stop_reason), add
         whole = add.prompt_token_ids + tokens
-        logits_CV = answer_logits(whole, self.engine.runner.model.spec.vocab_size)
+        spec = self.engine.runner.model.spec
+        logits_CV = answer_logits(whole, spec.vocab_size, spec.kv_groups)
         if (top_n := add.params.logprobs) is not None:
             check_logprobs(answer.logprobs, logits_CV[len(add.prompt_token_ids) - 1 : -1], tokens, top_n)
         if (top_n := add.params.prompt_logprobs) is not None:

@@ -34,7 +34,7 @@ def test_a_request_that_makes_steps_fail_is_found_and_ended(error):
     request = simulation.engine.scheduler.get(culprit)
 
     def fail(batch):
-        if request.blocks and request.num_output == 4 and request.blocks[0] in batch.block_table_RB[:, 0]:
+        if request.blocks and request.num_output == 4 and request.blocks[0][0] in batch.block_table_RB[:, 0]:
             raise error("at 0xdeadbeef in /secret/path")
 
     simulation.engine.runner.model.fail = fail
@@ -196,7 +196,7 @@ def test_the_oracle_notices_a_foreign_block():
     for _ in range(3):
         simulation.step()
     running = simulation.engine.scheduler.get(request)
-    simulation.engine.table.block_table_RB[running.row, 1] = 63
+    simulation.engine.table.block_tables[0][running.row, 1] = 63
     while simulation.engine.has_work:
         simulation.step()
     assert simulation.answers[request].tokens != right_answer(simulation.adds[request], simulation.engine)[0]

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tenon.cache.demand import Demand
+from tenon.core.spec import KVGroup
 from tenon.engine.memory import (
     LEAST_KV,
     MIN_HEADROOM,
@@ -9,6 +11,7 @@ from tenon.engine.memory import (
     available_bytes,
     kv_budget,
     plan_blocks,
+    plan_states,
     share,
 )
 from tenon.errors import ConfigError
@@ -80,7 +83,8 @@ def test_headroom(tmp_path):
 
 
 def plan(**fields):
-    defaults = {"bytes_per_block": 100, "block_size": 32, "model_len": 320, "wanted_len": None}
+    demand = Demand([KVGroup("full", 1)], 32, 2048)
+    defaults = {"bytes_per_block": 100, "demand": demand, "model_len": 320, "wanted_len": None}
     return plan_blocks(**{"budget": 10_000, "max_num_seqs": 64, **defaults, **fields})
 
 
@@ -101,6 +105,23 @@ def test_a_small_budget_shortens_the_context_unless_it_was_asked_for():
         plan(budget=500, wanted_len=161)
     with pytest.raises(ConfigError, match="holds 0 tokens"):
         plan(budget=-5)
+
+
+def test_windows_hold_less():
+    """Three groups of which two see 64 tokens, in steps of 32: each of these holds four blocks at a time."""
+    groups = [KVGroup("full", 1), KVGroup("full", 1, window=64), KVGroup("full", 1, local_chunk=64)]
+    demand = Demand(groups, 32, 32)
+    assert plan(demand=demand, budget=1800) == (18, 320)
+    assert plan(demand=demand, budget=1700) == (17, 9 * 32)
+    assert plan(demand=demand, max_num_seqs=2) == (36, 320)
+    assert plan(demand=Demand(groups[1:], 32, 32), budget=800) == (8, 320)
+
+
+def test_states_get_half():
+    assert plan_states(budget=1000, bytes_per_slot=1, max_num_seqs=8) == 32
+    assert plan_states(budget=1000, bytes_per_slot=50, max_num_seqs=8) == 10
+    with pytest.raises(ConfigError, match="kv_cache_memory to 0"):
+        plan_states(budget=1000, bytes_per_slot=251, max_num_seqs=8)
 
 
 def test_more_than_there_is_memory_is_refused(tmp_path):

@@ -7,7 +7,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tenon.cache.groups import FullAttention
 from tenon.core.messages import AddRequest
 from tenon.core.request import Request, State
 from tenon.core.sampling import SamplingParams
@@ -15,6 +14,7 @@ from tenon.core.schedule import Budget, Schedule
 from tenon.engine.pace import Pace
 from tenon.engine.scheduler import Scheduler
 from tenon.errors import InvalidRequest
+from tests.cache.caches import make_cache
 
 BLOCK = 4
 
@@ -22,8 +22,21 @@ BLOCK = 4
 class Driver:
     """A scheduler whose model emits 0, with the invariants of a step checked at every step."""
 
-    def __init__(self, *, num_blocks=10, tokens=12, seqs=4, length=32, policy="fcfs", prefix=True) -> None:
-        cache = FullAttention(num_blocks, BLOCK, prefix_caching=prefix, secret=b"s")
+    def __init__(
+        self,
+        *,
+        num_blocks=10,
+        tokens=12,
+        seqs=4,
+        length=32,
+        policy="fcfs",
+        prefix=True,
+        groups=(),
+        num_slots=0,
+    ) -> None:
+        cache = make_cache(
+            num_blocks, BLOCK, *groups, max_step=tokens, num_slots=num_slots, prefix_caching=prefix
+        )
         self.scheduler = Scheduler(
             cache,
             max_num_batched_tokens=tokens,
@@ -57,7 +70,7 @@ class Driver:
         scheduler = self.scheduler
         step = scheduler.schedule()
         for request in step.requests[:1]:
-            request.blocks = request.blocks[1:]  # half done, whatever it was
+            request.blocks = [blocks[1:] for blocks in request.blocks]  # half done, whatever it was
         if scheduler.at is None:
             return
         if (culprit := scheduler.rebuild()) is not None:
@@ -102,7 +115,8 @@ class Driver:
             assert request.state is State.RUNNING
             assert request not in step.preempted
             assert request.num_computed + count <= len(request.tokens)
-            assert request.num_computed + count <= len(request.blocks) * BLOCK
+            for blocks in request.blocks:
+                assert request.num_computed + count <= len(blocks) * BLOCK
         for request in scheduler:
             assert request.tokens == self.logs[request.id], "the log of emitted tokens changed"
         if len(scheduler):

@@ -4,9 +4,11 @@ import random
 
 import pytest
 
+from tenon.cache.demand import Demand
 from tenon.core.sampling import SamplingParams
+from tenon.engine.oracle import FULL, STATE
 
-from .simulation import Simulation, make_engine, random_params
+from .simulation import Simulation, chunk, large_state, make_engine, random_groups, random_params, window
 
 CONFIGURATIONS = {
     "roomy": {},
@@ -17,6 +19,34 @@ CONFIGURATIONS = {
     "chunks of 7": {"max_num_batched_tokens": 7, "max_num_seqs": 4, "num_blocks": 30},
     "one block": {"num_blocks": 2, "block_size": 16, "max_model_len": 32},
     "priority": {"scheduling_policy": "priority", "num_blocks": 20, "max_model_len": 60},
+    "windows": {"groups": (*FULL, window(6), window(6)), "num_blocks": 100},
+    "windows, tiny pool": {"groups": (*FULL, window(6), window(9)), "num_blocks": 34, "max_model_len": 40},
+    "windows, no prefix cache": {
+        "groups": (*FULL, window(5)),
+        "num_blocks": 20,
+        "enable_prefix_caching": False,
+    },
+    "windows alone": {
+        "groups": (window(7),),
+        "num_blocks": 12,
+        "max_num_batched_tokens": 8,
+        "max_num_seqs": 8,
+    },
+    "local chunks": {"groups": (chunk(12), *FULL, chunk(12)), "num_blocks": 60, "max_num_batched_tokens": 16},
+    "states": {"groups": (*FULL, STATE)},
+    "few states": {"groups": (*FULL, large_state(16)), "num_blocks": 30, "max_num_seqs": 6},
+    "few states, no prefix cache": {
+        "groups": (*FULL, large_state(32)),
+        "num_blocks": 24,
+        "enable_prefix_caching": False,
+    },
+    "states, chunks of 1": {"groups": (*FULL, STATE), "max_num_batched_tokens": 1, "max_num_seqs": 1},
+    "states and windows": {
+        "groups": (window(10), *FULL, STATE),
+        "num_blocks": 60,
+        "max_num_batched_tokens": 9,
+        "max_num_seqs": 5,
+    },
 }
 
 
@@ -52,6 +82,25 @@ def _random_load(rng: random.Random, configuration: dict, num_requests: int) -> 
             engine.scheduler.cache.reset()
     simulation.run()
     simulation.check()
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_random_groups_of_layers(caching, seed):
+    """Any mix, in pools around the least that one request needs, in steps of any size."""
+    rng = random.Random(seed)
+    for _ in range(6):
+        length = rng.choice([24, 40, 60])
+        configuration = {
+            "groups": random_groups(rng),
+            "max_model_len": length,
+            "max_num_batched_tokens": rng.choice([6, 16, 2048]),
+            "max_num_seqs": rng.choice([2, 6]),
+            "enable_prefix_caching": caching,
+        }
+        demand = Demand(configuration["groups"], 4, configuration["max_num_batched_tokens"])
+        configuration["num_blocks"] = rng.randint(1, 3) * demand.blocks(length) + rng.randint(0, 9)
+        print(configuration)
+        _random_load(rng, configuration, num_requests=20)
 
 
 def test_hashes_that_collide_give_the_right_tokens(monkeypatch):

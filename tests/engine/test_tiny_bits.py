@@ -9,10 +9,12 @@ import contextlib
 import random
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from tenon.cache.demand import Demand
 from tenon.config import EngineArgs
-from tenon.engine.loader import load_engine
+from tenon.engine.loader import build_engine
 from tenon.kernels import cpu
 from tenon.models import load_model
 from tenon.resolve import resolve
@@ -25,7 +27,17 @@ if reason := cpu.support():
 
 from tenon.kernels.cpu import _native
 
-FAMILIES = ["llama", "qwen2_moe", "glm4_moe", "deepseek_v3", "gemma4", "minicpm", "gpt_oss", "llama4"]
+FAMILIES = [
+    "llama",
+    "qwen2_moe",
+    "glm4_moe",
+    "deepseek_v3",
+    "gemma3",
+    "gemma4",
+    "minicpm",
+    "gpt_oss",
+    "llama4",
+]
 # minicpm differs from llama in numbers alone, and gemma4 has no GGUF.
 PARTS = {"gemma4": ("float32", "bfloat16"), "minicpm": ("bfloat16",), "llama4": ("bfloat16", "int16")}
 VOCAB = 160
@@ -60,8 +72,6 @@ class Setting:
 
     def __init__(self, family: str, model: str, mode: str, rng: random.Random) -> None:
         self.args = {"model": model, **MODES[mode]}
-        dtype = "float32" if mode == "float32" else "bfloat16"
-        self.block_bytes = load_model(resolve(model), dtype).kv_bytes_per_block(32)
         self.requests = make_requests(rng, LENGTHS, VOCAB)
         with threads(1):
             recorder = self.load(enable_prefix_caching=False)
@@ -69,11 +79,16 @@ class Setting:
             for add in self.requests:
                 self.alone |= recorder.run([add])
 
-    def load(self, num_blocks: int = 64, **args) -> Recorder:
+    def load(self, *, tight: bool = False, **args) -> Recorder:
+        """`tight`: with one block more than a request of the greatest length needs."""
         mode = self.args.get("activations")
         args = {"max_num_seqs": 16, "max_model_len": 448, **args}
-        config = EngineArgs(kv_cache_memory=num_blocks * self.block_bytes, **self.args, **args).resolve()
-        recorder = Recorder(load_engine(config))
+        config = EngineArgs(**self.args, **args).resolve()
+        model = load_model(resolve(config.model), config.dtype, activations=config.activations)
+        demand = Demand(model.spec.kv_groups, 32, config.max_num_batched_tokens)
+        num_blocks = demand.blocks(448) + 1 if tight else 64 * len(demand.groups)
+        memory = num_blocks * model.kv_bytes_per_block(32)
+        recorder = Recorder(build_engine(model, msgspec.structs.replace(config, kv_cache_memory=memory)))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
         assert recorder.engine.runner.model.spec.act_bits == {"int8": 8, "int16": 16}.get(mode, 0)
         return recorder
@@ -114,7 +129,7 @@ def test_on_every_instruction_set(isa, setting):
 
 
 def test_everything_at_once(setting, shared_seed):
-    """Chunks of 7 tokens, two threads, and 15 blocks: others grow until the long prompt, which goes in
+    """Chunks of 7 tokens, two threads, and few blocks: others grow until the long prompt, which goes in
     slowly, must give its blocks back. Then all again, with what is left in the prefix cache."""
     if _native.max_threads() < 2:
         pytest.skip("this machine has one core")
@@ -122,7 +137,7 @@ def test_everything_at_once(setting, shared_seed):
     mine = [setting.requests[3], *setting.requests[:3]]
     alone = {add.request_id: setting.alone[add.request_id] for add in mine}
     with threads(2):
-        recorder = setting.load(num_blocks=15, max_num_batched_tokens=7)
+        recorder = setting.load(tight=True, max_num_batched_tokens=7)
         check(recorder.run(others + mine), alone)
         assert recorder.engine.stats().num_preemptions > 0
         check(recorder.run(others + mine), alone)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tenon.core.batch import Batch
+from tenon.core.spec import KVGroup
 from tenon.kernels.cpu import _native
 
 
 def fill_batch(
     buffers: Batch,
-    table_RB: np.ndarray,
+    groups: Sequence[KVGroup],
+    tables: Sequence[np.ndarray],
     block_size: int,
     token_ids: list[int],
     rows: list[int],
@@ -21,21 +25,29 @@ def fill_batch(
     assert len(token_ids) <= len(buffers.token_ids_T)
     assert len(rows) <= len(buffers.context_len_R)
     assert len(logit_rows) <= len(buffers.logit_rows_S)
-    assert buffers.block_table_RB.shape[1] == table_RB.shape[1]
     _native.fill_batch(
         buffers.token_ids_T,
         buffers.positions_T,
-        buffers.slots_T,
         buffers.query_start_R1,
         buffers.context_len_R,
-        buffers.block_table_RB,
         buffers.logit_rows_S,
-        table_RB,
-        table_RB.shape[1],
-        block_size,
         token_ids,
-        rows,
         starts,
         counts,
         logit_rows,
     )
+    for index, (group, table_RB) in enumerate(zip(groups, tables, strict=True)):
+        view = buffers.group(index)
+        assert view.block_table_RB.shape[1] == table_RB.shape[1]
+        _native.fill_group(
+            view.slots_T,
+            view.block_table_RB,
+            table_RB,
+            table_RB.shape[1],
+            block_size,
+            group.window,
+            group.local_chunk,
+            rows,
+            starts,
+            counts,
+        )

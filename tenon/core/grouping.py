@@ -1,0 +1,51 @@
+"""From what each layer keeps to groups of layers that can share one pool of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from math import ceil
+
+from tenon.core.spec import KVGroup
+
+GROUP_COST = 0.02  # of all layers' memory: what one more group, hence one more block table, may save at least
+
+
+def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
+    """The groups of a model whose layer i keeps what `layers[i]` says, a group of one.
+
+    Layers of a kind are dealt out to groups of equal size, those that see everything first; a group that is
+    not full wastes memory, and many groups cost time, so the size is chosen that costs least. Where bounds
+    save nothing, all layers are one group that keeps everything.
+    """
+    kinds: dict[KVGroup, list[int]] = {}
+    for number, layer in enumerate(layers):
+        kinds.setdefault(replace(layer, layers=(0,)), []).append(number)
+    states = [_group(kind, numbers) for kind, numbers in kinds.items() if kind.kind == "state"]
+    blocks = {kind: numbers for kind, numbers in kinds.items() if kind.kind != "state"}
+    if not blocks:
+        return tuple(states)
+    first, *others = sorted(blocks, key=lambda kind: kind.bounded)
+    counts = [len(numbers) for numbers in blocks.values()]
+    size = min(range(1, max(counts) + 1), key=lambda size: (_cost(counts, size), size))
+    whole = 0 if first.bounded else ceil(len(blocks[first]) / size) * size
+    if others and whole >= sum(counts):
+        everything = replace(first, window=0, local_chunk=0)
+        return (_group(everything, sorted(chain(*blocks.values()))), *states)
+    parts = [
+        _group(kind, blocks[kind][start : start + size], size)
+        for kind in (first, *others)
+        for start in range(0, len(blocks[kind]), size)
+    ]
+    return (*parts, *states)
+
+
+def _cost(counts: Sequence[int], size: int) -> float:
+    """Of groups of so many layers, for kinds of which there are `counts`."""
+    groups = sum(ceil(count / size) for count in counts)
+    return groups * size / sum(counts) - 1 + GROUP_COST * groups
+
+
+def _group(kind: KVGroup, numbers: Sequence[int], size: int = 0) -> KVGroup:
+    return replace(kind, num_layers=size or len(numbers), layers=tuple(numbers))

@@ -1,0 +1,72 @@
+"""Layers are dealt out to groups of equal size, with little waste."""
+
+import random
+
+import pytest
+
+from tenon.core.grouping import group_layers
+from tenon.core.spec import KVGroup, StateArray
+
+FULL = KVGroup("full", 1, 2, 16)
+WINDOW = KVGroup("full", 1, 2, 16, window=40)
+CHUNK = KVGroup("full", 1, 2, 16, local_chunk=64)
+STATE = KVGroup("state", 1, arrays=(StateArray((2,)),))
+
+
+def shape(groups) -> list[tuple[int, int, int]]:
+    """(layers, of which real ones, window) of each."""
+    return [(group.num_layers, len(group.layers), group.window) for group in groups]
+
+
+@pytest.mark.parametrize("kind", [FULL, WINDOW, CHUNK])
+def test_layers_of_one_kind_are_one_group(kind):
+    (group,) = group_layers([kind] * 7)
+    assert group.layers == tuple(range(7))
+    assert (group.num_layers, group.window, group.local_chunk) == (7, kind.window, kind.local_chunk)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([WINDOW, WINDOW, WINDOW, FULL] * 8, [(8, 8, 0), *[(8, 8, 40)] * 3]),  # OLMo 3
+        ([WINDOW, FULL] * 12, [(12, 12, 0), (12, 12, 40)]),  # GPT-OSS
+        (([WINDOW] * 5 + [FULL]) * 8, [(8, 8, 0), *[(8, 8, 40)] * 5]),  # Gemma 3 12B
+        # Gemma 3 4B, whose 34 layers do not divide: one place of 35 is empty.
+        ((([WINDOW] * 5 + [FULL]) * 6)[:34], [(5, 5, 0), *[(5, 5, 40)] * 5, (5, 4, 40)]),
+    ],
+)
+def test_published_models(layers, expected):
+    assert shape(group_layers(layers)) == expected
+
+
+def test_one_window_among_many_layers_is_not_worth_it():
+    (group,) = group_layers([FULL] * 3 + [WINDOW] + [FULL] * 3)
+    assert shape([group]) == [(7, 7, 0)]
+
+
+def test_states_are_a_group_of_their_own():
+    groups = group_layers([STATE, STATE, STATE, FULL] * 2)
+    assert [group.kind for group in groups] == ["full", "state"]
+    assert groups[1].layers == (0, 1, 2, 4, 5, 6)
+    assert groups[1].arrays == STATE.arrays
+
+
+def test_every_layer_is_in_one_group_of_its_kind(seed):
+    rng = random.Random(seed)
+    for _ in range(200):
+        kinds = rng.sample([FULL, WINDOW, CHUNK, STATE], rng.randint(1, 4))
+        layers = [rng.choice(kinds) for _ in range(rng.randint(1, 70))]
+        groups = group_layers(layers)
+        assert sorted(layer for group in groups for layer in group.layers) == list(range(len(layers)))
+        blocks = [group for group in groups if group.kind != "state"]
+        assert len({group.num_layers for group in blocks}) <= 1
+        assert [group.kind == "state" for group in groups] == sorted(
+            group.kind == "state" for group in groups
+        )
+        for group in groups:
+            assert len(group.layers) <= group.num_layers
+            for layer in group.layers:
+                same = (group.window, group.local_chunk) == (layers[layer].window, layers[layer].local_chunk)
+                assert same or (len(blocks) == 1 and not group.bounded)
+        wasted = sum(group.num_layers - len(group.layers) for group in blocks)
+        assert wasted <= 0.4 * len(layers) + 1
