@@ -17,7 +17,7 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
 
     Layers of a kind are dealt out to groups of equal size, those that see everything first; a group that is
     not full wastes memory, and many groups cost time, so the size is chosen that costs least. Where bounds
-    save nothing, all layers are one group that keeps everything.
+    do not save as much, all layers are one group that keeps everything.
     """
     kinds: dict[KVGroup, list[int]] = {}
     for number, layer in enumerate(layers):
@@ -28,9 +28,9 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
         return tuple(states)
     first, *others = sorted(blocks, key=lambda kind: kind.bounded)
     counts = [len(numbers) for numbers in blocks.values()]
-    size = min(range(1, max(counts) + 1), key=lambda size: (_cost(counts, size), size))
-    whole = 0 if first.bounded else ceil(len(blocks[first]) / size) * size
-    if others and whole >= sum(counts):
+    size = min(range(1, max(counts) + 1), key=lambda size: _cost(counts, size))
+    kept = 0 if first.bounded else ceil(len(blocks[first]) / size) * size  # layers of a long request
+    if others and kept / sum(counts) + GROUP_COST * _groups(counts, size) > 1:
         everything = replace(first, window=0, local_chunk=0)
         return (_group(everything, sorted(chain(*blocks.values()))), *states)
     parts = [
@@ -43,8 +43,12 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
 
 def _cost(counts: Sequence[int], size: int) -> float:
     """Of groups of so many layers, for kinds of which there are `counts`."""
-    groups = sum(ceil(count / size) for count in counts)
-    return groups * size / sum(counts) - 1 + GROUP_COST * groups
+    groups = _groups(counts, size)
+    return groups * size / sum(counts) + GROUP_COST * groups
+
+
+def _groups(counts: Sequence[int], size: int) -> int:
+    return sum(ceil(count / size) for count in counts)
 
 
 def _group(kind: KVGroup, numbers: Sequence[int], size: int = 0) -> KVGroup:

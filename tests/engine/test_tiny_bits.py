@@ -141,4 +141,6 @@ def test_everything_at_once(setting, shared_seed):
         check(recorder.run(others + mine), alone)
         assert recorder.engine.stats().num_preemptions > 0
         check(recorder.run(others + mine), alone)
+        for _ in range(2):
+            check(recorder.run(mine[:1]), {mine[0].request_id: alone[mine[0].request_id]})
         assert recorder.engine.stats().prefix_cache_hits > 0

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.cache import test_blocks, test_prefix_machine
+from tests.cache import test_blocks, test_groups
 from tests.engine import test_scheduler
 
 from .budget import many
@@ -29,7 +29,7 @@ def test_the_pool(seed):
 def test_the_prefix_cache(seed):
     hits = 0
     for rng in parts(seed, many(6_000_000)):
-        hits += test_prefix_machine.walk(rng, PART, check_every=200)
+        hits += test_groups.walk(rng, PART, check_every=200)
     assert hits > 0
 
 
