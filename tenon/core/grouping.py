@@ -28,8 +28,9 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
         return tuple(states)
     first, *others = sorted(blocks, key=lambda kind: kind.bounded)
     counts = [len(numbers) for numbers in blocks.values()]
-    size = min(range(1, max(counts) + 1), key=lambda size: _cost(counts, size))
-    kept = 0 if first.bounded else ceil(len(blocks[first]) / size) * size  # layers of a long request
+    unbounded = 0 if first.bounded else len(blocks[first])
+    size = min(range(1, max(counts) + 1), key=lambda size: _cost(counts, unbounded, size))
+    kept = _groups([unbounded], size) * size  # layers of a long request
     if others and kept / sum(counts) + GROUP_COST * _groups(counts, size) > 1:
         everything = replace(first, window=0, local_chunk=0)
         return (_group(everything, sorted(chain(*blocks.values()))), *states)
@@ -41,10 +42,14 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
     return (*parts, *states)
 
 
-def _cost(counts: Sequence[int], size: int) -> float:
-    """Of groups of so many layers, for kinds of which there are `counts`."""
+def _cost(counts: Sequence[int], unbounded: int, size: int) -> float:
+    """Of groups of so many layers, for kinds of which there are `counts`: memory against what layers need,
+    which for long requests is that of layers that see everything, and what tables cost."""
     groups = _groups(counts, size)
-    return groups * size / sum(counts) + GROUP_COST * groups
+    memory = groups * size / sum(counts)
+    if unbounded:
+        memory = 0.75 * _groups([unbounded], size) * size / unbounded + 0.25 * memory
+    return memory + GROUP_COST * groups
 
 
 def _groups(counts: Sequence[int], size: int) -> int:

@@ -116,7 +116,7 @@ class DecoderConfig:
         return ModelSpec(model_type, self.vocab_size, self.max_position, groups, eos_token_ids, dtype)
 
     def keeps(self, layer: int) -> KVGroup:
-        """What a layer has in the cache: a state; or all, or what its window or chunk lets later tokens see."""
+        """What a layer has in the cache: a state, or K and V of what its window or chunk lets tokens see."""
         if self.recurrent is not None and layer in self.recurrent_layers:
             return KVGroup("state", 1, arrays=self.recurrent.arrays)
         chunk = self.chunks[layer] if self.chunks else 0

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,6 +17,7 @@ from .caches import FULL, STATE, chunk, held, make_cache, window
 
 SIZE = 4
 Content = tuple  # of a slot: the group, a salt, then all tokens up to its own
+New = tuple[list[int], str, int]  # a request that comes: prompt, salt, and the reserve at its admission
 
 
 class CacheModel:
@@ -30,77 +32,84 @@ class CacheModel:
         self.num_added = 0
         self.num_hits = 0
 
-    def add(self, tokens: list[int], salt: str, reserve: int, step: int) -> None:
-        """A request comes, finds what is cached, gets blocks if there are any, computes its first tokens."""
+    def step(self, indices: list[int], news: list[New], size: int, fails: bool = False) -> None:
+        """Some requests, and then new ones, compute their next tokens together; or fail to: then they go."""
+        self.fresh: list[int] = []
+        some = [self.requests[index] for index in sorted(set(indices))]
+        work = [(request, self._more(request, size)) for request in some]
+        for new in news:
+            request = self._admit(*new)
+            if request is not None:
+                work.append((request, self._take(request, self._tokens(request, size))))
+        self._run([(request, count) for request, count in work if count], fails)
+
+    def _more(self, request: Request, size: int) -> int:
+        """So many tokens of a request that runs are computed; none if there is no room."""
+        if request.num_computed == len(request.tokens):
+            request.tokens.append(len(request.tokens) % 2)
+        count, before = self._tokens(request, size), set(held(request))
+        needed = request.num_computed + count
+        if needed <= request.room or self.cache.grow(request, needed):
+            return self._take(request, count)
+        assert self.cache.states is not None or set(held(request)) <= before, "got blocks all the same"
+        return 0
+
+    def _admit(self, tokens: list[int], salt: str, reserve: int) -> Request | None:
+        """A request comes, finds what is cached, and gets blocks if there are any."""
         add = AddRequest(
             request_id=str(self.num_added), prompt_token_ids=tokens, params=SamplingParams(), cache_salt=salt
         )
         request = Request(add, self.num_added, 10_000)
         self.num_added += 1
         if len(tokens) > self.cache.capacity:
-            return
+            return None
         found = self.cache.match(request)
         assert len(found) == self._longest(request)
-        free = self.cache.pool.num_free
+        free, states = self.cache.pool.num_free, self.cache.states
         fits = self._needs(request, found) + reserve * len(self.cache.groups) <= free
-        fits = fits and (self.cache.states is None or self.cache.states.pool.num_free > 0)
+        fits = fits and (states is None or states.pool.num_free > 0)
         assert self.cache.admit(request, found, reserve) == fits
-        if not request.blocks:
+        if not fits:
             assert self.cache.pool.num_free == free
+            assert not request.blocks
             assert request.state_out == -1
-            return
+            return None
         self.num_hits += len(found)
         self.requests.append(request)
-        self._run([(request, self._tokens(request, step))])
-
-    def step(self, indices: list[int], step: int, fails: bool = False) -> None:
-        """Some requests compute their next tokens together, or fail to: then they go."""
-        work = []
-        for index in sorted(set(indices)):
-            request = self.requests[index]
-            if request.num_computed == len(request.tokens):
-                request.tokens.append(index % 2)
-            before = [list(blocks) for blocks in request.blocks]
-            count = self._tokens(request, step)
-            if request.num_computed + count <= request.room or self.cache.grow(
-                request, request.num_computed + count
-            ):
-                work.append((request, count))
-            else:
-                assert sum(map(len, before)) >= len(held(request)), "got blocks all the same"
-        if not fails:
-            self._run(work)
-            return
-        for request, count in work:
-            fresh = self.cache.commit(request, request.num_computed + count)
-            self.cache.forget(fresh)
-        for request, _ in work:
-            self.release(self.requests.index(request))
+        return request
 
     def release(self, index: int) -> None:
         self.cache.release(self.requests.pop(index))
 
-    def _tokens(self, request: Request, step: int) -> int:
-        count = min(step, self.max_step, len(request.tokens) - request.num_computed)
+    def _tokens(self, request: Request, size: int) -> int:
+        count = min(size, self.max_step, len(request.tokens) - request.num_computed)
         return self.cache.cut(request, count) if count > 1 else count
 
-    def _run(self, work: list[tuple[Request, int]]) -> None:
-        """A step: all K and V are written, then read; states are read, then written."""
-        for request, count in work:
-            self.cache.commit(request, request.num_computed + count)
-        for request, count in work:
-            for position in range(request.num_computed, request.num_computed + count):
-                for group, blocks in enumerate(request.blocks):
-                    slot = (blocks[position // SIZE], position % SIZE)
-                    self.content[slot] = self._key(group, request, position)
+    def _run(self, work: list[tuple[Request, int]], fails: bool) -> None:
+        """All K and V have been written: they are read; states are read, then written."""
         for request, count in work:
             self._read(request, count)
+        if fails:
+            self.cache.forget(self.fresh)
+            for request, _ in work:
+                self.release(self.requests.index(request))
+            return
         for request, count in work:
-            if self.cache.states is not None:
-                end = request.num_computed + count
-                self.states[request.state_out] = (request.cache_salt, *request.tokens[:end])
             request.num_computed += count
+            if self.cache.states is not None:
+                known = request.tokens[: request.num_computed]
+                self.states[request.state_out] = (request.cache_salt, *known)
         self.cache.settle([request for request, _ in work])
+
+    def _take(self, request: Request, count: int) -> int:
+        """K and V of so many tokens go into their slots; whoever comes next may find them."""
+        end = request.num_computed + count
+        for position in range(request.num_computed, end):
+            for group, blocks in enumerate(request.blocks):
+                slot = (blocks[position // SIZE], position % SIZE)
+                self.content[slot] = self._key(group, request, position)
+        self.fresh += self.cache.commit(request, end)
+        return count
 
     def _read(self, request: Request, count: int) -> None:
         """Whatever the tokens of a step see is there."""
@@ -168,27 +177,26 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(
         groups=st.sampled_from(GROUPS),
         max_step=st.sampled_from([3, 8, 30]),
-        blocks=st.integers(4, 20),
+        blocks=st.integers(4, 30),
         slots=st.integers(1, 5),
     )
     def begin(self, groups, max_step, blocks, slots):
         cache = make_cache(blocks, SIZE, *groups, max_step=max_step, num_slots=slots)
         self.model = CacheModel(cache, max_step)
 
-    @rule(
-        tokens=st.lists(st.integers(0, 1), min_size=1, max_size=30),
-        salt=st.sampled_from(["", "x"]),
-        reserve=st.integers(0, 2),
-        step=st.integers(1, 30),
+    prompts = st.builds(
+        lambda bit, length, tail: [bit] * length + tail,
+        st.integers(0, 1),
+        st.integers(1, 20),
+        st.lists(st.integers(0, 1), max_size=6),
     )
-    def add(self, tokens, salt, reserve, step):
-        self.model.add(tokens, salt, reserve, step)
+    news = st.lists(st.tuples(prompts, st.sampled_from(["", "x"]), st.integers(0, 2)), max_size=2)
 
-    @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), step=st.integers(1, 30), fails=st.sampled_from([False, False, False, True]))
-    def step(self, data, step, fails):
-        index = st.integers(0, len(self.model.requests) - 1)
-        self.model.step(data.draw(st.lists(index, min_size=1, max_size=3)), step, fails)
+    @rule(data=st.data(), news=news, size=st.integers(1, 30), fails=st.sampled_from([*[False] * 4, True]))
+    def step(self, data, news, size, fails):
+        count = len(self.model.requests)
+        indices = st.lists(st.integers(0, count - 1), max_size=4) if count else st.just([])
+        self.model.step(data.draw(indices), news, size, fails)
 
     @precondition(lambda self: self.model.requests)
     @rule(data=st.data())
@@ -209,27 +217,24 @@ CacheMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=4
 TestCache = CacheMachine.TestCase
 
 
-def walk(rng: random.Random, steps: int, check_every: int = 10) -> int:
+def walk(rng: random.Random, steps: int, check_every: int = 10, groups: tuple[KVGroup, ...] = ()) -> int:
     """The same, driven by a seed. Returns how many blocks were found."""
     max_step = rng.choice([3, 8, 30])
     cache = make_cache(
-        rng.randint(4, 40),
+        rng.randint(8, 60),
         SIZE,
-        *rng.choice(GROUPS),
+        *(groups or rng.choice(GROUPS)),
         max_step=max_step,
         num_slots=rng.randint(1, 9),
         prefix_caching=rng.random() < 0.9,
     )
     model = CacheModel(cache, max_step)
     for number in range(steps):
-        roll = rng.random()
-        count = len(model.requests)
-        if roll < 0.35 or not count:
-            tokens = [rng.randint(0, 1) for _ in range(rng.randint(1, 40))]
-            model.add(tokens, rng.choice(["", "", "x"]), rng.randint(0, 2), rng.randint(1, 30))
-        elif roll < 0.75:
-            some = [rng.randrange(count) for _ in range(rng.randint(1, 3))]
-            model.step(some, rng.randint(1, 30), fails=rng.random() < 0.1)
+        roll, count = rng.random(), len(model.requests)
+        if roll < 0.8 or not count:
+            some = [rng.randrange(count) for _ in range(rng.randint(0, 4))] if count else []
+            news = [_new(rng) for _ in range(rng.choice([0, 0, 1, 1, 2]))]
+            model.step(some, news, rng.randint(1, 30), fails=rng.random() < 0.1)
         elif roll < 0.99:
             model.release(rng.randrange(count))
         else:
@@ -239,6 +244,77 @@ def walk(rng: random.Random, steps: int, check_every: int = 10) -> int:
     return model.num_hits
 
 
-def test_long_random_walks(seed):
+def _new(rng: random.Random) -> New:
+    """A prompt that begins like others."""
+    tail = [rng.randint(0, 1) for _ in range(rng.randint(0, 8))]
+    return [rng.randint(0, 1)] * rng.randint(1, 24) + tail, rng.choice(["", "", "x"]), rng.randint(0, 2)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_long_random_walks(groups, seed):
     rng = random.Random(seed)
-    assert sum(walk(rng, 1500) for _ in range(8)) > 0
+    assert sum(walk(rng, 400, groups=groups) for _ in range(4)) > 0
+
+
+def compute(cache: KVCache, tokens: list[int], size: int = 8) -> Request:
+    """A request whose prompt is computed in steps."""
+    add = AddRequest(request_id="r", prompt_token_ids=tokens, params=SamplingParams())
+    request = Request(add, 0, 10_000)
+    assert cache.admit(request, cache.match(request), 0)
+    while request.num_computed < len(tokens):
+        end = min(request.num_computed + size, len(tokens))
+        assert end <= request.room or cache.grow(request, end)
+        cache.commit(request, end)
+        request.num_computed = end
+    return request
+
+
+def test_a_long_prompt_holds_no_more_of_a_window_than_it_needs():
+    cache = make_cache(150, SIZE, FULL, window(10), chunk(16), max_step=8)
+    request = compute(cache, list(range(400)))
+    assert len(held(request)) <= 100 + 2 * 8
+    assert [len(blocks) for blocks in request.blocks] == [100, 100, 100]
+    assert cache.capacity >= 400
+    cache.check_integrity([request])
+
+
+def test_a_prefix_is_found_by_what_its_windows_still_have():
+    """Blocks behind the window may be gone; with one within it, the prefix ends before that."""
+    cache, tokens = make_cache(40, SIZE, FULL, window(10), max_step=8), list(range(41))
+    request = compute(cache, tokens)
+    blocks = [list(of_group) for of_group in request.blocks]
+    cache.release(request)
+    assert len(cache.match(_again(tokens))) == 10
+    behind = next(entry.blocks[1] for entry in cache.match(_again(tokens)) if entry.blocks[1] >= 0)
+    cache.forget([behind])
+    assert len(cache.match(_again(tokens))) == 10
+    cache.forget([blocks[1][8]])
+    found = len(cache.match(_again(tokens)))
+    assert found < 9
+    again = compute(cache, tokens)
+    assert again.num_cached == found * SIZE
+    assert len(cache.match(_again(tokens))) == 10, "the lost block is known again"
+    cache.check_integrity([again])
+
+
+def _again(tokens: list[int]) -> Request:
+    add = AddRequest(request_id="a", prompt_token_ids=tokens, params=SamplingParams())
+    return Request(add, 0, 10_000)
+
+
+def test_any_free_block_serves_any_group(seed):
+    """Groups hold what they need of one pool, to its last block: there is no fragmentation."""
+    rng = random.Random(seed)
+    cache = make_cache(60, SIZE, FULL, window(6), window(6), max_step=8, prefix_caching=False)
+    requests = []
+    for _ in range(300):
+        if requests and rng.random() < 0.4:
+            cache.release(requests.pop(rng.randrange(len(requests))))
+        free, tokens = cache.pool.num_free, [0] * rng.randint(1, 60)
+        request = _again(tokens)
+        needed = cache.demand.blocks(len(tokens))
+        assert cache.admit(request, [], 0) == (needed <= free)
+        if request.blocks:
+            assert cache.pool.num_free == free - needed
+            requests.append(request)
+        cache.check_integrity(requests)
