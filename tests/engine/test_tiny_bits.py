@@ -80,13 +80,13 @@ class Setting:
                 self.alone |= recorder.run([add])
 
     def load(self, *, tight: bool = False, **args) -> Recorder:
-        """`tight`: with one block more than a request of the greatest length needs."""
+        """`tight`: with room for the long prompt beside three others as they are, but not as they will be."""
         mode = self.args.get("activations")
         args = {"max_num_seqs": 16, "max_model_len": 448, **args}
         config = EngineArgs(**self.args, **args).resolve()
         model = load_model(resolve(config.model), config.dtype, activations=config.activations)
         demand = Demand(model.spec.kv_groups, 32, config.max_num_batched_tokens)
-        num_blocks = demand.blocks(448) + 1 if tight else 64 * len(demand.groups)
+        num_blocks = demand.blocks(257) + 6 * len(demand.groups) if tight else 64 * len(demand.groups)
         memory = num_blocks * model.kv_bytes_per_block(32)
         recorder = Recorder(build_engine(model, msgspec.structs.replace(config, kv_cache_memory=memory)))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
