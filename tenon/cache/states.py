@@ -39,7 +39,7 @@ class StateSlots:
     def go_on(self, request: Request) -> bool:
         """A slot to write in a further step, if that of the last one was made a snapshot. False if there is
         none."""
-        if self.pool.is_cached(request.state_in):
+        if request.state_out == request.state_in and self.pool.is_cached(request.state_in):
             slot = self._writable(request.state_in)
             if slot < 0:
                 return False

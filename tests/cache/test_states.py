@@ -126,6 +126,17 @@ def test_two_that_start_from_one_snapshot_need_a_slot_each():
     cache.check_integrity([one, two])
 
 
+def test_room_asked_for_twice_costs_one_slot():
+    cache, tokens = make(), random_tokens(22)
+    cache.release(compute(cache, make_request(tokens)))
+    request = make_request(tokens)
+    assert admit(cache, request)
+    before = request.state_in, request.state_out
+    assert cache.grow(request, len(tokens))
+    assert (request.state_in, request.state_out) == before
+    cache.check_integrity([request])
+
+
 def test_without_prefix_caching_each_has_one_slot_for_good():
     cache = make(num_slots=2, prefix_caching=False)
     one, two = (compute(cache, make_request(random_tokens(9))) for _ in range(2))

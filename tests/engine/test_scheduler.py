@@ -11,10 +11,11 @@ from tenon.core.messages import AddRequest
 from tenon.core.request import Request, State
 from tenon.core.sampling import SamplingParams
 from tenon.core.schedule import Budget, Schedule
+from tenon.core.spec import KVGroup
 from tenon.engine.pace import Pace
 from tenon.engine.scheduler import Scheduler
 from tenon.errors import InvalidRequest
-from tests.cache.caches import make_cache
+from tests.cache.caches import FULL, STATE, chunk, make_cache, window
 
 BLOCK = 4
 
@@ -103,7 +104,9 @@ class Driver:
             self.scheduler.check_integrity()
             steps += 1
             assert steps < limit, "not done"
-        assert self.scheduler.cache.pool.num_used == 0
+        cache = self.scheduler.cache
+        assert cache.pool.num_used == 0
+        assert cache.states is None or cache.states.pool.num_used == 0
         return steps
 
     def _check(self, step: Schedule, first: Request | None) -> None:
@@ -136,11 +139,28 @@ def random_add(driver: Driver, rng) -> None:
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("paced", [True, False])
 def test_long_random_walk(policy, prefix, paced, seed):
-    walk(random.Random(seed), policy, prefix, paced, 3000)
+    walk(random.Random(seed), policy, prefix, paced, 2000)
 
 
-def walk(rng: random.Random, policy: str, prefix: bool, paced: bool, steps: int) -> None:
-    driver = Driver(policy=policy, prefix=prefix, num_blocks=rng.randint(8, 20), tokens=rng.randint(4, 30))
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize(
+    "groups", [(FULL, window(6), window(9)), (window(5), chunk(8)), (FULL, STATE), (window(6), FULL, STATE)]
+)
+def test_long_random_walk_with_groups(groups, prefix, seed):
+    walk(random.Random(seed), "fcfs", prefix, False, 1000, groups)
+
+
+def walk(
+    rng: random.Random, policy: str, prefix: bool, paced: bool, steps: int, groups: tuple[KVGroup, ...] = ()
+) -> None:
+    driver = Driver(
+        policy=policy,
+        prefix=prefix,
+        num_blocks=rng.randint(8, 20) * max(1, len(groups)),
+        tokens=rng.randint(4, 30),
+        groups=groups,
+        num_slots=rng.randint(1, 10),
+    )
     if paced:
         driver.scheduler.pace = Pace(least=1)
         driver.seconds = lambda step: rng.expovariate(10)
