@@ -26,6 +26,10 @@ def config(family: str) -> dict[str, Any]:
         tiny["num_key_value_heads"] = 1
     if "head_dim" in tiny:
         tiny["head_dim"] = 16
+    if "full_attention_interval" in tiny:
+        tiny["num_hidden_layers"] = tiny["full_attention_interval"]
+    if "layer_types" in tiny:
+        tiny["num_hidden_layers"] = len(tiny["layer_types"])
     return tiny
 
 

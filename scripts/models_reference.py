@@ -76,6 +76,8 @@ FEATURES = {
     "unrotated": "layers without rotation",
     "temperature": "attention that sharpens with the position",
     "sinks": "attention sinks",
+    "output_gate": "gated attention",
+    "recurrent": "recurrent layers",
     "fused": "fused projections",
     "tied_head": "tied head",
 }

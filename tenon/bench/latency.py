@@ -160,7 +160,8 @@ def figures(shape: Shape, runs: list[Run], roofs: roof.Roofs, weights: roof.Weig
     prompt_tokens = shape.batch_size * shape.input_len
     step = decode * shape.batch_size  # seconds of one decode step of the whole batch
     context = shape.input_len + shape.output_len / 2
-    step_bytes = weights.read_per_step + shape.batch_size * context * weights.kv_bytes_per_token
+    request_bytes = context * weights.kv_bytes_per_token + weights.state_bytes
+    step_bytes = weights.read_per_step + shape.batch_size * request_bytes
     return {
         "prefill_tokens_per_s": prompt_tokens / prefill,
         "decode_tokens_per_s": 1 / decode if decode else None,
@@ -170,6 +171,7 @@ def figures(shape: Shape, runs: list[Run], roofs: roof.Roofs, weights: roof.Weig
             **roofs.figures(),
             "weight_bytes": weights.read_per_step,
             "kv_bytes_per_token": weights.kv_bytes_per_token,
+            "state_bytes": weights.state_bytes,
             "matrix_parameters": weights.matrix_parameters,
             "decode_gb_per_s": step_bytes / step / 1e9 if step else None,
             "decode_fraction": step_bytes / step / roofs.bandwidth if step else None,

@@ -82,6 +82,7 @@ class Weights:
     float_parameters: int
     kv_bytes_per_token: float
     vocab_size: int
+    state_bytes: int = 0  # of recurrent layers, that a step of one token reads and writes
 
     @classmethod
     def of(cls, model: Any, block_size: int) -> Weights:
@@ -106,6 +107,7 @@ class Weights:
             float_parameters=round(sum(parameters for act_bits, parameters in layers if not act_bits)),
             kv_bytes_per_token=model.kv_bytes_per_block(block_size) / block_size,
             vocab_size=spec.vocab_size,
+            state_bytes=2 * spec.state_bytes_per_slot,
         )
 
     def prefill_seconds(self, tokens: int, roofs: Roofs) -> float:

@@ -87,8 +87,10 @@ def _string(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _encode(value: str | bool | int | float) -> bytes:
+def _encode(value: str | bool | int | float | list[int]) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", gguf.STRING) + _string(value)
+    if isinstance(value, list):
+        return struct.pack(f"<IIQ{len(value)}I", gguf.ARRAY, 4, len(value), *value)
     kind, form = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}[type(value)]
     return struct.pack(f"<I{form}", kind, value)

@@ -10,8 +10,9 @@ from tenon.layers.weights import Weights
 
 
 class GatedMLP:
-    """residual + down(f(gate(x)) * up(x)), the latter times sigmoid(gate_T1) where that is given; f is silu,
-    or with `gelu` that in the form with tanh. With `fused` the file has gate and up as one matrix."""
+    """residual + down(f(gate(x)) * up(x)), the latter times sigmoid(gate_T1) where that is given; f is
+    silu, or with `gelu` that in the form with tanh. With `fused` the file has gate and up as one matrix; it
+    does, too, if `names` are only two."""
 
     def __init__(
         self,
@@ -22,12 +23,14 @@ class GatedMLP:
         bias: bool = False,
         gelu: bool = False,
         fused: bool = False,
+        names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj"),
     ) -> None:
         self.act = weights.act
         self.gelu = gelu
-        names, rows = (["gate_up_proj"], [2 * inner]) if fused else (["gate_proj", "up_proj"], [inner, inner])
-        self.gate_up = Linear(weights, names, rows, width, bias=bias)
-        self.down = Linear(weights, ["down_proj"], [width], inner, bias=bias)
+        *gate_up, down = ("gate_up_proj", "down_proj") if fused else names
+        rows = [2 * inner // len(gate_up)] * len(gate_up)
+        self.gate_up = Linear(weights, gate_up, rows, width, bias=bias)
+        self.down = Linear(weights, [down], [width], inner, bias=bias)
 
     def __call__(
         self, residual_TD: np.ndarray, x_TD: np.ndarray, gate_T1: np.ndarray | None = None

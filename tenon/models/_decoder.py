@@ -293,7 +293,7 @@ def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
         mlp_width=fields.whole("feed_forward_length"),
         num_layers=fields.whole("block_count"),
         num_heads=num_heads,
-        num_kv_heads=fields.whole("attention.head_count_kv", num_heads),
+        num_kv_heads=_kv_heads(fields, num_heads),
         head_dim=head_dim,
         eps=fields.number("attention.layer_norm_rms_epsilon"),
         max_position=max_position,
@@ -304,6 +304,21 @@ def _from_gguf(checkpoint: Checkpoint, head_dim: int | None) -> DecoderConfig:
         mlp_bias="blk.0.ffn_gate.bias" in tensors,
         windows=_windows_from_gguf(fields),
     )
+
+
+def _kv_heads(fields: Fields, num_heads: int) -> int:
+    """Files of hybrid models have a list, with zeros for the layers without attention."""
+    each = fields.get("attention.head_count_kv")
+    if not isinstance(each, list):
+        return fields.whole("attention.head_count_kv", num_heads)
+    counts = {count for count in each if count}
+    if (
+        len(each) != fields.whole("block_count")
+        or len(counts) != 1
+        or not counts < set(range(1, num_heads + 1))
+    ):
+        raise fields.error("attention.head_count_kv", "must be one number, in all layers that have attention")
+    return int(counts.pop())
 
 
 def _windows_from_gguf(fields: Fields) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ them yet. They take the memory of one more layer each, of a mixture of experts w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tenon.layers.linear import Linear
 from tenon.layers.norm import RMSNorm
@@ -29,15 +29,30 @@ WEIGHTS = {
 _REPEATED = (".embed_tokens.weight", ".shared_head.head.weight", ".shared_head_head.weight")
 
 
+class Names(NamedTuple):
+    """What files call the parts of such a layer."""
+
+    embedding_norm: str = "enorm"
+    hidden_norm: str = "hnorm"
+    join: str = "eh_proj"
+    norm: str = "shared_head.norm"
+
+
+_NAMES = Names()
+
+
 class PredictingLayer:
     """`block` is a layer as the family's others are."""
 
-    def __init__(self, weights: Weights, width: int, eps: float, block: Any) -> None:
-        self.embedding_norm = RMSNorm(weights, "enorm", width, eps)
-        self.hidden_norm = RMSNorm(weights, "hnorm", width, eps)
-        self.join = Linear(weights, ["eh_proj"], [width], 2 * width)
+    def __init__(self, weights: Weights, config: DecoderConfig, block: Any, names: Names = _NAMES) -> None:
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(weights, name, config.width, config.eps, config.norm_offset)
+
+        self.embedding_norm = norm(names.embedding_norm)
+        self.hidden_norm = norm(names.hidden_norm)
+        self.join = Linear(weights, [names.join], [config.width], 2 * config.width)
         self.block = block
-        self.norm = RMSNorm(weights, "shared_head.norm", width, eps)
+        self.norm = norm(names.norm)
 
 
 def predicting_layers(
@@ -51,5 +66,5 @@ def predicting_layers(
     found: list[PredictingLayer] = []
     while layers.has(f"{(number := config.num_layers + len(found))}.eh_proj.weight"):
         of_layer = layers.at(number)
-        found.append(PredictingLayer(of_layer, config.width, config.eps, block(of_layer, number)))
+        found.append(PredictingLayer(of_layer, config, block(of_layer, number)))
     return found

@@ -59,12 +59,14 @@ def test_what_does_not_fit_is_refused():
 
 def test_figures():
     """Two requests of 100 + 11 tokens: prefill takes 0.5 s, ten decode steps 0.2 s."""
-    weights = roof.Weights(1_000_000, 500_000, 0, 500_000, 100.0, 1000)
+    weights = roof.Weights(1_000_000, 500_000, 0, 500_000, 100.0, 1000, state_bytes=3000)
     runs = [Run([0.25, 0.5], 0.7, 20)]
     result = latency.figures(Shape(100, 11, 2), runs, roof.Roofs(1e9, 5e8, 1e9, 4e9), weights)
     assert math.isclose(result["prefill_tokens_per_s"], 400)
     assert math.isclose(result["decode_tokens_per_s"], 100)
     assert math.isclose(result["ttft_ms"], 375)
     assert math.isclose(result["tpot_ms"], 20)
-    assert math.isclose(result["roof"]["decode_fraction"], (1_000_000 + 2 * 105.5 * 100) / 0.02 / 1e9)
+    assert math.isclose(
+        result["roof"]["decode_fraction"], (1_000_000 + 2 * (105.5 * 100 + 3000)) / 0.02 / 1e9
+    )
     assert math.isclose(result["roof"]["prefill_fraction"], 2 * 500_000 * 200 / 0.5 / 1e9)

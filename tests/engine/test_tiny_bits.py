@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import unittest.mock
 from collections.abc import Iterator
 
 import msgspec
@@ -37,10 +38,18 @@ FAMILIES = [
     "minicpm",
     "gpt_oss",
     "llama4",
+    "qwen3_next",
+    "granitemoehybrid",
 ]
 # minicpm differs from llama in numbers alone, and gemma4 has no GGUF.
-PARTS = {"gemma4": ("float32", "bfloat16"), "minicpm": ("bfloat16",), "llama4": ("bfloat16", "int16")}
+PARTS = {
+    "gemma4": ("float32", "bfloat16"),
+    "minicpm": ("bfloat16",),
+    "llama4": ("bfloat16", "int16"),
+    "granitemoehybrid": ("float32", "int16"),
+}
 VOCAB = 160
+STATES = 12  # slots: for the requests of a test, and few snapshots
 LENGTHS = [1, 31, 65, 257, 400]  # around the sizes of blocks and of attention's steps
 TYPES = {
     "attn_q": Type.Q4_0,
@@ -87,8 +96,10 @@ class Setting:
         model = load_model(resolve(config.model), config.dtype, activations=config.activations)
         demand = Demand(model.spec.kv_groups, 32, config.max_num_batched_tokens)
         num_blocks = demand.blocks(257) + 6 * len(demand.groups) if tight else 64 * len(demand.groups)
-        memory = num_blocks * model.kv_bytes_per_block(32)
-        recorder = Recorder(build_engine(model, msgspec.structs.replace(config, kv_cache_memory=memory)))
+        memory = num_blocks * model.kv_bytes_per_block(32) + STATES * model.spec.state_bytes_per_slot
+        config = msgspec.structs.replace(config, kv_cache_memory=memory)
+        with unittest.mock.patch("tenon.engine.loader.plan_states", return_value=STATES):
+            recorder = Recorder(build_engine(model, config))
         assert recorder.engine.ready.num_kv_blocks == num_blocks
         assert recorder.engine.runner.model.spec.act_bits == {"int8": 8, "int16": 16}.get(mode, 0)
         return recorder

@@ -35,6 +35,7 @@ PickType = Callable[[str], Type]  # by GGUF tensor name
 RENAMED = {
     "mixtral": {".mlp.": ".block_sparse_moe.", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
     "ernie4_5_moe": {".gate.moe_statics.": ".moe_statics."},
+    "granitemoehybrid": {".router.weight": ".router.layer.weight"},
 }
 
 
@@ -117,7 +118,9 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     for hf_name, tensor in parts:
         name = _gguf_name(module.WEIGHTS, hf_name)
         router = "ffn_gate_inp" in name or "exp_probs_b" in name
-        exact = router or ".ssm_ba" in name or ".ssm_conv1d" in name
+        exact = router or any(
+            part in name for part in (".ssm_ba", ".ssm_conv1d", ".ssm_norm", ".ssm_a", ".ssm_d")
+        )
         kind = pick(name) if tensor.dim() >= 2 and not exact else Type.F32
         data = quantize(tensor.numpy(), kind)
         tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
@@ -127,7 +130,8 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             data = -np.exp(data)
         if offset and hf_name.endswith("norm.weight") and "linear_attn" not in hf_name:
             data = data + np.float32(offset)
-        if architecture in ("llama", "smollm3", "minicpm") and ("q_proj" in hf_name or "k_proj" in hf_name):
+        in_llamas_order = architecture in ("llama", "smollm3", "minicpm", "granite", "granitehybrid")
+        if in_llamas_order and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
@@ -142,6 +146,18 @@ def _converted(config: Any, name: str, tensor: torch.Tensor) -> list[tuple[str, 
     apart."""
     if "conv1d.weight" in name:
         return [(name, tensor[:, 0])]
+    if "shared_mlp.input_linear" in name:
+        experts = config.num_local_experts
+        gate, up = tensor.chunk(2)
+        below = name.replace("shared_mlp.input_linear", "shared_mlp.{}" if experts else "mlp.{}")
+        return [(below.format("gate_proj"), gate), (below.format("up_proj"), up)]
+    if "shared_mlp.output_linear" in name:
+        below = "shared_mlp" if config.num_local_experts else "mlp"
+        return [(name.replace("shared_mlp.output_linear", f"{below}.down_proj"), tensor)]
+    if "mamba.norm" in name:
+        return [(name, tensor.view(config.mamba_n_groups, -1))]
+    if name.endswith(("mamba.A_log", "mamba.D")):
+        return [(name, tensor[:, None])]
     if "in_proj_qkvz" in name:
         keys, values = (
             config.linear_num_key_heads,
@@ -161,12 +177,23 @@ def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     shapes = {}
     for name, tensor in _tensors(model):
-        if ".experts." in name and tensor.dim() == 3:
+        if "block_sparse_moe.experts." in name and model.config.model_type == "granitemoehybrid":
+            _add_fused(shapes, name, tuple(tensor.shape))
+        elif ".experts." in name and tensor.dim() == 3:
             before, after = name.split(".experts.")
             shapes |= {f"{before}.experts.{e}.{after}": tuple(tensor.shape[1:]) for e in range(len(tensor))}
         else:
             shapes[name] = tuple(tensor.shape)
     return shapes
+
+
+def _add_fused(shapes: dict[str, tuple[int, ...]], name: str, shape: tuple[int, ...]) -> None:
+    """Granite's experts are one tensor, and its gate and up another."""
+    moe, which = name.split("experts.")
+    if "down" in which:
+        shapes[f"{moe}output_linear.weight"] = shape
+    else:
+        shapes[f"{moe}input_linear.weight"] = (shape[0], 2 * shape[1], shape[2])
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -287,5 +314,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_bool(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
     else:
         writer.add_uint32(key, value)

@@ -49,37 +49,40 @@ TENON_INLINE void for_pieces(const StepStates& states, int64_t pieces, double wo
         pool.parallel_for(pieces * requests, task);
 }
 
-// One vector of channels of one request.
-TENON_INLINE void conv_channels(const ShortConvArgs& a, const Part& part, int64_t channel, int n) {
+// The channels [first, end) of one request.
+TENON_INLINE void conv_channels(const ShortConvArgs& a, const Part& part, int64_t first, int64_t end) {
     const int64_t C = a.channels, past = a.taps - 1;
-    const float* x = a.x_TC + part.begin * a.x_stride + channel;
-    float* y = a.y_TC + part.begin * C + channel;
-    const auto input = [&](int64_t t) TENON_LAMBDA {
-        if (t >= 0) return load_part(x + t * a.x_stride, n);
-        return part.from ? load_part(part.from + (past + t) * C + channel, n) : zero_f32();
+    const float* x = a.x_TC + part.begin * a.x_stride;
+    const auto input = [&](int64_t t, int64_t c, int n) TENON_LAMBDA {
+        if (t >= 0) return load_part(x + t * a.x_stride + c, n);
+        return part.from ? load_part(part.from + (past + t) * C + c, n) : zero_f32();
     };
-    const F32x16 bias = a.bias_C ? load_part(a.bias_C + channel, n) : zero_f32();
     for (int64_t t = 0; t < part.tokens; ++t) {
-        F32x16 sum = bias;
-        for (int64_t k = 0; k <= past; ++k)
-            sum = fma(load_part(a.weight_KC + k * C + channel, n), input(t - past + k), sum);
-        store_part(y + t * C, silu(sum), n);
+        float* y = a.y_TC + (part.begin + t) * C;
+        for_vectors(end - first, [&](int64_t i, int n) {
+            const int64_t c = first + i;
+            F32x16 sum = a.bias_C ? load_part(a.bias_C + c, n) : zero_f32();
+            for (int64_t k = 0; k <= past; ++k)
+                sum = fma(load_part(a.weight_KC + k * C + c, n), input(t - past + k, c, n), sum);
+            store_part(y + c, silu(sum), n);
+        });
     }
     // In ascending order: the new state may lie where the old one does, and none reads what is written
     // before.
     for (int64_t j = 0; j < past; ++j)
-        store_part(part.to + j * C + channel, input(part.tokens - past + j), n);
+        for_vectors(end - first, [&](int64_t i, int n) {
+            store_part(part.to + j * C + first + i, input(part.tokens - past + j, first + i, n), n);
+        });
 }
 
 void short_conv(const ShortConvArgs& args, const StepDims& dims, Pool& pool) {
-    constexpr int64_t kChannels = 64;
+    constexpr int64_t kChannels = 512;  // long runs of memory, and weights that stay in the nearest cache
     const int64_t C = args.channels;
     const double work = double(args.tokens.at(dims)) * double(C) * (args.taps + 4);
     for_pieces(args.states, (C + kChannels - 1) / kChannels, work, dims, pool, [&](int64_t r, int64_t piece) {
         const Part part(args.states, r, args.state_NJC, (args.taps - 1) * C);
-        const int64_t first = piece * kChannels, left = C - first;
-        for_vectors(left < kChannels ? left : kChannels,
-                    [&](int64_t i, int n) { conv_channels(args, part, first + i, n); });
+        const int64_t first = piece * kChannels, end = first + kChannels;
+        conv_channels(args, part, first, end < C ? end : C);
     });
 }
 
