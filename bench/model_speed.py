@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tenon.bench.make_model import EXPERTS, blueprint, shrunk  # noqa: E402
+from tenon.bench.make_model import LAYERS as NAMES_OF_LAYERS  # noqa: E402
 from tenon.util import plugin  # noqa: E402
 
 OUT = ROOT / "bench" / "results" / "model_speed.json"
@@ -39,9 +40,13 @@ def _family(name: str) -> Any:
     return plugin.load("tenon.models", name)
 
 
+def number_of_layers(config: dict[str, Any]) -> int:
+    return int(next(config[name] for name in NAMES_OF_LAYERS if name in config))
+
+
 def cut(family: Any, config: dict[str, Any]) -> dict[str, int]:
     """Layers, and experts if there are too many, of a model that is small enough."""
-    kept = {"layers": min(LAYERS, config["num_hidden_layers"])}
+    kept = {"layers": min(LAYERS, number_of_layers(config))}
     while parameters(family, shrunk(config, **kept)) > MOST_PARAMETERS:
         field = next((name for name in EXPERTS if config.get(name)), None)
         if field is None or kept.get("experts", config[field]) <= FEWEST_EXPERTS:

@@ -39,6 +39,7 @@ from tenon.util import plugin
 TINY = "tiny"
 SHARD_BYTES = 4 << 30
 # What families call the number of their experts.
+LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
 
@@ -114,10 +115,11 @@ def shrunk(config: dict[str, Any], layers: int | None = None, experts: int | Non
     left stay what they are. Raises ConfigError for more than there are."""
     config = dict(config)
     if layers is not None:
-        whole = config["num_hidden_layers"]
+        count = next(name for name in LAYERS if name in config)
+        whole = config[count]
         if not 0 < layers <= whole:
             raise ConfigError(f"layers must be 1 to {whole}, not {layers}")
-        config["num_hidden_layers"] = layers
+        config[count] = layers
         config |= {k: v[:layers] for k, v in config.items() if isinstance(v, list) and len(v) == whole}
     if experts is not None:
         field = next((name for name in EXPERTS if config.get(name)), None)

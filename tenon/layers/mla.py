@@ -17,6 +17,7 @@ import numpy as np
 
 from tenon import ops
 from tenon.core.batch import Batch
+from tenon.layers.indexer import Indexer, IndexerShape
 from tenon.layers.linear import Linear
 from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope
@@ -37,11 +38,17 @@ class LatentShape:
     scale: float = 1.0  # of scores
     latent_scale: float = 1.0  # of c, after its norm
     bias: bool = False  # of the layers that read x, and of o
+    indexer: IndexerShape | None = None  # tokens see those that it selects (DeepSeek-V3.2)
 
     @property
     def row(self) -> int:
-        """Elements that the cache keeps of a token."""
+        """Elements of [c | r]."""
         return self.rank + self.rope_dim
+
+    @property
+    def kept(self) -> int:
+        """Elements that the cache keeps of a token."""
+        return self.row + (self.indexer.width if self.indexer else 0)
 
 
 class LatentAttention:
@@ -59,6 +66,11 @@ class LatentAttention:
             self.q = Linear(weights, ["q_proj"], [q], shape.width)
         self.kv = Linear(weights, ["kv_a_proj_with_mqa"], [shape.row], shape.width, bias=shape.bias)
         self.norm_L = weights.vector("kv_a_layernorm.weight", shape.rank) * np.float32(shape.latent_scale)
+        self.indexer: Indexer | None = None
+        if shape.indexer is not None:
+            self.indexer = Indexer(
+                weights.at("indexer"), shape.indexer, shape.width, shape.q_rank, shape.row, rope
+            )
         self.keys, self.values = _up(weights.unquantized(), shape)
         inner = shape.num_heads * shape.value_dim
         self.output = Linear(weights, ["o_proj"], [shape.width], inner, bias=shape.bias)
@@ -67,12 +79,25 @@ class LatentAttention:
         self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: ops.LatentKV
     ) -> np.ndarray:
         heads = self.shape.num_heads
-        q_TN = self.q(self.q_norm(self.q_a(x_TD))) if self.shape.q_rank else self.q(x_TD)
+        q_TQ = self.q_norm(self.q_a(x_TD)) if self.shape.q_rank else x_TD
         n_TZ, m_TY = ops.latent_write(
-            q_TN, self.kv(x_TD), self.norm_L, self.rope.cos_sin_PE, kv, batch, num_heads=heads, eps=_EPS
+            self.q(q_TQ),
+            self.kv(x_TD),
+            self.norm_L,
+            self.rope.cos_sin_PE,
+            kv,
+            batch,
+            num_heads=heads,
+            eps=_EPS,
         )
         o_TX = ops.latent_attention(
-            ops.head_linear(n_TZ, self.keys, heads), m_TY, kv, batch, num_heads=heads, scale=self.shape.scale
+            ops.head_linear(n_TZ, self.keys, heads),
+            m_TY,
+            kv,
+            batch,
+            num_heads=heads,
+            scale=self.shape.scale,
+            selected_TK=None if self.indexer is None else self.indexer(x_TD, q_TQ, batch, kv),
         )
         return self.output.add_to(residual_TD, ops.head_linear(o_TX, self.values, heads))
 

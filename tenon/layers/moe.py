@@ -26,6 +26,7 @@ class MoEShape:
     biases: bool = False  # of experts and router
     clamp: ops.Clamp | None = None  # what they have in place of silu (GPT-OSS)
     weigh_inputs: bool = False  # weights multiply what experts get (Llama 4)
+    identities: int = 0  # the last of the routing's experts, so many, give back what they get (LongCat)
 
 
 class Router:
@@ -51,8 +52,8 @@ class Experts:
     """
 
     def __init__(self, weights: Weights, shape: MoEShape, names: tuple[str, str, str]) -> None:
-        self.num_experts = shape.routing.num_experts
-        self.active_share = shape.routing.top_k / self.num_experts  # of the weights, for one token
+        self.num_experts = shape.routing.num_experts - shape.identities
+        self.active_share = shape.routing.top_k / shape.routing.num_experts  # of the weights, for one token
         self.shape = shape
         gate, up, down = names
         inner, width = shape.inner, shape.width
@@ -84,6 +85,7 @@ class Experts:
             down_bias_ED=self.down_bias,
             clamp=self.shape.clamp,
             weigh_inputs=self.shape.weigh_inputs,
+            identities=self.shape.identities,
             accumulate_into_TD=residual_TD,
         )
 

@@ -77,11 +77,13 @@ def read_experts(
     top_k: str = "num_experts_per_tok",
     inner: str | None = None,
     renormalize: bool = False,
+    identities: int = 0,
     **routing: Any,
 ) -> MoEShape:
     """The experts of a configuration. Of config.json the names of `count` and `top_k` can be told, where they
     are not Qwen's; of both formats that of the experts' width. `renormalize` is what holds when nothing is
-    said; `routing` is more for `ops.Routing`.
+    said; `identities` are experts that are counted beside those of the field; `routing` is more for
+    `ops.Routing`.
 
     Raises ModelFileError for fields that are missing or do not fit together.
     """
@@ -92,13 +94,14 @@ def read_experts(
     chosen = fields.whole("expert_used_count" if gguf else top_k)
     norm = fields.flag("expert_weights_norm" if gguf else "norm_topk_prob", renormalize)
     try:
-        shape = ops.Routing(num_experts, chosen, renormalize=norm, **routing)
+        shape = ops.Routing(num_experts + identities, chosen, renormalize=norm, **routing)
     except ValueError as error:
         raise fields.error("expert_used_count" if gguf else top_k, f"does not fit: {error}") from None
     return MoEShape(
         width,
         fields.whole(inner or ("expert_feed_forward_length" if gguf else "moe_intermediate_size")),
         shape,
+        identities=identities,
     )
 
 

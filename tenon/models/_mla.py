@@ -56,12 +56,14 @@ class LatentConfig(DecoderConfig):
     caches_per_layer: int = 1
 
     def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
-        group = KVGroup("latent", self.num_layers * self.caches_per_layer, 1, self.latent.row)
+        group = KVGroup("latent", self.num_layers * self.caches_per_layer, 1, self.latent.kept)
         return ModelSpec(model_type, self.vocab_size, self.max_position, (group,), eos_token_ids, dtype)
 
 
 def read_latent_config(checkpoint: Checkpoint) -> LatentConfig:
     """Raises what `read_decoder_config` raises."""
+    if checkpoint.kind == "hf":  # no heads of the model's width divided by their number
+        checkpoint = saying(checkpoint, head_dim=checkpoint.fields.whole("qk_rope_head_dim"))
     config = read_decoder_config(checkpoint)
     latent = (_from_gguf if checkpoint.kind == "gguf" else _from_hf)(checkpoint.fields, config)
     if latent.rope_dim % 2:
@@ -72,6 +74,12 @@ def read_latent_config(checkpoint: Checkpoint) -> LatentConfig:
     values["rope"] = _rope(checkpoint, config.rope, latent.rope_dim)
     adjacent = checkpoint.kind == "gguf" or checkpoint.fields.flag("rope_interleave", True)
     return LatentConfig(**values, latent=latent, adjacent_pairs=adjacent)
+
+
+def saying(checkpoint: Checkpoint, **values: int) -> Checkpoint:
+    """The checkpoint as if its config.json had these fields too."""
+    fields = checkpoint.fields
+    return replace(checkpoint, fields=Fields({**fields.values, **values}, fields.path))
 
 
 def _from_hf(fields: Fields, config: DecoderConfig) -> LatentShape:

@@ -9,6 +9,7 @@ from tenon.ops.batch import fill_batch
 from tenon.ops.delta_rule import gated_delta_rule
 from tenon.ops.embedding import embedding
 from tenon.ops.full_attention import full_attention
+from tenon.ops.indexer import index_select, index_write
 from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
 from tenon.ops.latent import (
     LatentKV,
@@ -68,6 +69,8 @@ __all__ = [
     "gelu_mul",
     "gelu_times",
     "head_linear",
+    "index_select",
+    "index_write",
     "kv_bytes_per_block",
     "kv_cache",
     "latent_attention",

@@ -146,12 +146,14 @@ def latent_attention(
     *,
     num_heads: int,
     scale: float,
+    selected_TK: np.ndarray | None = None,
 ) -> np.ndarray:
     """o_TX act: of each head the sum of p c over positions 0 up to the token's own, p = softmax(scale (q c +
     q_rope r)).
 
     q and q_rope are act, the dtype of the cache. Positions and blocks are as in `attention`, and so is what
-    holds of the bits.
+    holds of the bits. With `selected_TK` (int32, as of `index_select`) a token that has more than K positions
+    sees those of its row alone.
     """
     o_TX = np.empty(q_TX.shape, kv.act)
     starts, slots_C = batch.query_start_R1, history(batch, kv.block_size)
@@ -166,11 +168,20 @@ def latent_attention(
         c_CL, r_CM = row_CE[:, :rank], row_CE[:, rank : rank + m_tHM.shape[-1]]
         score_tHC = (q_tHL @ c_CL.T + m_tHM @ r_CM.T) * scale
         position_t = np.arange(context - tokens, context)
-        hidden_t1C = to_torch(np.arange(context) > position_t[:, None])[:, None]
+        hidden_tC = np.arange(context) > position_t[:, None]
+        if selected_TK is not None:
+            hidden_tC |= _not_selected(selected_TK[start:stop], position_t, context)
+        hidden_t1C = to_torch(hidden_tC)[:, None]
         weight_tHC = score_tHC.masked_fill(hidden_t1C, float("-inf")).softmax(-1)
         o_TX[start:stop] = to_numpy((weight_tHC @ c_CL).reshape(tokens, -1), kv.act)
         seen += context
     return o_TX
+
+
+def _not_selected(selected_tK: np.ndarray, position_t: np.ndarray, context: int) -> np.ndarray:
+    hidden_tC = np.ones((len(selected_tK), context), bool)
+    np.put_along_axis(hidden_tC, selected_tK, False, axis=1)
+    return hidden_tC & (position_t[:, None] >= selected_tK.shape[1])
 
 
 # (heads, latent width, rotated width, activation dtype)
@@ -285,7 +296,9 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     spans = [Span(1, 1), Span(300, 1), Span(256, 1), Span(257, 2), Span(45, 45), Span(290, 40), Span(32, 7)]
     for shape in _SHAPES:
         yield _case(rng, shape, [spans[i] for i in rng.permutation(len(spans))])
+        yield _case(rng, shape, [spans[i] for i in rng.permutation(len(spans))], int(rng.integers(1, 300)))
     yield _case(rng, _SHAPES[0], [Span(1500, 3)])
+    yield _case(rng, _SHAPES[0], [Span(1500, 3), Span(700, 1)], 600)
     for heads in (16, 128):
         shape = (heads, 512, 64, BFLOAT16)
         yield _case(rng, shape, [Span(4096, 1)], bench=True)
@@ -296,11 +309,13 @@ def _case(
     rng: np.random.Generator,
     shape: tuple[int, int, int, np.dtype[Any]],
     spans: list[Span],
+    top_k: int = 0,
     bench: bool = False,
 ) -> Case:
     heads, rank, rope_dim, act = shape
     block_size = 32
     batch, num_blocks = ragged_batch(rng, spans, block_size)
+    selected_TK = _random_selection(rng, batch, top_k) if top_k else None
     slots_C = history(batch, block_size)
     q_TX = (2 * rng.standard_normal((batch.num_tokens, heads * rank))).astype(act)
     q_rope_TY = (2 * rng.standard_normal((batch.num_tokens, heads * rope_dim))).astype(act)
@@ -316,15 +331,24 @@ def _case(
             "batch": batch,
             "num_heads": heads,
             "scale": (rank + rope_dim) ** -0.5,
+            "selected_TK": selected_TK,
         }
 
     close = Tolerance(2**-7, 2**-8) if act == BFLOAT16 else Tolerance(1e-5, 1e-5)
     spread = ",".join(f"{span.new}/{span.context}" for span in spans)
     return Case(
-        f"H{heads} L{rank} M{rope_dim} {act} new/context {spread}",
+        f"H{heads} L{rank} M{rope_dim} {act} new/context {spread} of them {top_k or 'all'}",
         build,
         close,
         bench=bench,
         num_bytes=row_CE.nbytes,
         flops=sum(2 * heads * (2 * rank + rope_dim) * s.new * (s.context - (s.new - 1) // 2) for s in spans),
     )
+
+
+def _random_selection(rng: np.random.Generator, batch: Batch, top_k: int) -> np.ndarray:
+    selected_TK = np.zeros((batch.num_tokens, top_k), np.int32)
+    for token, position in enumerate(batch.positions_T.tolist()):
+        count = min(top_k, position + 1)
+        selected_TK[token, :count] = np.sort(rng.permutation(position + 1)[:count])
+    return selected_TK

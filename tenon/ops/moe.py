@@ -113,6 +113,7 @@ def moe_experts(
     down_bias_ED: np.ndarray | None = None,
     clamp: Clamp | None = None,
     weigh_inputs: bool = False,
+    identities: int = 0,
     accumulate_into_TD: np.ndarray | None = None,
 ) -> np.ndarray:
     """y_TD float32 = sum over a token's slots of weight * down_e(silu(gate_e(x)) * up_e(x)), e its expert.
@@ -122,18 +123,21 @@ def moe_experts(
     activations of x's dtype, to which silu(gate) * up is rounded. experts_TK is int32, weights_TK float32.
     Biases (float32) are added to the products, in the order of the matrices' rows. With `clamp` what is in
     brackets is `clamped_mul`. With `weigh_inputs` a weight multiplies what its expert gets, rounded to x's
-    dtype, and not what it gives (Llama 4). With `accumulate_into_TD` (float32) the result is added to it in
-    place, and it is returned.
+    dtype, and not what it gives (Llama 4). Experts of so many numbers from E on as `identities` says give
+    back x (LongCat). With `accumulate_into_TD` (float32) the result is added to it in place, and it is
+    returned.
 
     A token's bits depend on its own rows alone; its slots are summed in their order. Raises ValueError for
     matrices and biases of another shape and for an expert that there is not.
     """
     assert isinstance(gate_up, DenseLinear)
     assert isinstance(down, DenseLinear)
+    if identities and weigh_inputs:
+        raise ValueError("experts that give back x have no inputs to weigh")
     width, inner = x_TD.shape[1], down.shape[1]
     if gate_up.shape != (num_experts * 2 * inner, width) or down.shape[0] != num_experts * width:
         raise ValueError(f"the matrices are not those of {num_experts} experts for {width} columns")
-    if experts_TK.size and not 0 <= experts_TK.min() <= experts_TK.max() < num_experts:
+    if experts_TK.size and not 0 <= experts_TK.min() <= experts_TK.max() < num_experts + identities:
         raise ValueError(f"there is no expert {experts_TK.max()}")
     check_biases(num_experts, inner, width, gate_up_bias_E2F, down_bias_ED)
     y_TD = np.zeros((len(x_TD), width), np.float32)
@@ -142,6 +146,9 @@ def moe_experts(
         x, weight = x_TD[tokens], weights_TK[tokens, slots, None]
         if weigh_inputs:
             x, weight = (x.astype(np.float32) * weight).astype(x.dtype), np.ones_like(weight)
+        if expert >= num_experts:
+            y_TD[tokens] += weights_TK[tokens, slots, None] * x_TD[tokens].astype(np.float32)
+            continue
         h = _product(x, gate_up, expert, 2 * inner, gate_up_bias_E2F)
         y_TD[tokens] += weight * _product(_gated(h, clamp).astype(x.dtype), down, expert, width, down_bias_ED)
     if accumulate_into_TD is None:
@@ -255,6 +262,9 @@ def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
         yield _experts_case(rng, ["mxfp4"] * 3, act, 37, 5, 2, 96, 64, act_bits=act_bits, **more)
         more = {"weigh_inputs": True, "accumulate": True}
         yield _experts_case(rng, ["q8_0"] * 3, act, 29, 6, 2, 96, 64, act_bits=act_bits, **more)
+        more = {"identities": 3, "accumulate": True}
+        yield _experts_case(rng, ["q8_0"] * 3, act, 31, 5, 4, 96, 64, act_bits=act_bits, **more)
+    yield _experts_case(rng, ["bf16"] * 3, BFLOAT16, 9, 1, 2, 64, 32, identities=30)  # often no other
     for dtypes, act_bits in (
         (["bf16"] * 3, 0),
         (["q4_1"] * 3, 8),
@@ -283,6 +293,7 @@ def _experts_case(
     clamp: Clamp | None = None,
     biases: bool = False,
     weigh_inputs: bool = False,
+    identities: int = 0,
     bench: bool = False,
 ) -> Case:
     """The types are those of gate, up and down."""
@@ -293,7 +304,8 @@ def _experts_case(
     down = [random_weight(rng, dtypes[2], width, inner) for _ in range(drawn)]
     gate_up, down = gate_up * (num_experts // drawn), down * (num_experts // drawn)
     x_TD = rng.standard_normal((tokens, width)).astype(act)
-    scores_TE = rng.random((tokens, num_experts)) ** np.arange(1, num_experts + 1)  # some are asked by few
+    numbers = np.arange(1, num_experts + identities + 1)
+    scores_TE = rng.random((tokens, len(numbers))) ** numbers  # some are asked by few
     experts_TK = np.argsort(-scores_TE, axis=1)[:, :top_k].astype(np.int32)
     weights_TK = rng.random((tokens, top_k)).astype(np.float32)
     before_TD = rng.standard_normal((tokens, width)).astype(np.float32) if accumulate else None
@@ -314,6 +326,7 @@ def _experts_case(
             "down_bias_ED": down_bias,
             "clamp": clamp,
             "weigh_inputs": weigh_inputs,
+            "identities": identities,
             "accumulate_into_TD": None if before_TD is None else before_TD.copy(),
         }
 
@@ -331,7 +344,7 @@ def _experts_case(
     asked = len(np.unique(experts_TK))
     return Case(
         f"{'+'.join(dict.fromkeys(dtypes))} {f'int{act_bits}' if act_bits else act} "
-        f"T{tokens} E{num_experts} K{top_k} D{width} F{inner}",
+        f"T{tokens} E{num_experts}+{identities} K{top_k} D{width} F{inner}",
         build,
         EXACT,
         check=check,

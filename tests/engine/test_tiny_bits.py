@@ -34,6 +34,8 @@ FAMILIES = [
     "glm4_moe",
     "deepseek_v3",
     "gemma3",
+    "deepseek_v32",
+    "longcat_flash",
     "gemma4",
     "minicpm",
     "gpt_oss",
@@ -41,8 +43,10 @@ FAMILIES = [
     "qwen3_next",
     "granitemoehybrid",
 ]
-# minicpm differs from llama in numbers alone, and gemma4 has no GGUF.
+# minicpm differs from llama in numbers alone, and those of floats have no GGUF.
 PARTS = {
+    "deepseek_v32": ("float32", "bfloat16"),
+    "longcat_flash": ("float32", "bfloat16"),
     "gemma4": ("float32", "bfloat16"),
     "minicpm": ("bfloat16",),
     "llama4": ("bfloat16", "int16"),

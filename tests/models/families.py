@@ -51,6 +51,10 @@ def make(config: dict[str, Any], seed: int) -> Model:
     model = AutoModelForCausalLM.from_config(
         hf_config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
+    for experts in (module for module in model.modules() if getattr(module, "zero_expert_num", 0)):
+        # It has matrices for experts that do nothing, which published files do not have.
+        used = experts.gate_up_proj[: experts.num_routed_experts]
+        experts.gate_up_proj = torch.nn.Parameter(used.detach().clone())
     with torch.no_grad():
         buffers = [(n, b) for n, b in model.named_buffers() if n.endswith(("bias", "layer_scalar"))]
         for name, parameter in [*model.named_parameters(), *buffers]:
@@ -181,7 +185,9 @@ def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
             _add_fused(shapes, name, tuple(tensor.shape))
         elif ".experts." in name and tensor.dim() == 3:
             before, after = name.split(".experts.")
-            shapes |= {f"{before}.experts.{e}.{after}": tuple(tensor.shape[1:]) for e in range(len(tensor))}
+            # Experts that do nothing have no matrices, but for transformers.
+            real = model.config.n_routed_experts if hasattr(model.config, "zero_expert_num") else len(tensor)
+            shapes |= {f"{before}.experts.{e}.{after}": tuple(tensor.shape[1:]) for e in range(real)}
         else:
             shapes[name] = tuple(tensor.shape)
     return shapes

@@ -57,6 +57,19 @@ def test_misshaped_fused_tensors_are_named(tmp_path, seed):
         load_model(files)
 
 
+def test_matrices_of_experts_that_do_nothing_are_left_alone(tmp_path, seed, rng):
+    """transformers writes gate and up of them too."""
+    reference = make(tiny("longcat_flash"), seed)
+    files = save_safetensors(reference, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    extra = {f"model.layers.1.mlp.experts.{e}.up_proj.weight": torch.zeros(64, 64) for e in (6, 8)}
+    save_file(tensors | extra, tmp_path / WEIGHTS)
+    check(files, reference, rng, length=20)
+    save_file(tensors | {"model.layers.1.mlp.experts.9.up_proj.weight": torch.zeros(4)}, tmp_path / WEIGHTS)
+    with pytest.raises(ModelFileError, match=r"unexpected tensors: 'model\.layers\.1\.mlp\.experts\.9"):
+        load_model(files)
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_routers_stay_floats(kind, tmp_path, seed):
     files = save_safetensors(make(tiny("qwen2_moe"), seed), tmp_path)

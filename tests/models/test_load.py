@@ -72,7 +72,7 @@ def test_every_missing_or_misshaped_tensor_is_named(family, kind, tmp_path, seed
     dense = config.get("first_k_dense_replace", config.get("moe_layer_start_index", 0))
     layers = config.get("full_attention_interval", dense + 1)  # one of each kind
     if "layer_types" not in config:
-        config["num_hidden_layers"] = layers
+        config[next(name for name in ("num_layers", "num_hidden_layers") if name in config)] = layers
     reference = make(config, seed)
     gguf_file = kind == "gguf"
     files = save_gguf(reference, tmp_path / "m.gguf") if gguf_file else save_safetensors(reference, tmp_path)

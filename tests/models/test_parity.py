@@ -84,6 +84,8 @@ VARIANTS = {
         "norm_topk_prob": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
     },
+    "longcat_flash-no-identities": {**tiny("longcat_flash"), "zero_expert_num": 0, "num_layers": 1},
+    "deepseek_v32-one": {**tiny("deepseek_v32"), "index_topk": 1},
     "ernie4_5_moe-some": {
         **tiny("ernie4_5_moe"),
         "num_hidden_layers": 4,
@@ -184,11 +186,13 @@ VARIANTS = {
 ALL_EXPERTS = {
     "deepseek_v2": {"num_experts_per_tok": 8, "topk_group": 4},
     "deepseek_v3": {"num_experts_per_tok": 8, "topk_group": 4},
+    "deepseek_v32": {"num_experts_per_tok": 8, "topk_group": 4, "index_topk": 512},  # and all tokens
     "ernie4_5_moe": {"moe_k": 4},
     "glm4_moe": {"num_experts_per_tok": 4},
     "gpt_oss": {"num_experts_per_tok": 4},
     "llama4": {"num_experts_per_tok": 4},
     "granitemoehybrid": {"num_experts_per_tok": 4},
+    "longcat_flash": {"moe_topk": 9},
     "mixtral": {"num_experts_per_tok": 4},
     "olmoe": {"num_experts_per_tok": 4},
     "qwen2_moe": {"num_experts_per_tok": 4},
@@ -211,6 +215,10 @@ NOT_IN_GGUF = (
     "gemma4",
     "gemma4-small",
     "gemma4-large",
+    "deepseek_v32",
+    "deepseek_v32-one",
+    "longcat_flash",
+    "longcat_flash-no-identities",
 )
 
 ORIGINAL = 64

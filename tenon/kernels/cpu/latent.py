@@ -110,6 +110,7 @@ def latent_attention(
     *,
     num_heads: int,
     scale: float,
+    selected_TK: np.ndarray | None = None,
 ) -> np.ndarray:
     rank, rope_dim = q_TX.shape[1] // num_heads, q_rope_TY.shape[1] // num_heads
     if rank % STEP or rope_dim % 2:
@@ -136,6 +137,8 @@ def latent_attention(
         kv.block_size,
         scale,
         kv.act == BFLOAT16,
+        0 if selected_TK is None else dense(selected_TK, np.int32),
+        0 if selected_TK is None else selected_TK.shape[1],
     )
     return o_TX
 

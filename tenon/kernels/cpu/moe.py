@@ -51,6 +51,7 @@ def moe_experts(
     down_bias_ED: np.ndarray | None = None,
     clamp: Clamp | None = None,
     weigh_inputs: bool = False,
+    identities: int = 0,
     accumulate_into_TD: np.ndarray | None = None,
 ) -> np.ndarray:
     tokens, width = x_TD.shape
@@ -77,6 +78,7 @@ def moe_experts(
         1.0 if clamp is None else clamp.alpha,
         0.0 if clamp is None else clamp.limit,
         weigh_inputs,
+        identities,
         address(y_TD),
         row_stride(y_TD),
         accumulate_into_TD is not None,

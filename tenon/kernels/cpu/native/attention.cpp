@@ -12,6 +12,7 @@ Work AttentionArgs::work(const StepDims& dims) const {
         const double first = first_seen(context - tokens);
         total.bytes += (context - first) * kv_row;
         double seen = tokens * (context - (tokens - 1) / 2);
+        if (top_k > 0 && seen > tokens * top_k) seen = tokens * top_k;
         if (window > 0 || local_chunk > 0) {
             seen = 0;
             for (int p = int(context - tokens); p < int(context); ++p) seen += p + 1 - first_seen(p);

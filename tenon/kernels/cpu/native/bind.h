@@ -59,6 +59,7 @@ void bind_simd(nb::module_& m);
 void bind_embedding(nb::module_& m);
 void bind_latent(nb::module_& m);
 void bind_layer_inputs(nb::module_& m);
+void bind_indexer(nb::module_& m);
 void bind_linear(nb::module_& m);
 void bind_moe(nb::module_& m);
 void bind_probe(nb::module_& m);

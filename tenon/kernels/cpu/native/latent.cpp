@@ -45,7 +45,9 @@ void heads_of_block(const HeadLinearArgs& args, int64_t first, int64_t tokens, c
     int32_t* gather = reinterpret_cast<int32_t*>(memory + groups_size);
     float* out = reinterpret_cast<float*>(memory + groups_size + gather_size);
     for (int64_t h = 0; h < heads; ++h) {
-        groups[h] = {nullptr, h * tokens, tokens};
+        groups[h] = {};
+        groups[h].first = h * tokens;
+        groups[h].rows = tokens;
         for (int64_t t = 0; t < tokens; ++t) gather[h * tokens + t] = int32_t(t * heads + h);
     }
     const uint8_t* x = args.x + first * heads * args.inputs * bytes;
@@ -110,7 +112,8 @@ void bind_latent(nb::module_& m) {
     m.def("latent_attention", [](uintptr_t q_TX, uintptr_t q_rope, uintptr_t o_TX, uintptr_t cache,
                                  uintptr_t query_start_R1, uintptr_t context_len_R, uintptr_t block_table_RB,
                                  int64_t table_stride, int64_t requests, int num_heads, int key_dim, int rank,
-                                 int rope_dim, int row_dim, int block_size, float scale, bool bf16) {
+                                 int rope_dim, int row_dim, int block_size, float scale, bool bf16,
+ uintptr_t selected_TK, int top_k) {
         const AttentionKernels& kernels = attention_kernels();
         AttentionArgs args{pointer<const void>(q_TX),
                            pointer<void>(o_TX),
@@ -133,6 +136,8 @@ void bind_latent(nb::module_& m) {
         args.q_rope = pointer<const void>(q_rope);
         args.rope_dim = rope_dim;
         args.row_dim = row_dim;
+        args.selected_TK = pointer<const int32_t>(selected_TK);
+        args.top_k = top_k;
         run_op("latent_attention", bf16 ? kernels.latent_bf16 : kernels.latent_f32, args);
     });
 }

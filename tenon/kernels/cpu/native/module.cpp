@@ -15,6 +15,7 @@ NB_MODULE(_native, m) {
     tenon::bind_embedding(m);
     tenon::bind_latent(m);
     tenon::bind_layer_inputs(m);
+    tenon::bind_indexer(m);
     tenon::bind_linear(m);
     tenon::bind_moe(m);
     tenon::bind_probe(m);

@@ -47,6 +47,7 @@ struct MoeArgs {
     int64_t y_stride;
     Count rows;
     int32_t num_experts, top_k;
+    int32_t identities;    // experts with the numbers that follow, which give back x
     int32_t width, inner;  // D, F
     ExpertMatrices gate_up, down;
     Kernel<SiluMulArgs> gate_mul;
@@ -58,8 +59,9 @@ struct MoeArgs {
 
     // Of weights: those of the experts that so many tokens ask for when each asks at random.
     Work work(const StepDims& dims) const {
-        const double tokens = rows.at(dims), slots = tokens * top_k;
-        const double asked = num_experts * (1 - std::pow(1 - double(top_k) / num_experts, tokens));
+        const double tokens = rows.at(dims), all = num_experts + identities;
+        const double slots = tokens * top_k * num_experts / all;
+        const double asked = num_experts * (1 - std::pow(1 - top_k / all, tokens));
         const double rows_bytes = slots * (inner * (8.0 + x_bytes()) + width * 4.0) + tokens * width * 8.0;
         return {asked * (gate_up.bytes() + down.bytes()) + rows_bytes, 6 * slots * width * inner};
     }
@@ -80,16 +82,17 @@ class Carver {
     size_t size_ = 0;
 };
 
-// Gives every slot of the tokens from `first` on a row among those of its expert, in the order of slots.
-void group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGroup* groups_E,
+// Gives every slot of the tokens from `first` on a row among those of its expert, in the order of slots; -1 to
+// those that give back x. Returns the number of rows.
+int64_t group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGroup* groups_E,
                      int32_t* token_of_row, float* weight_of_row, int32_t* place_S) {
     const int32_t* ids = args.ids_TK + first * args.top_k;
     const float* weights = args.weights_TK + first * args.top_k;
     for (int32_t e = 0; e < args.num_experts; ++e) groups_E[e] = {};
     for (int64_t s = 0; s < slots; ++s) {
-        if (ids[s] < 0 || ids[s] >= args.num_experts)
+        if (ids[s] < 0 || ids[s] >= args.num_experts + args.identities)
             throw std::invalid_argument("there is no expert " + std::to_string(ids[s]));
-        ++groups_E[ids[s]].rows;
+        if (ids[s] < args.num_experts) ++groups_E[ids[s]].rows;
     }
     int64_t next = 0;
     for (int32_t e = 0; e < args.num_experts; ++e) {
@@ -98,12 +101,15 @@ void group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGr
         groups_E[e].rows = 0;
     }
     for (int64_t s = 0; s < slots; ++s) {
+        place_S[s] = -1;
+        if (ids[s] >= args.num_experts) continue;
         LinearGroup& group = groups_E[ids[s]];
         const int64_t row = group.first + group.rows++;
         token_of_row[row] = int32_t(first + s / args.top_k);
         weight_of_row[row] = weights[s];
         place_S[s] = int32_t(row);
     }
+    return next;
 }
 
 void multiply(const ExpertMatrices& matrices, GroupedLinearArgs args, LinearGroup* groups_E,
@@ -138,11 +144,11 @@ void experts_of_block(const MoeArgs& args, int64_t first, int64_t tokens, const 
     float* h = reinterpret_cast<float*>(memory + h_at);
     float* out = reinterpret_cast<float*>(memory + out_at);
 
-    group_by_expert(args, first, slots, groups, token_of_row, weight_of_row, place);
+    const int64_t rows = group_by_expert(args, first, slots, groups, token_of_row, weight_of_row, place);
     LinearArgs up{args.x, args.x_stride, args.x_is_f32, false, nullptr, nullptr, h, 2 * inner, Count{}};
     up.gather = token_of_row;
     if (args.weigh_inputs) {
-        args.weigh({args.x, args.x_stride, token_of_row, weight_of_row, memory + x_at, slots, args.width,
+        args.weigh({args.x, args.x_stride, token_of_row, weight_of_row, memory + x_at, rows, args.width,
                     !args.x_is_f32},
                    dims, pool);
         up.x = memory + x_at;
@@ -152,13 +158,14 @@ void experts_of_block(const MoeArgs& args, int64_t first, int64_t tokens, const 
     multiply(args.gate_up, {up, nullptr, args.num_experts}, groups, dims, pool);
     const int out_bytes = int(args.x_bytes());
     args.gate_mul(
-        {h, memory + a_at, Count{int32_t(slots)}, int32_t(inner), out_bytes, args.alpha, args.limit}, dims,
+        {h, memory + a_at, Count{int32_t(rows)}, int32_t(inner), out_bytes, args.alpha, args.limit}, dims,
         pool);
     const LinearArgs down{memory + a_at, inner, args.x_is_f32, false, nullptr, nullptr, out, width, Count{}};
     multiply(args.down, {down, nullptr, args.num_experts}, groups, dims, pool);
     const float* weights = args.weigh_inputs ? nullptr : args.weights_TK + first * args.top_k;
-    args.mix({out, place, weights, args.y + first * args.y_stride, args.y_stride, tokens, args.top_k,
-              args.width, args.accumulate},
+    args.mix({out, place, weights, args.x + first * args.x_stride * args.x_bytes(), args.x_stride,
+              args.x_is_f32, args.y + first * args.y_stride, args.y_stride, tokens, args.top_k, args.width,
+              args.accumulate},
              dims, pool);
 }
 
@@ -183,10 +190,12 @@ ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts, uintptr_t bias)
 void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, bool x_is_f32, uintptr_t ids_TK,
                  uintptr_t weights_TK, int32_t top_k, int32_t num_experts, PackedLinear& gate_up,
                  PackedLinear& down, uintptr_t gate_up_bias, uintptr_t down_bias, float alpha, float limit,
-                 bool weigh_inputs, uintptr_t y, int64_t y_stride, bool accumulate) {
+                 bool weigh_inputs, int32_t identities, uintptr_t y, int64_t y_stride, bool accumulate) {
     const int64_t inner = down.view().columns;
-    if (num_experts < 1 || top_k < 1 || top_k > num_experts)
+    if (num_experts < 1 || identities < 0 || top_k < 1 || top_k > num_experts + identities)
         throw std::invalid_argument("top_k must be 1 to the number of experts");
+    if (identities > 0 && weigh_inputs)
+        throw std::invalid_argument("experts that give back x have no inputs to weigh");
     if (gate_up.view().columns != width || gate_up.view().rows != num_experts * 2 * inner ||
         down.view().rows != num_experts * width)
         throw std::invalid_argument("the matrices are not those of " + std::to_string(num_experts) +
@@ -214,6 +223,7 @@ void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, boo
                    count(rows),
                    num_experts,
                    top_k,
+                   identities,
                    int32_t(width),
                    int32_t(inner),
                    matrices_of(gate_up, num_experts, gate_up_bias),

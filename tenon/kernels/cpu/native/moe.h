@@ -41,6 +41,9 @@ struct MixArgs {
     const float* out;
     const int32_t* place_S;
     const float* weights_TK;  // or null: all are 1
+    const void* x;            // [T, D]: what slots have whose row is -1
+    int64_t x_stride;
+    bool x_is_f32;  // else bf16
     float* y;
     int64_t y_stride;
     int64_t rows;

@@ -4,6 +4,9 @@
 // the row does not see have p = 0 exactly, so how far around its own a tile of rows looks makes no
 // difference; and chunks of which it sees nothing are left out. A sink is merged before them.
 //
+// A token that sees selected positions alone walks these, in their order, as others walk all positions from 0:
+// its tile has one token, whose "positions" are places in the selection.
+//
 // Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
 // further into ranges of chunks, whose results are put aside and merged by a second pass.
 //
@@ -50,6 +53,7 @@ struct Tile {
     int first_chunk, end_chunk;
     int64_t partial;  // where its results are put aside, in floats; -1: they are not, it does all chunks
     double cost;
+    const int32_t* selected = nullptr;  // the positions that its one token sees, if they are not all
 
     int context() const { return position + num_tokens; }  // positions that its last row sees
     int begin() const { return first_seen / kChunk; }      // chunks that its rows see
@@ -137,6 +141,7 @@ class Attention {
         float* largest;  // [rows]: of the chunk
         float* sum;
         RowState* merged;  // [rows]
+        T* gathered;       // [kChunk][E]: rows of selected positions
     };
 
     int max_rows() const { return larger(Products::kTileRows, group_); }
@@ -153,37 +158,50 @@ class Attention {
         const int64_t E = a_.head_dim, V = a_.value_dim;
         const int64_t n = int64_t(ceil_div(max_rows(), Products::kRows)) * Products::kRows;
         constexpr bool in_place = sizeof(Element) == sizeof(float);
-        const int64_t floats = n * (2 * V + kChunk + 2),
-                      p_bytes = in_place ? 0 : n * kChunk * sizeof(Element);
+        const int64_t floats = n * (2 * V + kChunk + 2), elements = in_place ? 0 : n * kChunk;
+        const int64_t gathered = a_.selected_TK ? kChunk * E : 0;
         float* scores = static_cast<float*>(
-            pool.scratch(thread, floats * 4 + n * sizeof(RowState) + n * E * sizeof(Query) + p_bytes));
+            pool.scratch(thread, floats * 4 + n * sizeof(RowState) + n * E * sizeof(Query) +
+                                     elements * sizeof(Element) + gathered * sizeof(T)));
         float* t = scores + n * kChunk;
         float* o = t + n * V;
         RowState* merged = reinterpret_cast<RowState*>(scores + floats);
         for (int64_t row = 0; row < n; ++row) merged[row] = {0, 0, o + row * V};
         Query* q = reinterpret_cast<Query*>(merged + n);
         Element* p = reinterpret_cast<Element*>(q + n * E);
+        T* rows = reinterpret_cast<T*>(p + elements);
         if constexpr (in_place) p = scores;
-        return {q, scores, p, t, o, o + n * V, o + n * V + n, merged};
+        return {q, scores, p, t, o, o + n * V, o + n * V + n, merged, rows};
     }
 
     // Tiles in the order of the batch. With `part_cost`, those that cost more come in parts.
     template <class F>
     void for_each_tile(double part_cost, F f) const {
-        const int tile_tokens = larger(1, Products::kTileRows / group_);
+        const int most = larger(1, Products::kTileRows / group_);
         int64_t partial = 0;
         for (int request = 0; request < requests_; ++request) {
             const int begin = a_.query_start_R1[request], end = a_.query_start_R1[request + 1];
-            for (int token = begin; token < end; token += tile_tokens)
+            for (int token = begin, tokens; token < end; token += tokens) {
+                int position = a_.context_len_R[request] - (end - token);
+                tokens = smaller(most, end - token);
+                const int32_t* selected = nullptr;
+                if (a_.selected_TK && position >= a_.top_k) {
+                    selected = a_.selected_TK + int64_t(token) * a_.top_k;
+                    position = a_.top_k - 1;
+                    tokens = 1;
+                } else if (a_.selected_TK) {
+                    tokens = smaller(tokens, a_.top_k - position);
+                }
                 for (int head = 0; head < a_.num_kv_heads; ++head) {
-                    const int position = a_.context_len_R[request] - (end - token);
                     Tile tile{request,  head,
-                              token,    smaller(tile_tokens, end - token),
+                              token,    tokens,
                               position, a_.first_seen(position),
                               0,        0,
-                              -1,       0};
+                              -1,       0,
+                              selected};
                     cut(tile, part_cost, partial, f);
                 }
+            }
         }
     }
 
@@ -228,16 +246,22 @@ class Attention {
             const int seen = smaller(kChunk, tile.context() - chunk * kChunk);
             const int first_step = larger(0, tile.first_seen - chunk * kChunk) / kStep;
             const ProductShape shape = product_shape(tile, first_step, ceil_div(seen, kStep));
-            Products::score(shape, b.q, b.scores,
-                            [&](int step, int* offset) { return block(a_.k, tile, chunk, step, offset); });
+            if (tile.selected) gather(tile, chunk, shape.steps, b.gathered);
+            const auto block_of = [&](const void* cache) {
+                return [=, this, &tile](int step, int* offset) {
+                    if (!tile.selected) return block(cache, tile, chunk, step, offset);
+                    *offset = 0;
+                    return static_cast<const T*>(b.gathered) + int64_t(step) * kStep * a_.head_dim;
+                };
+            };
+            Products::score(shape, b.q, b.scores, block_of(a_.k));
             for (int row = 0; row < rows(tile); ++row) {
                 const int hidden = larger(0, row_first(tile, row) - chunk * kChunk);
                 const int visible = smaller(kChunk, row_position(tile, row) + 1 - chunk * kChunk);
                 softmax(b.scores + int64_t(row) * kChunk, b.p + int64_t(row) * kChunk, hidden, visible, shape,
                         b.largest + row, b.sum + row);
             }
-            Products::weigh(shape, b.p, b.t,
-                            [&](int step, int* offset) { return block(a_.v, tile, chunk, step, offset); });
+            Products::weigh(shape, b.p, b.t, block_of(a_.v));
             for (int row = 0; row < rows(tile); ++row) {
                 if (!sees(tile, row, chunk)) continue;
                 if (tile.partial >= 0)
@@ -255,7 +279,25 @@ class Attention {
     }
 
     ProductShape product_shape(const Tile& tile, int first_step, int steps) const {
-        return {rows(tile), first_step, steps, a_.head_dim, a_.value_dim, a_.block_size, a_.row_dim};
+        const int row_dim = tile.selected ? a_.head_dim : a_.row_dim;
+        return {rows(tile), first_step, steps, a_.head_dim, a_.value_dim, a_.block_size, row_dim};
+    }
+
+    // The rows of the chunk's selected positions, and zeros up to whole steps.
+    void gather(const Tile& tile, int chunk, int steps, T* to) const {
+        const size_t bytes = size_t(a_.head_dim) * sizeof(T);
+        for (int i = 0; i < steps * kStep; ++i, to += a_.head_dim) {
+            const int place = chunk * kChunk + i;
+            if (place >= a_.top_k) {
+                __builtin_memset(to, 0, bytes);
+                continue;
+            }
+            const int position = tile.selected[place];
+            const int64_t id =
+                a_.block_table_RB[tile.request * a_.table_stride + position / a_.block_size];
+            const T* rows = static_cast<const T*>(a_.k) + id * a_.row_dim * a_.block_size;
+            __builtin_memcpy(to, rows + position % a_.block_size * int64_t(a_.row_dim), bytes);
+        }
     }
 
     // Of a row of the tile, among all tokens' heads.

@@ -112,6 +112,14 @@ void weigh(const WeighArgs& args, const StepDims&, Pool& pool) {
     for_rows(pool, args.rows, args.width, [&](int64_t row) { weigh_one(args, row); });
 }
 
+// Elements of what a slot gives: of its row, or of the token's input.
+TENON_INLINE F32x16 load_slot(const MixArgs& args, int64_t token, int32_t place, int64_t i, int n) {
+    if (place >= 0) return load_part(args.out + place * int64_t(args.width) + i, n);
+    const int64_t at = token * args.x_stride + i;
+    return args.x_is_f32 ? load_part(static_cast<const float*>(args.x) + at, n)
+                         : load_part(static_cast<const bf16*>(args.x) + at, n);
+}
+
 // Slot after slot: w0 y0, then a fused multiply-add for each other one, then + what was there.
 void mix(const MixArgs& args, const StepDims&, Pool& pool) {
     const int64_t width = args.width;
@@ -122,9 +130,9 @@ void mix(const MixArgs& args, const StepDims&, Pool& pool) {
         };
         float* y = args.y + row * args.y_stride;
         for_vectors(width, [&](int64_t i, int n) {
-            F32x16 sum = weight(0) * load_part(args.out + place[0] * width + i, n);
+            F32x16 sum = weight(0) * load_slot(args, row, place[0], i, n);
             for (int32_t k = 1; k < args.top_k; ++k)
-                sum = fma(weight(k), load_part(args.out + place[k] * width + i, n), sum);
+                sum = fma(weight(k), load_slot(args, row, place[k], i, n), sum);
             if (args.accumulate) sum = load_part(y + i, n) + sum;
             store_part(y + i, sum, n);
         });
