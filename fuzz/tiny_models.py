@@ -58,4 +58,6 @@ def gguf_header(family: str, extra: dict[str, Any] | None = None) -> bytes:
     for field, keys in getattr(module, "GGUF_FIELDS", GGUF_FIELDS).items():
         if field in values:
             metadata |= {f"{architecture}.{key}": values[field] for key in keys}
+    if hasattr(module, "gguf_metadata"):
+        metadata |= {f"{architecture}.{key}": value for key, value in module.gguf_metadata(values).items()}
     return gguf_layout(metadata | (extra or {}), tensors(family, gguf=True)).header
