@@ -18,7 +18,7 @@ from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Stacked, Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
+from tenon.models._decoder import DecoderConfig, alternating_windows, read_decoder_config, read_windows
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
 from tenon.models._experts import read_experts
 
@@ -113,8 +113,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     gguf = checkpoint.kind == "gguf"
     alpha, limit = fields.number("swiglu_alpha", 1.702), fields.number("swiglu_limit", 7.0)
     if gguf:  # says how long the window is, and nothing of the rope's ramp, which is not cut to whole pairs
-        window = fields.whole("attention.sliding_window")
-        windows = tuple(0 if (layer + 1) % EVERY == 0 else window for layer in range(config.num_layers))
+        windows = alternating_windows(fields.whole("attention.sliding_window"), config.num_layers, EVERY)
         rope = replace(config.rope, truncate=False)
         config = replace(config, windows=windows, rope=rope, qkv_bias=True, output_bias=True)
     else:
