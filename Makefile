@@ -8,13 +8,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 MODEL  ?=
 ARGS   ?=
 TORCH_INDEX ?=
-# How long `make soak` lasts (1800), and each target of `make fuzz` (60); which of them (default: all).
+# How long `make soak` lasts (1800), and each target of `make fuzz` (60); which of them (default: all), or of
+# `make mutate`.
 SECONDS ?=
 TARGET  ?=
 
 NATIVE := $(wildcard CMakeLists.txt) $(shell find tenon/kernels -name '*.cpp' -o -name '*.h' -o -name '*.txt' -o -name '*.cmake')
 
-.PHONY: help serve chat test test-long soak fuzz check format coverage native docs clean distclean
+.PHONY: help serve chat test test-long soak fuzz mutate check format coverage native docs clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +42,9 @@ soak: $(VENV)/.tenon $(VENV)/.test ## a server under mixed load, disconnects and
 
 fuzz: $(VENV)/.tenon $(VENV)/.test $(VENV)/.fuzz ## damaged inputs for whatever reads them (TARGET=gguf SECONDS=600)
 	$(BIN)/python -m fuzz $(TARGET) --seconds $(or $(SECONDS),60) $(ARGS)
+
+mutate: $(VENV)/.tenon $(VENV)/.test $(VENV)/.mutation ## small faults in the code, which its tests have to notice (TARGET=parse)
+	$(BIN)/python scripts/mutate.py $(or $(TARGET),sampling) $(ARGS)
 
 check: $(VENV)/.tenon $(VENV)/.test $(VENV)/.dev ## format, lint, types and architecture, in under a minute
 	$(BIN)/ruff format --check .
@@ -111,6 +115,10 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
 
 $(VENV)/.fuzz: $(VENV)/.base pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/requirements.py fuzz)
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.base pyproject.toml constraints.txt
+	@$(PIP) install -c constraints.txt -r <($(BIN)/python scripts/requirements.py mutation)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
