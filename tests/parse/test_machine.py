@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 
 import pytest
 
 from tenon.errors import ConfigError
 from tenon.parse import formats
+from tenon.parse.calls import MAX_DEPTH
 from tenon.parse.events import CallDelta, CallStart, ContentDelta, End, ReasoningDelta
-from tenon.parse.format import CLOCK, WEATHER
+from tenon.parse.format import CLOCK, WEATHER, Calls, Format, Pythonic
 from tenon.parse.machine import RESCAN, Parser, parse, thinks
 
 TOOLS = [WEATHER, CLOCK]
@@ -256,3 +258,28 @@ def test_what_is_no_argument_in_other_notations(name, good, bad, given):
 
 def test_a_call_without_a_name_of_a_tool():
     assert parse(formats.load("llama3_pythonic"), "[get_weather(1)]", TOOLS).content == "[get_weather(1)]"
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("{'k': ", "}"), ("[", "]")])
+def test_values_inside_values_have_a_limit(opening, closing):
+    for depth, whole in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False)):
+        value = opening * depth + "1" + closing * depth
+        got = parse(formats.load("llama3_pythonic"), f"[get_weather(a={value})]", TOOLS)
+        assert (got.content == "") is whole
+        if whole:
+            assert json.loads(got.tool_calls[0].arguments) == {"a": ast.literal_eval(value)}
+
+
+def test_a_recipient_without_a_name_is_no_call():
+    text = "<|channel|>commentary to=functions.<|message|>{}<|call|>"
+    assert not parse(formats.load("gpt_oss"), text, TOOLS).tool_calls
+    named = parse(formats.load("gpt_oss"), text.replace("functions.", "functions.get_time"), TOOLS)
+    assert [call.name for call in named.tool_calls] == ["get_time"]
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n"])
+def test_a_list_of_calls_between_markers_of_its_own(space):
+    body = Pythonic(open="<py>", close="</py>")
+    table = Format(calls=(Calls(body=(body,), opens=("<call>",), close="</call>"),))
+    got = parse(table, f"<call><py>[get_time()]{space}</py></call>", TOOLS)
+    assert ([call.name for call in got.tool_calls], got.content) == (["get_time"], "")

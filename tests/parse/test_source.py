@@ -101,3 +101,9 @@ def test_run_is_bounded_to_the_character():
         with pytest.raises(Malformed):
             next(reader)
         assert len(src.text) - src.pos == 4
+
+
+def test_run_reads_as_many_as_it_may():
+    src = Source()
+    src.feed("aaab")
+    assert result(src.run(re.compile("a+"), 3)) == "aaa"

@@ -16,6 +16,7 @@ SCHEMA = {
         "l": {"$ref": "#/$defs/loop"},
         "x": {"$ref": "http://elsewhere"},
         "n": None,
+        "o": {"enum": [{"a": 1}, ("no", "JSON")]},
         "t": {"type": 5, "enum": 3, "anyOf": "?"},
     },
 }
@@ -29,6 +30,7 @@ TOOLS = Tools([{"type": "function", "function": {"name": "f", "parameters": SCHE
         ("u", {"string", "null"}),
         ("a", {"integer", "boolean"}),
         ("r", {"string", "integer", "null"}),
+        ("o", {"object", "string"}),
         *((name, set()) for name in ("l", "x", "n", "t", "unknown")),
     ],
 )
@@ -42,6 +44,7 @@ def test_tools():
     assert "g" in TOOLS
     assert "h" not in TOOLS
     assert TOOLS.types("g", "s") == TOOLS.types("h", "s") == set()
+    assert Tools([{"name": "g", "parameters": SCHEMA}]).types("g", "s") == {"string"}
 
 
 @pytest.mark.parametrize(
