@@ -58,7 +58,9 @@ def test_as_the_decoder_finds_it(seed):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\\", b'"', b'"\\', b'"' + b"a" * 100 + b"\\", b"]" * 100, b'"a" "' * 20]
+    "text",
+    [b"", b"\\", b'"', b'"\\', b'"' + b"a" * 100 + b"\\", b"]" * 100, b'"a" "' * 20],
+    ids=len,  # mutmut asks for tests by name, and cannot quote
 )
 def test_what_is_no_json_ends(text):
     measure(text, 1, 100)
