@@ -70,6 +70,21 @@ SIZES: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 1408,
         "routed_scaling_factor": 1.0,
     },
+    "355B-A32B": {  # GLM-4.5 and 4.6, but for their contexts: 131072 and 202752
+        **TINY,
+        "head_dim": 128,
+        "hidden_size": 5120,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 92,
+        "num_attention_heads": 96,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 202752,
+        "rope_theta": 1000000.0,
+        "first_k_dense_replace": 3,
+        "n_routed_experts": 160,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1536,
+    },
 }
 
 

@@ -5,11 +5,13 @@
     logits = head(norm(x) / m);  m = width / dim_model_base
 
 Here the residual stream is x / s, so that what layers add need not be scaled: a norm takes no notice of it,
-if its eps is divided by s squared. Positions are stretched by LongRoPE.
+if its eps is divided by s squared. Positions are stretched by LongRoPE. Where `sparse_config` asks for sparse
+attention (InfLLM-v2), contexts end where it would begin: only the dense one is here.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,8 @@ from tenon.errors import UnsupportedModel
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig, read_decoder_config
+
+log = logging.getLogger(__name__)
 
 ARCHITECTURES = ("MiniCPMForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}
@@ -83,6 +87,14 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
         embedding = fields.number("scale_emb", 1.0)
         residual = fields.number("scale_depth", 1.0) / config.num_layers**0.5
         logits = config.width / fields.number("dim_model_base", 1.0)
+    dense_len = fields.within("sparse_config").whole("dense_len", 8192)
+    if checkpoint.kind == "hf" and fields.get("sparse_config") and config.max_position >= dense_len:
+        log.warning(
+            "sparse attention is not supported: contexts are limited to the %d tokens that are dense; "
+            "without sparse_config in config.json, all are",
+            dense_len - 1,
+        )
+        config = replace(config, max_position=dense_len - 1)
     return replace(
         config,
         tied_head=tied,
