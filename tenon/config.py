@@ -199,7 +199,7 @@ class EngineArgs:
 
     def _check_fallback(self) -> None:
         """transformers runs weights as torch has them, and only to generate."""
-        for name in ("activations", "quantization", "convert", "pooler", "load_format"):
+        for name in ("activations", "quantization", "convert", "pooler", "load_format", "num_threads"):
             default = type(self).__dataclass_fields__[name].default
             if getattr(self, name) != default:
                 raise ConfigError(f"{name} cannot be given with model_impl {self.model_impl}")

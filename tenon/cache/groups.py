@@ -82,19 +82,21 @@ class KVCache:
 
     def _usable(self, found: list[Entry], with_state: bool = False) -> list[Entry]:
         """The longest start of `found` that all groups can go on from."""
-        count = len(found)
+        whole = [group for group in range(len(self.groups)) if group not in self.demand.bounded]
+        gaps = (i for i, entry in enumerate(found) if any(entry.blocks[group] < 0 for group in whole))
+        count = next(gaps, len(found))
         while count:
-            missing = self._last_missing(found, count)
-            if with_state and found[count - 1].state < 0:
-                missing = count - 1
+            no_state = with_state and found[count - 1].state < 0
+            missing = count - 1 if no_state else self._last_missing(found, count)
             if missing < 0:
                 break
             count = missing
         return found[:count]
 
     def _last_missing(self, found: list[Entry], count: int) -> int:
-        """The last of `count` entries without a block that a token behind them sees; -1: there is none."""
-        for group in range(len(self.groups)):
+        """The last of `count` entries without a block that a token behind them sees, of bounded groups; -1:
+        there is none."""
+        for group in self.demand.bounded:
             first = self.demand.first(group, count * self.block_size)
             for index in range(count - 1, first - 1, -1):
                 if found[index].blocks[group] < 0:

@@ -26,6 +26,8 @@ def group_layers(layers: Sequence[KVGroup]) -> tuple[KVGroup, ...]:
     blocks = {kind: numbers for kind, numbers in kinds.items() if kind.kind != "state"}
     if not blocks:
         return tuple(states)
+    shapes = {(kind.kind, kind.num_kv_heads, kind.head_dim) for kind in blocks}
+    assert len(shapes) == 1, f"layers that differ in what they keep cannot share blocks: {shapes}"
     first, *others = sorted(blocks, key=lambda kind: kind.bounded)
     counts = [len(numbers) for numbers in blocks.values()]
     unbounded = 0 if first.bounded else len(blocks[first])

@@ -84,7 +84,7 @@ def plan_blocks(
     if holds >= length:
         return num_blocks, length
     if holds < 2 * demand.block_size or wanted_len is not None:
-        needed = demand.blocks(length) * bytes_per_block
+        needed = demand.blocks(length) * bytes_per_block * (2 if demand.stateful else 1)  # half may be states
         raise ConfigError(
             f"a KV cache of {describe_size(budget)} holds {holds} tokens, fewer "
             f"than the max_model_len of {length}: set kv_cache_memory to {describe_size(needed)} or more, "
@@ -95,7 +95,7 @@ def plan_blocks(
 
 def plan_states(*, budget: int, bytes_per_slot: int, max_num_seqs: int) -> int:
     """Slots of recurrent state: for all that run, a snapshot each, and some of prompts; within half a budget
-    in bytes. Where that is less, fewer requests run at a time."""
+    in bytes. Where that is less than one for each request, fewer run at a time."""
     wanted = 2 * max_num_seqs + SPARE_STATES
     num_slots = min(wanted, budget // 2 // bytes_per_slot)
     if num_slots < 2:

@@ -193,6 +193,8 @@ def load_fallback(files: ModelFiles, dtype: str = "auto", max_model_len: int | N
         log.warning("%s runs in transformers, as asked: a fallback, and slow", checkpoint.architecture)
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{where}: {error}") from None
+    except (AttributeError, TypeError, RuntimeError, IndexError) as error:  # a body unlike others
+        raise UnsupportedModel(f"{where}: {type(error).__name__}: {error}") from error
     if max_model_len is not None and max_model_len > positions:
         raise ConfigError(f"max_model_len {max_model_len} is more than the {positions} positions")
     return model
@@ -200,6 +202,7 @@ def load_fallback(files: ModelFiles, dtype: str = "auto", max_model_len: int | N
 
 def _load(files: ModelFiles, dtype: str) -> Any:
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_utils import AttentionInterface
 
@@ -218,7 +221,7 @@ def _load(files: ModelFiles, dtype: str) -> Any:
             ignore_mismatched_sizes=True,  # they are told of below
             **local,
         )
-    except (ValueError, OSError, KeyError, ImportError) as error:
+    except (ValueError, OSError, KeyError, ImportError, StrictDataclassError) as error:
         raise UnsupportedModel(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     lm, report = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):

@@ -52,7 +52,7 @@ def read_config(checkpoint: Checkpoint) -> _mla.LatentConfig:
     indexer = IndexerShape(
         num_heads=fields.whole("index_n_heads"),
         width=fields.whole("index_head_dim"),
-        top_k=fields.whole("index_topk"),
+        top_k=min(fields.whole("index_topk"), config.max_position),
     )
     if indexer.width < config.latent.rope_dim:
         raise fields.error("index_head_dim", f"must be at least the {config.latent.rope_dim} that turn")

@@ -233,6 +233,9 @@ def read_config(checkpoint: Checkpoint) -> Gemma4Config:
     config = read_decoder_config(checkpoint, head_dim=256)
     _refuse(fields)
     head_dim, kv_heads = _wide(fields, config.num_kv_heads)
+    if config.num_heads % kv_heads:
+        name = "num_global_key_value_heads"
+        raise fields.error(name, f"{config.num_heads} query heads cannot share {kv_heads}")
     local = fields.within("rope_parameters").within("sliding_attention")
     windows = read_windows(fields, every=EVERY)
     if not windows:

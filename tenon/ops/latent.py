@@ -192,6 +192,7 @@ _SHAPES: list[tuple[int, int, int, np.dtype[Any]]] = [
     (130, 32, 32, BFLOAT16),
     (16, 512, 64, BFLOAT16),
     (2, 512, 64, FLOAT32),
+    (2, 32, 640, BFLOAT16),
 ]
 
 

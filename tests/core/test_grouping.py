@@ -39,6 +39,12 @@ def test_published_models(layers, expected):
     assert shape(group_layers(layers)) == expected
 
 
+def test_layers_of_different_shapes_cannot_share_blocks():
+    layers = [KVGroup("full", 1, 2, 64), KVGroup("full", 1, 2, 128, window=64)]
+    with pytest.raises(AssertionError, match="differ in what they keep"):
+        group_layers(layers)
+
+
 def test_one_window_among_many_layers_is_not_worth_it():
     (group,) = group_layers([FULL] * 20 + [WINDOW] + [FULL] * 20)
     assert shape([group]) == [(41, 41, 0)]

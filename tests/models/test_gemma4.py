@@ -64,6 +64,7 @@ def test_layers_that_borrow_take_no_memory(tmp_path, seed):
         ({"layer_types": ["full_attention"] * 6}, UnsupportedModel, "without sliding windows"),
         ({"num_kv_shared_layers": 5}, ModelFileError, "leaves no layer"),
         ({"num_kv_shared_layers": 9}, ModelFileError, "leaves no layer"),
+        ({"per_layer_config": {"1": {"num_key_value_heads": 3}}}, ModelFileError, "cannot share 3"),
         ({"per_layer_config": {"1": {"head_dim": "wide"}}}, ModelFileError, "head_dim must be"),
     ],
 )

@@ -153,7 +153,11 @@ def test_an_unknown_architecture_lists_the_known_ones(checkpoint):
         ({"architectures": [3]}, ModelFileError, "architectures"),
         ({"eos_token_id": "end"}, ModelFileError, "eos_token_id"),
         ({"hidden_act": "gelu"}, UnsupportedModel, "gelu"),
-        ({"quantization_config": {"quant_method": "exotic"}}, UnsupportedModel, "'exotic'.*gguf, mxfp4, none"),
+        (
+            {"quantization_config": {"quant_method": "exotic"}},
+            UnsupportedModel,
+            "'exotic'.*gguf, mxfp4, none",
+        ),
         ({"quantization_config": []}, ModelFileError, "quantization_config must be an object"),
         ({"rope_parameters": {"rope_type": "spiral"}}, UnsupportedModel, "'spiral'"),
         ({"rope_parameters": {"rope_type": "linear"}}, ModelFileError, "factor is missing"),

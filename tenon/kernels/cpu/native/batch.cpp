@@ -57,8 +57,7 @@ void fill(const BatchBuffers& to, const Ints& token_ids, const Ints& starts, con
         const int32_t start = starts[r], count = counts[r];
         if (count < 1 || t + count > token_ids.size())
             throw std::invalid_argument("the counts of a step do not add up to its tokens");
-        for (int32_t position = start; position < start + count; ++position)
-            to.positions_T[t++] = position;
+        for (int32_t position = start; position < start + count; ++position) to.positions_T[t++] = position;
         to.query_start_R1[r + 1] = t;
         to.context_len_R[r] = start + count;
     }
@@ -90,14 +89,13 @@ void bind_batch(nb::module_& m) {
              Ints(token_ids), Ints(starts), Ints(counts));
         Ints(logit_rows).write(dense<int32_t>(logit_rows_S));
     });
-    m.def("fill_group",
-          [](nb::handle slots_T, nb::handle block_table_RB, nb::handle table_RB, int64_t max_blocks,
-             int block_size, int window, int local_chunk, const nb::list& rows, const nb::list& starts,
-             const nb::list& counts) {
-              fill_group({dense<int32_t>(slots_T), dense<int32_t>(block_table_RB)},
-                         {dense<int32_t>(table_RB), max_blocks, block_size, window, local_chunk}, Ints(rows),
-                         Ints(starts), Ints(counts));
-          });
+    m.def("fill_group", [](nb::handle slots_T, nb::handle block_table_RB, nb::handle table_RB,
+                           int64_t max_blocks, int block_size, int window, int local_chunk,
+                           const nb::list& rows, const nb::list& starts, const nb::list& counts) {
+        fill_group({dense<int32_t>(slots_T), dense<int32_t>(block_table_RB)},
+                   {dense<int32_t>(table_RB), max_blocks, block_size, window, local_chunk}, Ints(rows),
+                   Ints(starts), Ints(counts));
+    });
 }
 
 }  // namespace tenon

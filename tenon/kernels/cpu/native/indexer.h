@@ -23,7 +23,7 @@ struct IndexWriteArgs {
 };
 
 struct IndexSelectArgs {
-    const void* q;            // [T, H * width], as the cache
+    const void* q;  // [T, H * width], as the cache
     const float* weights_TH;
     const void* cache;
     const int32_t* query_start_R1;

@@ -109,37 +109,37 @@ void bind_latent(nb::module_& m) {
                                pointer<void>(q_nope), pointer<void>(q_rope), pointer<void>(cache),
                                count(tokens), num_heads, nope_dim, rope_dim, rank, row_dim, block_size, eps});
     });
-    m.def("latent_attention", [](uintptr_t q_TX, uintptr_t q_rope, uintptr_t o_TX, uintptr_t cache,
-                                 uintptr_t query_start_R1, uintptr_t context_len_R, uintptr_t block_table_RB,
-                                 int64_t table_stride, int64_t requests, int num_heads, int key_dim, int rank,
-                                 int rope_dim, int row_dim, int block_size, float scale, bool bf16,
- uintptr_t selected_TK, int top_k) {
-        const AttentionKernels& kernels = attention_kernels();
-        AttentionArgs args{pointer<const void>(q_TX),
-                           pointer<void>(o_TX),
-                           pointer<const void>(cache),
-                           pointer<const void>(cache),
-                           pointer<const int32_t>(query_start_R1),
-                           pointer<const int32_t>(context_len_R),
-                           pointer<const int32_t>(block_table_RB),
-                           table_stride,
-                           count(requests),
-                           nullptr,
-                           num_heads,
-                           1,
-                           key_dim,
-                           rank,
-                           block_size,
-                           0,
-                           0,
-                           scale};
-        args.q_rope = pointer<const void>(q_rope);
-        args.rope_dim = rope_dim;
-        args.row_dim = row_dim;
-        args.selected_TK = pointer<const int32_t>(selected_TK);
-        args.top_k = top_k;
-        run_op("latent_attention", bf16 ? kernels.latent_bf16 : kernels.latent_f32, args);
-    });
+    m.def("latent_attention",
+          [](uintptr_t q_TX, uintptr_t q_rope, uintptr_t o_TX, uintptr_t cache, uintptr_t query_start_R1,
+             uintptr_t context_len_R, uintptr_t block_table_RB, int64_t table_stride, int64_t requests,
+             int num_heads, int key_dim, int rank, int rope_dim, int row_dim, int block_size, float scale,
+             bool bf16, uintptr_t selected_TK, int top_k) {
+              const AttentionKernels& kernels = attention_kernels();
+              AttentionArgs args{pointer<const void>(q_TX),
+                                 pointer<void>(o_TX),
+                                 pointer<const void>(cache),
+                                 pointer<const void>(cache),
+                                 pointer<const int32_t>(query_start_R1),
+                                 pointer<const int32_t>(context_len_R),
+                                 pointer<const int32_t>(block_table_RB),
+                                 table_stride,
+                                 count(requests),
+                                 nullptr,
+                                 num_heads,
+                                 1,
+                                 key_dim,
+                                 rank,
+                                 block_size,
+                                 0,
+                                 0,
+                                 scale};
+              args.q_rope = pointer<const void>(q_rope);
+              args.rope_dim = rope_dim;
+              args.row_dim = row_dim;
+              args.selected_TK = pointer<const int32_t>(selected_TK);
+              args.top_k = top_k;
+              run_op("latent_attention", bf16 ? kernels.latent_bf16 : kernels.latent_f32, args);
+          });
 }
 
 }  // namespace tenon

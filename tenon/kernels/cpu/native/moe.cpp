@@ -82,10 +82,10 @@ class Carver {
     size_t size_ = 0;
 };
 
-// Gives every slot of the tokens from `first` on a row among those of its expert, in the order of slots; -1 to
-// those that give back x. Returns the number of rows.
+// Gives every slot of the tokens from `first` on a row among those of its expert, in the order of slots; -1
+// to those that give back x. Returns the number of rows.
 int64_t group_by_expert(const MoeArgs& args, int64_t first, int64_t slots, LinearGroup* groups_E,
-                     int32_t* token_of_row, float* weight_of_row, int32_t* place_S) {
+                        int32_t* token_of_row, float* weight_of_row, int32_t* place_S) {
     const int32_t* ids = args.ids_TK + first * args.top_k;
     const float* weights = args.weights_TK + first * args.top_k;
     for (int32_t e = 0; e < args.num_experts; ++e) groups_E[e] = {};
@@ -157,16 +157,15 @@ void experts_of_block(const MoeArgs& args, int64_t first, int64_t tokens, const 
     }
     multiply(args.gate_up, {up, nullptr, args.num_experts}, groups, dims, pool);
     const int out_bytes = int(args.x_bytes());
-    args.gate_mul(
-        {h, memory + a_at, Count{int32_t(rows)}, int32_t(inner), out_bytes, args.alpha, args.limit}, dims,
-        pool);
+    args.gate_mul({h, memory + a_at, Count{int32_t(rows)}, int32_t(inner), out_bytes, args.alpha, args.limit},
+                  dims, pool);
     const LinearArgs down{memory + a_at, inner, args.x_is_f32, false, nullptr, nullptr, out, width, Count{}};
     multiply(args.down, {down, nullptr, args.num_experts}, groups, dims, pool);
     const float* weights = args.weigh_inputs ? nullptr : args.weights_TK + first * args.top_k;
-    args.mix({out, place, weights, args.x + first * args.x_stride * args.x_bytes(), args.x_stride,
-              args.x_is_f32, args.y + first * args.y_stride, args.y_stride, tokens, args.top_k, args.width,
-              args.accumulate},
-             dims, pool);
+    args.mix(
+        {out, place, weights, args.x + first * args.x_stride * args.x_bytes(), args.x_stride, args.x_is_f32,
+         args.y + first * args.y_stride, args.y_stride, tokens, args.top_k, args.width, args.accumulate},
+        dims, pool);
 }
 
 void experts(const MoeArgs& args, const StepDims& dims, Pool& pool) {

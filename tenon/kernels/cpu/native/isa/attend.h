@@ -4,8 +4,8 @@
 // the row does not see have p = 0 exactly, so how far around its own a tile of rows looks makes no
 // difference; and chunks of which it sees nothing are left out. A sink is merged before them.
 //
-// A token that sees selected positions alone walks these, in their order, as others walk all positions from 0:
-// its tile has one token, whose "positions" are places in the selection.
+// A token that sees selected positions alone walks these, in their order, as others walk all positions from
+// 0: its tile has one token, whose "positions" are places in the selection.
 //
 // Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
 // further into ranges of chunks, whose results are put aside and merged by a second pass.
@@ -193,12 +193,8 @@ class Attention {
                     tokens = smaller(tokens, a_.top_k - position);
                 }
                 for (int head = 0; head < a_.num_kv_heads; ++head) {
-                    Tile tile{request,  head,
-                              token,    tokens,
-                              position, a_.first_seen(position),
-                              0,        0,
-                              -1,       0,
-                              selected};
+                    Tile tile{request, head, token, tokens, position, a_.first_seen(position),
+                              0,       0,    -1,    0,      selected};
                     cut(tile, part_cost, partial, f);
                 }
             }
@@ -293,8 +289,7 @@ class Attention {
                 continue;
             }
             const int position = tile.selected[place];
-            const int64_t id =
-                a_.block_table_RB[tile.request * a_.table_stride + position / a_.block_size];
+            const int64_t id = a_.block_table_RB[tile.request * a_.table_stride + position / a_.block_size];
             const T* rows = static_cast<const T*>(a_.k) + id * a_.row_dim * a_.block_size;
             __builtin_memcpy(to, rows + position % a_.block_size * int64_t(a_.row_dim), bytes);
         }

@@ -5,7 +5,7 @@
 namespace tenon::TENON_ISA {
 namespace {
 
-constexpr int kMaxRopeDim = 512;
+constexpr int kMaxRopeDim = 1024;  // rows of the cache are no wider
 
 TENON_INLINE void rotated(const float* x, const float* cos_sin, int rope_dim, float* y) {
     for_vectors(rope_dim, [&](int64_t i, int n) { store_part(y + i, load_part(x + i, n), n); });

@@ -45,7 +45,8 @@ inline void largest_places(const float* scores, int n, int k, int32_t* places) {
 template <class T, class Products>
 class IndexSelect {
   public:
-    IndexSelect(const IndexSelectArgs& args, const StepDims& dims) : a_(args), requests_(args.requests.at(dims)) {
+    IndexSelect(const IndexSelectArgs& args, const StepDims& dims)
+        : a_(args), requests_(args.requests.at(dims)) {
         products_.q = a_.q;
         products_.value_dim = products_.head_dim = a_.width;
     }
@@ -108,7 +109,8 @@ class IndexSelect {
             const int chunk = int(part % chunks), seen = position(request, token) + 1 - chunk * kChunk;
             if (seen <= 0 || position(request, token) < a_.top_k) continue;
             if (token != packed) {
-                Products::load_queries(products_, shape, [&](int row) { return token * a_.num_heads + row; }, q);
+                Products::load_queries(
+                    products_, shape, [&](int row) { return token * a_.num_heads + row; }, q);
                 packed = token;
             }
             shape.steps = ceil_div(smaller(kChunk, seen), kStep);
