@@ -202,7 +202,6 @@ def load_fallback(files: ModelFiles, dtype: str = "auto", max_model_len: int | N
 
 def _load(files: ModelFiles, dtype: str) -> Any:
     import torch
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_utils import AttentionInterface
 
@@ -221,8 +220,8 @@ def _load(files: ModelFiles, dtype: str) -> Any:
             ignore_mismatched_sizes=True,  # they are told of below
             **local,
         )
-    except (ValueError, OSError, KeyError, ImportError, StrictDataclassError) as error:
-        raise UnsupportedModel(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    except Exception as error:  # of a configuration that its checks refuse there are many kinds
+        raise UnsupportedModel(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     lm, report = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(what):

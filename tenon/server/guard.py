@@ -266,7 +266,7 @@ class Guard(H11Protocol):
             "state": {},
         }
         self.scope = scope
-        self.cycle = RequestResponseCycle(
+        self.cycle = _Cycle(
             scope=scope,
             conn=self.conn,
             transport=self.transport,
@@ -398,6 +398,16 @@ class Guard(H11Protocol):
         if self._head:
             return self.refuse(408, "header_timeout", "the request's head does not come")
         return self._socket.close()
+
+
+class _Cycle(RequestResponseCycle):
+    """An answer that is given before the request's body has come ends the connection, and says so: a client
+    whose head and body are two packets must not send its next request there."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start" and self.more_body:
+            message = message | {"headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await super().send(message)
 
 
 class _Line:

@@ -20,7 +20,7 @@ def test_matrices_keep_the_size_of_what_they_are_multiplied_with(dtype, seed):
     assert np.isfinite(matrix).all()
     assert abs(matrix.mean()) < deviation / 6  # q4_0 and q5_0 have one more code below zero than above
     assert 0.9 < matrix.std() / deviation < 1.15
-    assert len(np.unique(matrix)) > 1000
+    assert len(np.unique(matrix)) > (14 if dtype == "mxfp4" else 1000)  # sixteen codes, two of them 0
 
 
 def test_norms_and_biases(seed):

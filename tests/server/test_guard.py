@@ -99,6 +99,20 @@ async def test_connections_are_kept_for_the_next_request(engine):
         writer.close()
 
 
+@pytest.mark.parametrize("path", [b"/nope", b"/health"])
+async def test_an_answer_before_the_body_says_that_the_connection_ends(engine, path):
+    """Or a client whose head and body are two packets sends its next request into a closed connection."""
+    async with listening(engine) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GOOD.partition(BODY)[0].replace(b"/v1/completions", path))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 40")
+        assert b"connection: close" in head.lower()
+        writer.write(BODY)
+        assert b"error" in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+
 async def test_an_idle_connection_makes_room_for_a_new_one(engine):
     async with listening(engine, connections=3, header_seconds=60) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
