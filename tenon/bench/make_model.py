@@ -38,7 +38,7 @@ from tenon.util import plugin
 
 TINY = "tiny"
 SHARD_BYTES = 4 << 30
-# What families call the number of their experts.
+# What families call the numbers of their layers and experts.
 LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer

@@ -112,8 +112,7 @@ class Preparer:
             if end == len(request.tokens):
                 sampled.append(request)
                 last_rows.append(len(ids) - 1)
-        if self._buffers.state_in_R is not None:
-            self._fill_states([r.state_in for r in step.requests], [r.state_out for r in step.requests])
+        self._fill_states(step.requests)
         batch = self._fill(ids, rows, starts, step.num_tokens, last_rows)
         if typed or self._types_used:
             self._fill_types(step)
@@ -152,11 +151,11 @@ class Preparer:
             self._sizes, self._batch = sizes, self._first(*sizes)
         return self._batch
 
-    def _fill_states(self, state_in: list[int], state_out: list[int]) -> None:
+    def _fill_states(self, requests: list[Request]) -> None:
         buffers = self._buffers
         if buffers.state_in_R is not None and buffers.state_out_R is not None:
-            buffers.state_in_R[: len(state_in)] = state_in
-            buffers.state_out_R[: len(state_out)] = state_out
+            buffers.state_in_R[: len(requests)] = [request.state_in for request in requests]
+            buffers.state_out_R[: len(requests)] = [request.state_out for request in requests]
 
     def _first(self, num_tokens: int, num_requests: int, num_logit_rows: int) -> Batch:
         """The first elements of the buffers, for each group."""

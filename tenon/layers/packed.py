@@ -37,7 +37,11 @@ class PackedShape:
 
 
 class PackedScheme:
-    """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]."""
+    """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]. `experts_stored`: how it stores
+    experts, where that is not as the family says (`Stacked.stored`)."""
+
+    def __init__(self, experts_stored: str | None = None) -> None:
+        self.experts_stored = experts_stored
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> PackedWeights:
         return PackedWeights(weights.pack(names, rows, columns))
@@ -52,4 +56,6 @@ class PackedScheme:
         fused: str,
         stacked: Stacked | None = None,
     ) -> ops.PackedLinear:
+        if self.experts_stored is not None:
+            stacked = (stacked or Stacked())._replace(stored=self.experts_stored)
         return weights.pack_experts(names, rows, columns, num_experts, fused, stacked)

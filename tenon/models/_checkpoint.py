@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,18 @@ def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
         eos_token_ids=_token_ids(config, eos if isinstance(eos, list) else [eos]),
         directory=directory,
     )
+
+
+def name_in(checkpoint: Checkpoint, field: str, gguf_fields: dict[str, tuple[str, ...]]) -> str:
+    """What the checkpoint calls a field of config.json."""
+    return gguf_fields[field][0] if checkpoint.kind == "gguf" else field
+
+
+def text_model(checkpoint: Checkpoint) -> Checkpoint:
+    """The part of a configuration that is the language model's, where there are others beside it."""
+    if checkpoint.fields.get("text_config") is None:
+        return checkpoint
+    return replace(checkpoint, fields=checkpoint.fields.within("text_config"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +74,10 @@ class DecoderConfig:
     temperature: Temperature | None = None  # of q in unrotated layers
     chunks: tuple[int, ...] = ()  # of each layer: what it sees begins at a multiple of it; 0: no such bound
     sinks: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """All fields, for the configuration of a family that has more."""
+        return {name: getattr(self, name) for name in DecoderConfig.__dataclass_fields__}
 
     def attention(self, layer: int) -> AttentionShape:
         return AttentionShape(
@@ -201,12 +207,28 @@ def alternating_windows(window: int, layers: int, every: int) -> tuple[int, ...]
 
 def _windows_of_types(fields: Fields, types: object, layers: int, window: int) -> tuple[int, ...]:
     known = {"full_attention": 0, "sliding_attention": window}
-    if not isinstance(types, list) or len(types) != layers or not all(t in known for t in types):
+    windows = tuple(known[kind] for kind in check_kinds(fields, types, layers, known))
+    return windows if any(windows) else ()
+
+
+def check_kinds(fields: Fields, types: object, layers: int, known: Collection[str]) -> list[str]:
+    """`types`, if it names a kind of layer that is known for each layer. Raises UnsupportedModel."""
+    if not isinstance(types, list) or len(types) != layers or not all(kind in known for kind in types):
         raise UnsupportedModel(
             f"{fields.path}: layer_types must name one of {', '.join(known)} for each of {layers} layers"
         )
-    windows = tuple(known[t] for t in types)
-    return windows if any(windows) else ()
+    return types
+
+
+def multiplied(config: DecoderConfig, *, embedding: float, residual: float, logits: float) -> DecoderConfig:
+    """With embeddings times `embedding`, what layers add times `residual`, and logits times `logits`.
+
+    The residual stream is kept divided by `residual`, so that what layers add need not be multiplied: a norm
+    takes no notice of it, if its eps is divided by the square of it.
+    """
+    return replace(
+        config, embedding_scale=embedding / residual, eps=config.eps / residual**2, logit_scale=logits
+    )
 
 
 def read_unrotated(fields: Fields, layers: int, every: int) -> frozenset[int]:

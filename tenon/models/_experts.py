@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tenon import ops
 from tenon.layers.moe import MoEShape
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, name_in
 from tenon.models._decoder import GGUF_FIELDS as DECODER_FIELDS
 from tenon.models._decoder import DecoderConfig
 from tenon.models._fields import Fields
@@ -103,11 +103,6 @@ def read_experts(
         shape,
         identities=identities,
     )
-
-
-def name_in(checkpoint: Checkpoint, field: str, gguf_fields: dict[str, tuple[str, ...]]) -> str:
-    """What the checkpoint calls a field of config.json."""
-    return gguf_fields[field][0] if checkpoint.kind == "gguf" else field
 
 
 def dense_layers(fields: Fields, num_layers: int) -> frozenset[int]:

@@ -209,6 +209,9 @@ def _load(files: ModelFiles, dtype: str) -> Any:
     local = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(files.directory, **local)
+    except Exception as error:  # its checks raise errors of many kinds
+        raise _refused(error) from error
+    try:
         _check(config, AutoModelForCausalLM._model_mapping)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             files.directory,
@@ -220,14 +223,18 @@ def _load(files: ModelFiles, dtype: str) -> Any:
             ignore_mismatched_sizes=True,  # they are told of below
             **local,
         )
-    except Exception as error:  # of a configuration that its checks refuse there are many kinds
-        raise UnsupportedModel(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise _refused(error) from error
     lm, report = loaded
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(what):
             one = sorted(map(str, report[what]))[0]
             raise ModelFileError(f"{files.directory}: {what.replace('_', ' ')}: {one}")
     return lm.eval()
+
+
+def _refused(error: Exception) -> UnsupportedModel:
+    return UnsupportedModel(str(error).splitlines()[0] if str(error) else type(error).__name__)
 
 
 def _check(config: Any, classes: Any) -> None:

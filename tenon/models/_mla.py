@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,7 @@ def read_latent_config(checkpoint: Checkpoint) -> LatentConfig:
         raise checkpoint.fields.error("rope", f"cannot rotate {latent.rope_dim} elements")
     if latent.num_heads * max(latent.rank, latent.nope_dim + latent.rope_dim, latent.value_dim) > MAX_WIDTH:
         raise checkpoint.fields.error("attention", f"{latent.num_heads} heads of this width are too many")
-    values: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(DecoderConfig)}
-    values["rope"] = _rope(checkpoint, config.rope, latent.rope_dim)
+    values = config.values() | {"rope": _rope(checkpoint, config.rope, latent.rope_dim)}
     adjacent = checkpoint.kind == "gguf" or checkpoint.fields.flag("rope_interleave", True)
     return LatentConfig(**values, latent=latent, adjacent_pairs=adjacent)
 

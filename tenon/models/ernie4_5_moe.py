@@ -27,10 +27,10 @@ from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope
 from tenon.layers.weights import Weights
 from tenon.models import llama
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, name_in
 from tenon.models._decoder import DecoderConfig, read_decoder_config
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
-from tenon.models._experts import SHARED_WEIGHTS, name_in, read_experts
+from tenon.models._experts import SHARED_WEIGHTS, read_experts
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
 
 ARCHITECTURES = ("Ernie4_5_MoeForCausalLM",)

@@ -29,7 +29,7 @@ from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope, RopeConfig
 from tenon.layers.weights import Weights
 from tenon.models import llama
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, text_model
 from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
 from tenon.models._fields import Fields
 
@@ -225,8 +225,7 @@ MODEL = Gemma4
 
 
 def read_config(checkpoint: Checkpoint) -> Gemma4Config:
-    if checkpoint.fields.get("text_config") is not None:
-        checkpoint = replace(checkpoint, fields=checkpoint.fields.within("text_config"))
+    checkpoint = text_model(checkpoint)
     fields = checkpoint.fields
     if fields.get("rope_parameters") is None:
         raise fields.error("rope_parameters", "is missing")
@@ -245,8 +244,7 @@ def read_config(checkpoint: Checkpoint) -> Gemma4Config:
     owners = windows[: max(config.num_layers - borrowing, 0)]
     if borrowing and (0 not in owners or not any(owners)):
         raise fields.error("num_kv_shared_layers", "leaves no layer whose keys and values could be shared")
-    values = {name: getattr(config, name) for name in DecoderConfig.__dataclass_fields__}
-    values |= {
+    values = config.values() | {
         "head_norms": True,
         "attention_scale": 1.0,
         "embedding_scale": config.width**0.5,

@@ -1,11 +1,8 @@
 """Granite 3 and 4, dense (IBM Granite Team 2024): Llama with multipliers.
 
-    x = m_embedding embed(tokens)
-    for each layer:  x += m_residual attention(norm(x));  x += m_residual mlp(norm(x))
-    logits = head(norm(x)) / s;  scores of attention are times m_attention
-
-Here the residual stream is x / m_residual, so that what layers add need not be multiplied: a norm takes no
-notice of it, if its eps is divided by the square of it.
+x = m_embedding embed(tokens)
+for each layer:  x += m_residual attention(norm(x));  x += m_residual mlp(norm(x))
+logits = head(norm(x)) / s;  scores of attention are times m_attention
 """
 
 from __future__ import annotations
@@ -14,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from tenon.models import llama
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, name_in
 from tenon.models._decoder import GGUF_FIELDS as DECODER_FIELDS
-from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._decoder import DecoderConfig, multiplied, read_decoder_config
 
 ARCHITECTURES = ("GraniteForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}
@@ -65,21 +62,20 @@ gguf_row_order = llama.gguf_row_order
 
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
-    return multiplied(checkpoint, read_decoder_config(checkpoint))
+    return with_multipliers(checkpoint, read_decoder_config(checkpoint))
 
 
-def multiplied(checkpoint: Checkpoint, config: DecoderConfig) -> DecoderConfig:
+def with_multipliers(checkpoint: Checkpoint, config: DecoderConfig) -> DecoderConfig:
     """The configuration with what makes up for the multipliers that the files say."""
     gguf = checkpoint.kind == "gguf"
 
     def read(field: str, default: float) -> float:
-        return checkpoint.fields.number(GGUF_FIELDS[field][0] if gguf else field, default)
+        return checkpoint.fields.number(name_in(checkpoint, field, GGUF_FIELDS), default)
 
-    residual = read("residual_multiplier", 1.0)
-    return replace(
-        config,
-        attention_scale=read("attention_multiplier", config.head_dim**-0.5 if gguf else 1.0),
-        embedding_scale=read("embedding_multiplier", 1.0) / residual,
-        eps=config.eps / residual**2,
-        logit_scale=1 / read("logits_scaling", 1.0),
+    scale = read("attention_multiplier", config.head_dim**-0.5 if gguf else 1.0)
+    return multiplied(
+        replace(config, attention_scale=scale),
+        embedding=read("embedding_multiplier", 1.0),
+        residual=read("residual_multiplier", 1.0),
+        logits=1 / read("logits_scaling", 1.0),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from tenon.layers.moe import Experts, Router
 from tenon.layers.rope import Rope
 from tenon.layers.weights import Tensor, Weights
 from tenon.models import granite, llama
-from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._checkpoint import Checkpoint, name_in
+from tenon.models._decoder import DecoderConfig, check_kinds, read_decoder_config
 from tenon.models._experts import read_experts
 from tenon.models._fields import MAX_WIDTH, Fields
 
@@ -169,14 +170,12 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     """The widths of experts and of the one that every token goes to have other names than elsewhere."""
     fields, gguf = checkpoint.fields, checkpoint.kind == "gguf"
     config = read_decoder_config(checkpoint)
+    name = partial(name_in, checkpoint, gguf_fields=GGUF_FIELDS)
     inner = "feed_forward_length" if gguf else "intermediate_size"
-    count = "expert_count" if gguf else "num_local_experts"
-    if fields.whole(count, 0 if gguf else 8, low=0):
+    if fields.whole(name("num_local_experts"), 0 if gguf else 8, low=0):
         experts = read_experts(checkpoint, config.width, inner=inner, renormalize=True)
         config = replace(config, experts=experts)
-    shared = fields.whole(
-        "expert_shared_feed_forward_length" if gguf else "shared_intermediate_size", config.mlp_width
-    )
+    shared = fields.whole(name("shared_intermediate_size"), config.mlp_width)
     recurrent_layers = _recurrent_in_gguf(fields) if gguf else _recurrent(fields, config.num_layers)
     if len(recurrent_layers) == config.num_layers:
         raise UnsupportedModel(f"{fields.path}: a model without attention is not supported")
@@ -188,7 +187,7 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
         recurrent=_mamba(checkpoint, config) if recurrent_layers else None,
         recurrent_layers=recurrent_layers,
     )
-    return granite.multiplied(checkpoint, config)
+    return granite.with_multipliers(checkpoint, config)
 
 
 def _turned(fields: Fields) -> bool:
@@ -197,12 +196,8 @@ def _turned(fields: Fields) -> bool:
 
 def _recurrent(fields: Fields, layers: int) -> frozenset[int]:
     types = fields.get("layer_types", fields.get("layers_block_type"))
-    known = (*_MAMBA, *_ATTENTION)
-    if not isinstance(types, list) or len(types) != layers or not all(t in known for t in types):
-        raise UnsupportedModel(
-            f"{fields.path}: layer_types must name one of {', '.join(known)} for each of {layers} layers"
-        )
-    return frozenset(i for i, kind in enumerate(types) if kind in _MAMBA)
+    kinds = check_kinds(fields, types, layers, (*_MAMBA, *_ATTENTION))
+    return frozenset(i for i, kind in enumerate(kinds) if kind in _MAMBA)
 
 
 def _recurrent_in_gguf(fields: Fields) -> frozenset[int]:
@@ -217,7 +212,7 @@ def _mamba(checkpoint: Checkpoint, config: DecoderConfig) -> Mamba2Shape:
     fields, gguf = checkpoint.fields, checkpoint.kind == "gguf"
 
     def whole(field: str, default: int) -> int:
-        return fields.whole(GGUF_FIELDS[field][0] if gguf else field, None if gguf else default)
+        return fields.whole(name_in(checkpoint, field, GGUF_FIELDS), None if gguf else default)
 
     heads, groups = whole("mamba_n_heads", 128), whole("mamba_n_groups", 1)
     inner = fields.whole("ssm.inner_size") if gguf else fields.whole("mamba_expand", 2) * config.width

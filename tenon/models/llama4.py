@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.rope import Temperature
 from tenon.layers.weights import Stacked, Weights
 from tenon.models import llama
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, name_in, text_model
 from tenon.models._decoder import DecoderConfig, read_decoder_config, read_unrotated
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
 from tenon.models._experts import read_experts
@@ -145,13 +146,9 @@ def row_order(config: DecoderConfig) -> dict[str, np.ndarray]:
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     gguf = checkpoint.kind == "gguf"
-    if checkpoint.fields.get("text_config") is not None:
-        checkpoint = replace(checkpoint, fields=checkpoint.fields.within("text_config"))
+    checkpoint = text_model(checkpoint)
     config, fields = read_decoder_config(checkpoint), checkpoint.fields
-
-    def name(field: str) -> str:
-        return GGUF_FIELDS[field][0] if gguf else field
-
+    name = partial(name_in, checkpoint, gguf_fields=GGUF_FIELDS)
     unrotated = read_unrotated(fields, config.num_layers, fields.whole(name("no_rope_layer_interval"), EVERY))
     experts = read_experts(
         checkpoint, config.width, count="num_local_experts", inner=name("intermediate_size"), scores="sigmoid"

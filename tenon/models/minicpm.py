@@ -4,8 +4,7 @@
     for each layer:  x += s attention(norm(x));  x += s mlp(norm(x));  s = scale_depth / sqrt(layers)
     logits = head(norm(x) / m);  m = width / dim_model_base
 
-Here the residual stream is x / s, so that what layers add need not be scaled: a norm takes no notice of it,
-if its eps is divided by s squared. Positions are stretched by LongRoPE. Where `sparse_config` asks for sparse
+Positions are stretched by LongRoPE. Where `sparse_config` asks for sparse
 attention (InfLLM-v2), contexts end where it would begin: only the dense one is here.
 """
 
@@ -18,7 +17,7 @@ from typing import Any
 from tenon.errors import UnsupportedModel
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._decoder import DecoderConfig, multiplied, read_decoder_config
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +94,5 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
             dense_len - 1,
         )
         config = replace(config, max_position=dense_len - 1)
-    return replace(
-        config,
-        tied_head=tied,
-        embedding_scale=embedding / residual,
-        eps=config.eps / residual**2,
-        logit_scale=1 / logits,
-    )
+    config = replace(config, tied_head=tied)
+    return multiplied(config, embedding=embedding, residual=residual, logits=1 / logits)

@@ -13,11 +13,11 @@ from typing import Any
 from tenon.layers.moe import MoE, MoEShape
 from tenon.layers.weights import Weights
 from tenon.models import llama, qwen2
-from tenon.models._checkpoint import Checkpoint
+from tenon.models._checkpoint import Checkpoint, name_in
 from tenon.models._decoder import DecoderConfig
 from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
 from tenon.models._experts import WEIGHTS as EXPERT_WEIGHTS
-from tenon.models._experts import dense_layers, name_in, read_experts
+from tenon.models._experts import dense_layers, read_experts
 
 ARCHITECTURES = ("Qwen2MoeForCausalLM",)
 POOLING_ARCHITECTURES: dict[str, str] = {}

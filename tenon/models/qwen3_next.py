@@ -23,7 +23,7 @@ from tenon.layers.rope import Rope
 from tenon.layers.weights import Weights
 from tenon.models import llama, qwen2_moe
 from tenon.models._checkpoint import Checkpoint
-from tenon.models._decoder import DecoderConfig, read_decoder_config
+from tenon.models._decoder import DecoderConfig, check_kinds, read_decoder_config
 from tenon.models._experts import dense_layers, read_experts
 from tenon.models._fields import MAX_WIDTH, Fields
 from tenon.models._mtp import WEIGHTS as MTP_WEIGHTS
@@ -213,11 +213,8 @@ def _recurrent_layers(fields: Fields, layers: int) -> frozenset[int]:
         every = fields.whole("full_attention_interval", EVERY)
         return frozenset(i for i in range(layers) if (i + 1) % every)
     known = ("linear_attention", "full_attention")
-    if not isinstance(types, list) or len(types) != layers or not all(t in known for t in types):
-        raise UnsupportedModel(
-            f"{fields.path}: layer_types must name one of {', '.join(known)} for each of {layers} layers"
-        )
-    return frozenset(i for i, kind in enumerate(types) if kind == "linear_attention")
+    kinds = check_kinds(fields, types, layers, known)
+    return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
 
 
 def row_order(config: DecoderConfig) -> dict[str, np.ndarray]:

@@ -15,11 +15,13 @@ def test_no_step_reads_what_was_freed(caching, windows, seed):
     rng = random.Random(seed)
     groups = (*FULL, *(window(length) for length in windows))
     engine = make_engine(
-        num_blocks=14 if not windows else 33, groups=groups, max_model_len=44, enable_prefix_caching=caching
+        num_blocks=12 if not windows else 33, groups=groups, max_model_len=44, enable_prefix_caching=caching
     )
     poisoned = poison(engine)
     simulation = Simulation(engine)
-    while len(simulation.adds) < 60:
+    # Windowed layers keep more in reserve: there need be no preemption.
+    while len(simulation.adds) < 60 or (not windows and not engine.stats().num_preemptions):
+        assert len(simulation.adds) < 1000, "nothing was preempted: the test tests too little"
         for _ in range(rng.choice([0, 1, 3])):
             prompt = [1] * rng.choice([0, 8, 16]) + [rng.randrange(50) for _ in range(rng.randint(1, 12))]
             simulation.add(prompt, random_params(rng, 50, 14))
@@ -29,7 +31,6 @@ def test_no_step_reads_what_was_freed(caching, windows, seed):
             simulation.abort(rng.choice(list(simulation.adds)))
     simulation.run()
     simulation.check()
-    assert engine.stats().num_preemptions or windows  # these keep more in reserve
     assert len(poisoned) > 20
 
 

@@ -71,7 +71,7 @@ def make(config: dict[str, Any], seed: int) -> Model:
 def reference_logits(model: Model, tokens: list[int]) -> np.ndarray:
     """float32 [tokens, vocabulary]"""
     with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].numpy()
+        return model(torch.tensor([tokens])).logits[0].float().numpy()
 
 
 def save_safetensors(model: Model, directory: Path, **options: Any) -> ModelFiles:

@@ -23,7 +23,6 @@ from tests.models.families import (
 )
 
 FLOAT32_TOLERANCE = 1e-4  # of the largest logit
-BFLOAT16_TOLERANCE = 3e-2  # of the logits' root mean square, for two layers; 0.02 was the most in 45 runs
 
 VARIANTS = {
     **{family: tiny(family) for family in FAMILIES},
@@ -382,20 +381,19 @@ def test_ragged_steps_match_whole_sequences(family, tmp_path, seed, rng):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_stays_close(family, tmp_path, seed, rng):
-    """Weights, activations and KV have eight bits: errors of some thousandths per layer.
+    """Weights, activations and KV have eight bits: as wrong as transformers is in bfloat16, whatever that is.
 
-    In the mean over the logits of most tokens: a single one can be off by several hundredths when attention
-    is undecided, and by anything when what a recurrent layer reads is next to nothing, as its norm makes
-    much of it. Of experts every token gets all: else some went to one that scored almost the same."""
+    In the median over tokens: single ones can be off by anything, when attention is undecided or a norm makes
+    much of next to nothing. Of experts every token gets all: else some went to one that scored almost the
+    same."""
     reference = make({**tiny(family), **ALL_EXPERTS.get(family, {})}, seed)
     tokens = prompt(rng, 64)
     driver = Driver(load_model(save_safetensors(reference, tmp_path)), rng)
     logits_SV = np.concatenate([driver.step([(0, part)])[0] for part in (tokens[:50], tokens[50:])])
     expected_SV = reference_logits(reference, tokens)
-    tolerance = BFLOAT16_TOLERANCE * reference.config.num_hidden_layers / 2
-    wrong_S, size_S = (np.linalg.norm(x, axis=1) for x in (logits_SV - expected_SV, expected_SV))
-    most = np.argsort(wrong_S / size_S)[:-4]
-    assert np.linalg.norm(wrong_S[most]) < tolerance * np.linalg.norm(size_S[most])
+    theirs_SV = reference_logits(reference.bfloat16(), tokens)
+    ours, theirs = (np.median(np.linalg.norm(x - expected_SV, axis=1)) for x in (logits_SV, theirs_SV))
+    assert ours < 1.5 * theirs
 
 
 def test_the_oracle_itself():
