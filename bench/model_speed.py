@@ -12,6 +12,7 @@ bench/results/model_speed.json, for docs/reference/models.md.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -21,14 +22,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tenon.bench.make_model import EXPERTS, blueprint, shrunk  # noqa: E402
+from tenon.bench.make_model import CHOSEN, EXPERTS, blueprint, shrunk  # noqa: E402
 from tenon.bench.make_model import LAYERS as NAMES_OF_LAYERS  # noqa: E402
 from tenon.util import plugin  # noqa: E402
 
 OUT = ROOT / "bench" / "results" / "model_speed.json"
 LAYERS = 6  # five windows and one full attention, three recurrent layers and one full, dense first layers
-FEWEST_EXPERTS = 16  # of groups, those that a token goes to must still be there
-MOST_PARAMETERS = 1_500_000_000
+MOST_PARAMETERS = 2_500_000_000
 SHAPE = ("--input-len", "512", "--output-len", "64", "--num-iters", "3")
 
 
@@ -45,15 +45,26 @@ def number_of_layers(config: dict[str, Any]) -> int:
 
 
 def cut(family: Any, config: dict[str, Any]) -> dict[str, int]:
-    """Layers, and experts if there are too many, of a model that is small enough."""
+    """Layers, and experts if there are too many, of a model that is small enough: layers show what a model
+    is, so experts go first, and then layers."""
     kept = {"layers": min(LAYERS, number_of_layers(config))}
+    field = next((name for name in EXPERTS if config.get(name)), None)
     while parameters(family, shrunk(config, **kept)) > MOST_PARAMETERS:
-        field = next((name for name in EXPERTS if config.get(name)), None)
-        if field is None or kept.get("experts", config[field]) <= FEWEST_EXPERTS:
+        experts = kept.get("experts", config[field]) if field else 0
+        if field and experts > (fewest := fewest_experts(config)):
+            kept["experts"] = max(fewest, experts // 2)
+        elif kept["layers"] > 1:
             kept["layers"] -= 1
         else:
-            kept["experts"] = kept.get("experts", config[field]) // 2
+            break
     return kept
+
+
+def fewest_experts(config: dict[str, Any]) -> int:
+    """Twice as many as a token goes to, in groups that are all as large."""
+    chosen = next(config[name] for name in CHOSEN if name in config)
+    groups = config.get("n_group") or 1
+    return math.ceil(2 * chosen / groups) * groups
 
 
 def parameters(family: Any, config: dict[str, Any]) -> float:

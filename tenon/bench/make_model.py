@@ -38,9 +38,10 @@ from tenon.util import plugin
 
 TINY = "tiny"
 SHARD_BYTES = 4 << 30
-# What families call the numbers of their layers and experts.
+# What families call the number of their layers, of their experts, and of those of one token.
 LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
+CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -112,13 +113,15 @@ def make_model(
 
 def shrunk(config: dict[str, Any], layers: int | None = None, experts: int | None = None) -> dict[str, Any]:
     """A configuration with only the first layers of a model, and fewer experts in each: the shapes of what is
-    left stay what they are. Raises ConfigError for more than there are."""
+    left stay what they are. Of dense layers before those with experts, of layers that borrow K and V, and of
+    experts that do nothing, there are fewer too. Raises ConfigError for more than there are."""
     config = dict(config)
     if layers is not None:
         count = next(name for name in LAYERS if name in config)
         whole = config[count]
         if not 0 < layers <= whole:
             raise ConfigError(f"layers must be 1 to {whole}, not {layers}")
+        config |= _fewer_of_a_kind(config, layers, whole)
         config[count] = layers
         config |= {k: v[:layers] for k, v in config.items() if isinstance(v, list) and len(v) == whole}
     if experts is not None:
@@ -127,8 +130,22 @@ def shrunk(config: dict[str, Any], layers: int | None = None, experts: int | Non
             raise ConfigError("this model has no experts")
         if not 0 < experts <= config[field]:
             raise ConfigError(f"experts must be 1 to {config[field]}, not {experts}")
+        if idle := config.get("zero_expert_num"):
+            config["zero_expert_num"] = idle * experts // config[field]
         config[field] = experts
     return config
+
+
+def _fewer_of_a_kind(config: dict[str, Any], layers: int, whole: int) -> dict[str, int]:
+    """How many of `layers` are of a kind that comes first, or last, in all layers."""
+    fewer = {}
+    if dense := config.get("first_k_dense_replace"):
+        fewer["first_k_dense_replace"] = max(1, dense * layers // whole)
+    if borrowing := config.get("num_kv_shared_layers"):
+        kinds = config["layer_types"]  # of each one has to be left to lend
+        lending = max(kinds.index(kind) for kind in set(kinds)) + 1
+        fewer["num_kv_shared_layers"] = max(0, min(borrowing * layers // whole, layers - lending))
+    return fewer
 
 
 def _family(name: str) -> ModuleType:
