@@ -41,7 +41,7 @@ SHARD_BYTES = 4 << 30
 # What families call the number of their layers, of their experts, and of those of one token.
 LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
-CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k")
+CHOSEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all

@@ -25,6 +25,7 @@ class MoEShape:
     stacked: Stacked | None = None  # how safetensors have them; None: each expert alone, or rows of all
     biases: bool = False  # of experts and router
     clamp: ops.Clamp | None = None  # what they have in place of silu (GPT-OSS)
+    gelu: bool = False  # in place of silu, in the form with tanh (Gemma 4)
     weigh_inputs: bool = False  # weights multiply what experts get (Llama 4)
     identities: int = 0  # the last of the routing's experts, so many, give back what they get (LongCat)
 
@@ -33,16 +34,22 @@ class Router:
     """Which experts a token goes to. Never quantised when it is loaded: it is small, and decides a lot."""
 
     def __init__(
-        self, weights: Weights, shape: MoEShape, bias_E: np.ndarray | None = None, name: str = "gate"
+        self,
+        weights: Weights,
+        shape: MoEShape,
+        bias_E: np.ndarray | None = None,
+        name: str = "gate",
+        scale_E: np.ndarray | None = None,
     ) -> None:
         self.routing = shape.routing
         rows = [shape.routing.num_experts]
         self.logits = Linear(weights.unquantized(), [name], rows, shape.width, bias=shape.biases)
         self.bias_E = bias_E
+        self.scale_E = scale_E
 
     def __call__(self, x_TD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(experts [T, K], their weights [T, K])"""
-        return ops.route(self.logits(x_TD), self.routing, self.bias_E)
+        return ops.route(self.logits(x_TD), self.routing, self.bias_E, self.scale_E)
 
 
 class Experts:
@@ -72,8 +79,13 @@ class Experts:
         return packed, weights.expert_biases(names, rows, count, fused, stacked or Stacked())
 
     def __call__(
-        self, residual_TD: np.ndarray, x_TD: np.ndarray, experts_TK: np.ndarray, weights_TK: np.ndarray
+        self,
+        residual_TD: np.ndarray | None,
+        x_TD: np.ndarray,
+        experts_TK: np.ndarray,
+        weights_TK: np.ndarray,
     ) -> np.ndarray:
+        """Without a residual only what would be added to it."""
         return ops.moe_experts(
             x_TD,
             experts_TK,
@@ -84,6 +96,7 @@ class Experts:
             gate_up_bias_E2F=self.gate_up_bias,
             down_bias_ED=self.down_bias,
             clamp=self.shape.clamp,
+            gelu=self.shape.gelu,
             weigh_inputs=self.shape.weigh_inputs,
             identities=self.shape.identities,
             accumulate_into_TD=residual_TD,

@@ -11,7 +11,8 @@ from tenon.layers.weights import Weights
 class RMSNorm:
     """RMS norm (Zhang & Sennrich 2019). Reads the residual stream (float32), gives activations.
 
-    `offset` is added to the weights: some files have them less 1. The result is multiplied by `scale`.
+    `offset` is added to the weights: some files have them less 1. The result is multiplied by `scale`. `part`
+    is what the file calls the weights.
     """
 
     def __init__(
@@ -22,8 +23,9 @@ class RMSNorm:
         eps: float,
         offset: float = 0.0,
         scale: float = 1.0,
+        part: str = "weight",
     ) -> None:
-        self.weight_D = (weights.vector(f"{name}.weight", width) + np.float32(offset)) * np.float32(scale)
+        self.weight_D = (weights.vector(f"{name}.{part}", width) + np.float32(offset)) * np.float32(scale)
         self.eps = eps
         self.act = weights.act
 

@@ -6,6 +6,10 @@
                      x += norm(project(gelu(gate(x)) * e));  x *= the layer's scalar
     logits = cap * tanh(head(norm(x)) / cap)
 
+Larger models have experts beside the feed-forward network:
+
+    x += norm(norm(mlp(norm(x))) + norm(experts(norm(x)))), which are chosen by softmax of x under a norm too
+
 Layers that see everything have wider heads, of which a quarter turns; in larger models K before norm and
 rotation is V there. The last layers have no K and V but those of the last layer of their kind before them.
 Files of models that see and hear too are read for their text alone.
@@ -25,12 +29,14 @@ from tenon.errors import UnsupportedModel
 from tenon.layers.attention import Attention, AttentionShape
 from tenon.layers.layer_inputs import InputGate, LayerInputs, Scale, Softcap
 from tenon.layers.mlp import GatedMLP
+from tenon.layers.moe import Experts, MoEShape, Router
 from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope, RopeConfig
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Stacked, Weights
 from tenon.models import llama
 from tenon.models._checkpoint import Checkpoint, text_model
 from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
+from tenon.models._experts import read_experts
 from tenon.models._fields import Fields
 
 ARCHITECTURES = ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration")
@@ -45,6 +51,7 @@ IGNORED = (
     "model.embed_vision.*",
     "model.embed_audio.*",
 )
+STACKED = Stacked()
 EVERY = 6  # layers, of which one sees everything, where the file does not say
 
 TINY: dict[str, Any] = {
@@ -60,6 +67,10 @@ TINY: dict[str, Any] = {
     "num_global_key_value_heads": 1,
     "attention_k_eq_v": True,
     "use_double_wide_mlp": True,
+    "enable_moe_block": True,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 64,
     "hidden_size_per_layer_input": 16,
     "vocab_size_per_layer_input": 160,
     "final_logit_softcapping": 30.0,
@@ -92,8 +103,30 @@ SIZES: dict[str, dict[str, Any]] = {
         "global_head_dim": 512,
         "num_global_key_value_heads": None,
         "attention_k_eq_v": False,
+        "enable_moe_block": False,
+        "num_experts": None,
         "hidden_size_per_layer_input": 256,
         "vocab_size_per_layer_input": 262144,
+    },
+    "26B-A4B": {
+        **TINY,
+        "hidden_size": 2816,
+        "intermediate_size": 2112,
+        "moe_intermediate_size": 704,
+        "num_hidden_layers": 30,
+        "num_kv_shared_layers": 0,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 262144,
+        "sliding_window": 1024,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "num_global_key_value_heads": 2,
+        "use_double_wide_mlp": False,
+        "num_experts": 128,
+        "top_k_experts": 8,
+        "hidden_size_per_layer_input": 0,
     },
 }
 
@@ -132,6 +165,27 @@ class Gemma4Config(DecoderConfig):
         return max(i for i in range(self.num_layers) if not self.borrows(i) and bool(self.window(i)) == kind)
 
 
+class Mixture:
+    """y + norm(experts(norm(x))); the router has a norm of its own."""
+
+    def __init__(self, config: Gemma4Config, shape: MoEShape, weights: Weights) -> None:
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(weights, name, config.width, config.eps)
+
+        self.choice = RMSNorm(
+            weights, "router", config.width, config.eps, scale=config.width**-0.5, part="scale"
+        )
+        scale_E = weights.vector("router.per_expert_scale", shape.routing.num_experts)
+        self.router = Router(weights, shape, name="router.proj", scale_E=scale_E)
+        self.before = norm("pre_feedforward_layernorm_2")
+        self.experts = Experts(weights, shape, ("gate_proj", "up_proj", "down_proj"))
+        self.after = norm("post_feedforward_layernorm_2")
+
+    def __call__(self, y_TD: np.ndarray, x_TD: np.ndarray) -> np.ndarray:
+        experts_TK, weights_TK = self.router(self.choice(x_TD))
+        return self.after.add_to(y_TD, self.experts(None, self.before(x_TD), experts_TK, weights_TK))
+
+
 class Layer:
     def __init__(self, config: Gemma4Config, weights: Weights, rope: Rope, layer: int) -> None:
         def norm(name: str) -> RMSNorm:
@@ -147,6 +201,10 @@ class Layer:
         self.before_mlp = norm("pre_feedforward_layernorm")
         inner = config.mlp_width * (2 if config.wider_mlp and config.borrows(layer) else 1)
         self.mlp = GatedMLP(weights.at("mlp"), config.width, inner, gelu=True)
+        self.mixture = None
+        if config.experts is not None:
+            self.after_dense = norm("post_feedforward_layernorm_1")
+            self.mixture = Mixture(config, config.experts, weights)
         self.after_mlp = norm("post_feedforward_layernorm")
         self.scale = Scale(weights, "layer_scalar")
         self.input_gate = None
@@ -156,7 +214,10 @@ class Layer:
 
     def __call__(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
         x_TD = self.after_attention.add_to(x_TD, self.attention.alone(self.before_attention(x_TD), batch, kv))
-        return self.after_mlp.add_to(x_TD, self.mlp.alone(self.before_mlp(x_TD)))
+        y_TD = self.mlp.alone(self.before_mlp(x_TD))
+        if self.mixture is not None:
+            y_TD = self.mixture(self.after_dense.states(y_TD), x_TD)
+        return self.after_mlp.add_to(x_TD, y_TD)
 
     def finish(self, x_TD: np.ndarray, inputs_TX: np.ndarray | None) -> np.ndarray:
         """With this layer's share of what all layers are told."""
@@ -253,6 +314,9 @@ def read_config(checkpoint: Checkpoint) -> Gemma4Config:
         "rope": replace(config.rope, rot_dim=head_dim),
         "local_rope": RopeConfig(rot_dim=config.head_dim, theta=local.number("rope_theta", 10000.0, above=1)),
     }
+    if fields.flag("enable_moe_block", False):
+        experts = read_experts(checkpoint, config.width, top_k="top_k_experts", renormalize=True)
+        values["experts"] = replace(experts, stacked=STACKED, gelu=True)
     width = fields.whole("hidden_size_per_layer_input", 0, low=0)
     return Gemma4Config(
         **values,
@@ -270,8 +334,6 @@ def read_config(checkpoint: Checkpoint) -> Gemma4Config:
 def _refuse(fields: Fields) -> None:
     if (activation := fields.text("hidden_activation", "gelu_pytorch_tanh")) != "gelu_pytorch_tanh":
         raise UnsupportedModel(f"{fields.path}: hidden_activation {activation!r} is not supported")
-    if fields.flag("enable_moe_block", False):
-        raise UnsupportedModel(f"{fields.path}: Gemma 4 with experts (enable_moe_block) is not supported")
     if fields.get("use_bidirectional_attention") == "all":
         raise UnsupportedModel(f"{fields.path}: use_bidirectional_attention 'all' is not supported")
 

@@ -63,9 +63,13 @@ class Clamp:
 
 @op()
 def route(
-    logits_TE: np.ndarray, routing: Routing, bias_E: np.ndarray | None = None
+    logits_TE: np.ndarray,
+    routing: Routing,
+    bias_E: np.ndarray | None = None,
+    scale_E: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(experts_TK int32, weights_TK float32) of float32 logits, as `routing` says; bias is float32.
+    With `scale_E` (float32) an expert's weight is at last times its own scale (Gemma 4).
 
     The slots of a token are in the order of score + bias, the largest first; of equals the lower number
     comes first. Without a bias and groups logits are compared, of which scores may round to equal ones.
@@ -87,6 +91,8 @@ def route(
     weights_TK = np.take_along_axis(scores_TE, experts_TK, axis=1)
     if routing.renormalize:
         weights_TK = weights_TK / np.maximum(weights_TK.sum(axis=1, keepdims=True), routing.floor)
+    if scale_E is not None:
+        weights_TK = weights_TK * scale_E[experts_TK]
     return experts_TK.astype(np.int32), (weights_TK * routing.scale).astype(np.float32)
 
 
@@ -112,6 +118,7 @@ def moe_experts(
     gate_up_bias_E2F: np.ndarray | None = None,
     down_bias_ED: np.ndarray | None = None,
     clamp: Clamp | None = None,
+    gelu: bool = False,
     weigh_inputs: bool = False,
     identities: int = 0,
     accumulate_into_TD: np.ndarray | None = None,
@@ -122,10 +129,10 @@ def moe_experts(
     and `down` is [E * D, F]; both packed (`pack_linear`) from parts that each belong to one expert, for
     activations of x's dtype, to which silu(gate) * up is rounded. experts_TK is int32, weights_TK float32.
     Biases (float32) are added to the products, in the order of the matrices' rows. With `clamp` what is in
-    brackets is `clamped_mul`. With `weigh_inputs` a weight multiplies what its expert gets, rounded to x's
-    dtype, and not what it gives (Llama 4). Experts of so many numbers from E on as `identities` says give
-    back x (LongCat). With `accumulate_into_TD` (float32) the result is added to it in place, and it is
-    returned.
+    brackets is `clamped_mul`, with `gelu` it is gelu(gate) * up in the form with tanh (Gemma 4). With
+    `weigh_inputs` a weight multiplies what its expert gets, rounded to x's dtype, and not what it gives
+    (Llama 4). Experts of so many numbers from E on as `identities` says give back x (LongCat). With
+    `accumulate_into_TD` (float32) the result is added to it in place, and it is returned.
 
     A token's bits depend on its own rows alone; its slots are summed in their order. Raises ValueError for
     matrices and biases of another shape and for an expert that there is not.
@@ -134,6 +141,8 @@ def moe_experts(
     assert isinstance(down, DenseLinear)
     if identities and weigh_inputs:
         raise ValueError("experts that give back x have no inputs to weigh")
+    if gelu and clamp is not None:
+        raise ValueError("experts have either gelu or clamped gates")
     width, inner = x_TD.shape[1], down.shape[1]
     if gate_up.shape != (num_experts * 2 * inner, width) or down.shape[0] != num_experts * width:
         raise ValueError(f"the matrices are not those of {num_experts} experts for {width} columns")
@@ -150,7 +159,8 @@ def moe_experts(
             y_TD[tokens] += weights_TK[tokens, slots, None] * x_TD[tokens].astype(np.float32)
             continue
         h = _product(x, gate_up, expert, 2 * inner, gate_up_bias_E2F)
-        y_TD[tokens] += weight * _product(_gated(h, clamp).astype(x.dtype), down, expert, width, down_bias_ED)
+        a = (_gelu_mul(h) if gelu else _gated(h, clamp)).astype(x.dtype)
+        y_TD[tokens] += weight * _product(a, down, expert, width, down_bias_ED)
     if accumulate_into_TD is None:
         return y_TD
     accumulate_into_TD += y_TD
@@ -177,6 +187,12 @@ def _gated(h: np.ndarray, clamp: Clamp | None) -> np.ndarray:
         gate, up = np.minimum(gate, clamp.limit), np.clip(up, -clamp.limit, clamp.limit) + np.float32(1)
     with np.errstate(over="ignore"):
         return gate / (1 + np.exp(-alpha * gate)) * up
+
+
+def _gelu_mul(h: np.ndarray) -> np.ndarray:
+    gate, up = np.split(h, 2, axis=1)
+    inner = np.float32((2 / np.pi) ** 0.5) * (gate + np.float32(0.044715) * gate**3)
+    return np.float32(0.5) * gate * (1 + np.tanh(inner)) * up
 
 
 def _product(x: np.ndarray, w: DenseLinear, expert: int, rows: int, bias_EN: np.ndarray | None) -> np.ndarray:
@@ -211,17 +227,25 @@ def route_cases(rng: np.random.Generator) -> Iterator[Case]:
         (4, Routing(512, 10, renormalize=True), True),
     ]:
         yield _route_case(rng, tokens, routing, bias)
+    yield _route_case(rng, 17, Routing(128, 8, renormalize=True), False, scales=True)
     for tokens in (1, 512):
         yield _route_case(rng, tokens, Routing(128, 8, renormalize=True), False, bench=True)
 
 
 def _route_case(
-    rng: np.random.Generator, tokens: int, routing: Routing, bias: bool, bench: bool = False
+    rng: np.random.Generator,
+    tokens: int,
+    routing: Routing,
+    bias: bool,
+    *,
+    scales: bool = False,
+    bench: bool = False,
 ) -> Case:
     # Logits a thousandth apart at least: the two backends order near scores as one.
     levels = 1e-3 * rng.permuted(np.arange(4000).reshape(1, -1).repeat(tokens, axis=0), axis=1)
     logits_TE = (levels[:, : routing.num_experts] - 2).astype(np.float32)
     bias_E = (0.01 * rng.standard_normal(routing.num_experts)).astype(np.float32) if bias else None
+    scale_E = rng.uniform(0.5, 1.5, routing.num_experts).astype(np.float32) if scales else None
 
     def check(args: Args, expected: Arrays, got: Arrays) -> str | None:
         experts_TK, weights_TK = got["out0"], got["out1"]
@@ -236,7 +260,7 @@ def _route_case(
 
     return Case(
         f"{routing.scores} T{tokens} E{routing.num_experts} K{routing.top_k} G{routing.num_groups}",
-        lambda: {"logits_TE": logits_TE, "routing": routing, "bias_E": bias_E},
+        lambda: {"logits_TE": logits_TE, "routing": routing, "bias_E": bias_E, "scale_E": scale_E},
         EXACT,
         check=check,
         bench=bench,
@@ -264,6 +288,7 @@ def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
         yield _experts_case(rng, ["q8_0"] * 3, act, 29, 6, 2, 96, 64, act_bits=act_bits, **more)
         more = {"identities": 3, "accumulate": True}
         yield _experts_case(rng, ["q8_0"] * 3, act, 31, 5, 4, 96, 64, act_bits=act_bits, **more)
+        yield _experts_case(rng, ["q8_0"] * 3, act, 27, 6, 2, 96, 64, act_bits=act_bits, gelu=True)
     yield _experts_case(rng, ["bf16"] * 3, BFLOAT16, 9, 1, 2, 64, 32, identities=30)  # often no other
     for dtypes, act_bits in (
         (["bf16"] * 3, 0),
@@ -291,6 +316,7 @@ def _experts_case(
     accumulate: bool = False,
     act_bits: int = 0,
     clamp: Clamp | None = None,
+    gelu: bool = False,
     biases: bool = False,
     weigh_inputs: bool = False,
     identities: int = 0,
@@ -325,6 +351,7 @@ def _experts_case(
             "gate_up_bias_E2F": gate_up_bias,
             "down_bias_ED": down_bias,
             "clamp": clamp,
+            "gelu": gelu,
             "weigh_inputs": weigh_inputs,
             "identities": identities,
             "accumulate_into_TD": None if before_TD is None else before_TD.copy(),

@@ -178,7 +178,7 @@ def _converted(config: Any, name: str, tensor: torch.Tensor) -> list[tuple[str, 
 def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Of all tensors, under the names that publishers give them: each expert has its own."""
     if _stacked(model):
-        return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+        return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *_kept(model)]}
     shapes = {}
     for name, tensor in _tensors(model):
         if "block_sparse_moe.experts." in name and model.config.model_type == "granitemoehybrid":
@@ -212,10 +212,7 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
-    kept = model.state_dict().keys()
-    for name, buffer in model.named_buffers():
-        if name in kept:
-            yield name, buffer
+    yield from _kept(model)
     stacked = _stacked(model)
     for name, parameter in model.named_parameters():
         before, experts, matrix = name.partition("experts.")
@@ -232,6 +229,12 @@ def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
         gate, up = (rows[:, ::2], rows[:, 1::2]) if alternating else rows.chunk(2, dim=1)
         yield f"{before}{experts}gate_proj.{suffix}", gate
         yield f"{before}{experts}up_proj.{suffix}", up
+
+
+def _kept(model: Model) -> list[tuple[str, torch.Tensor]]:
+    """Buffers that files have."""
+    kept = model.state_dict().keys()
+    return [(name, buffer) for name, buffer in model.named_buffers() if name in kept]
 
 
 def _stacked(model: Model) -> Stacked | None:

@@ -57,7 +57,7 @@ def test_layers_that_borrow_take_no_memory(tmp_path, seed):
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"enable_moe_block": True}, UnsupportedModel, "with experts"),
+        ({"top_k_experts": 5}, ModelFileError, "top_k_experts does not fit"),
         ({"use_bidirectional_attention": "all"}, UnsupportedModel, "use_bidirectional_attention"),
         ({"hidden_activation": "silu"}, UnsupportedModel, "'silu'"),
         ({"rope_parameters": None}, ModelFileError, "rope_parameters is missing"),

@@ -109,6 +109,7 @@ VARIANTS = {
         **tiny("gemma4"),
         "attention_k_eq_v": False,
         "use_double_wide_mlp": False,
+        "enable_moe_block": False,
         "num_kv_shared_layers": 3,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
@@ -116,9 +117,17 @@ VARIANTS = {
     },
     "gemma4-large": {  # as 31B
         **tiny("gemma4"),
+        "enable_moe_block": False,
         "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 0,
         "layer_types": None,
+    },
+    "gemma4-experts": {  # as 26B-A4B
+        **tiny("gemma4"),
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+        "use_double_wide_mlp": False,
+        "top_k_experts": 3,
     },
     "minicpm-long": {
         **tiny("minicpm"),
@@ -187,6 +196,7 @@ ALL_EXPERTS = {
     "deepseek_v3": {"num_experts_per_tok": 8, "topk_group": 4},
     "deepseek_v32": {"num_experts_per_tok": 8, "topk_group": 4, "index_topk": 512},  # and all tokens
     "ernie4_5_moe": {"moe_k": 4},
+    "gemma4": {"top_k_experts": 4},
     "glm4_moe": {"num_experts_per_tok": 4},
     "gpt_oss": {"num_experts_per_tok": 4},
     "llama4": {"num_experts_per_tok": 4},
@@ -214,6 +224,7 @@ NOT_IN_GGUF = (
     "gemma4",
     "gemma4-small",
     "gemma4-large",
+    "gemma4-experts",
     "deepseek_v32",
     "deepseek_v32-one",
     "longcat_flash",

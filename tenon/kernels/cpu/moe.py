@@ -13,16 +13,20 @@ from tenon.ops.workspace import empty
 
 
 def route(
-    logits_TE: np.ndarray, routing: Routing, bias_E: np.ndarray | None = None
+    logits_TE: np.ndarray,
+    routing: Routing,
+    bias_E: np.ndarray | None = None,
+    scale_E: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     tokens, num_experts = logits_TE.shape
-    if num_experts != routing.num_experts or (bias_E is not None and bias_E.shape != (num_experts,)):
-        raise ValueError(f"logits and bias must be of {routing.num_experts} experts")
+    if any(a is not None and a.shape[-1:] != (routing.num_experts,) for a in (logits_TE, bias_E, scale_E)):
+        raise ValueError(f"logits, bias and scales must be of {routing.num_experts} experts")
     experts_TK = empty((tokens, routing.top_k), np.int32)
     weights_TK = empty((tokens, routing.top_k), FLOAT32)
     _native.route(
         dense(logits_TE),
         0 if bias_E is None else dense(bias_E),
+        0 if scale_E is None else dense(scale_E),
         address(experts_TK),
         address(weights_TK),
         tokens,
@@ -50,6 +54,7 @@ def moe_experts(
     gate_up_bias_E2F: np.ndarray | None = None,
     down_bias_ED: np.ndarray | None = None,
     clamp: Clamp | None = None,
+    gelu: bool = False,
     weigh_inputs: bool = False,
     identities: int = 0,
     accumulate_into_TD: np.ndarray | None = None,
@@ -57,6 +62,8 @@ def moe_experts(
     tokens, width = x_TD.shape
     if not len(experts_TK) == len(weights_TK) == tokens or experts_TK.shape != weights_TK.shape:
         raise ValueError(f"{tokens} tokens need as many rows of experts and of weights")
+    if gelu and clamp is not None:
+        raise ValueError("experts have either gelu or clamped gates")
     check_biases(num_experts, down.shape[1], width, gate_up_bias_E2F, down_bias_ED)
     y_TD = accumulate_into_TD
     if y_TD is None:
@@ -77,6 +84,7 @@ def moe_experts(
         0 if down_bias_ED is None else dense(down_bias_ED),
         1.0 if clamp is None else clamp.alpha,
         0.0 if clamp is None else clamp.limit,
+        gelu,
         weigh_inputs,
         identities,
         address(y_TD),

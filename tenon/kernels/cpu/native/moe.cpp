@@ -1,8 +1,9 @@
 // Experts: tokens are grouped by the expert they go to, and every expert's matrices are read once.
 //
 // 1. Counting sort: slot s = t K + k of token t has a row among those of its expert, in the order of tokens.
-// 2. h = gate|up of all groups at once, a = silu(gate) up (or what GPT-OSS has in its place), out = down of
-//    all groups at once. Where weights are those of inputs, rows are weighed before.
+// 2. h = gate|up of all groups at once, a = silu(gate) up (or what GPT-OSS or Gemma 4 has in its place), out
+// =
+//    down of all groups at once. Where weights are those of inputs, rows are weighed before.
 // 3. y[t] += sum over k of weight[t][k] out[row of slot t K + k], slot after slot.
 //
 // A row's bits do not depend on which rows share its group (linear.h), and the sum of a token runs over its
@@ -175,6 +176,20 @@ void experts(const MoeArgs& args, const StepDims& dims, Pool& pool) {
         experts_of_block(args, first, block < tokens - first ? block : tokens - first, dims, pool);
 }
 
+void gelu_mul(const SiluMulArgs& args, const StepDims& dims, Pool& pool) {
+    const RowwiseKernels& kernels = rowwise_kernels();
+    (args.out_bytes == 4 ? kernels.gelu_f32 : kernels.gelu_bf16)(
+        {args.gate_up_T2F, args.y_TF, args.rows, args.width, true, true, args.out_bytes}, dims, pool);
+}
+
+// What is between the products: with a limit that of GPT-OSS.
+Kernel<SiluMulArgs> gate_mul(bool x_is_f32, bool gelu, float limit) {
+    const RowwiseKernels& kernels = rowwise_kernels();
+    if (gelu) return gelu_mul;
+    if (limit > 0) return x_is_f32 ? kernels.clamped_mul_f32 : kernels.clamped_mul_bf16;
+    return x_is_f32 ? kernels.silu_mul_f32 : kernels.silu_mul_bf16;
+}
+
 ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts, uintptr_t bias) {
     const Slices& slices = w.slices(num_experts);
     ExpertMatrices matrices{slices.float_views.data(),  slices.int_views.data(),    nullptr, nullptr,
@@ -189,7 +204,8 @@ ExpertMatrices matrices_of(PackedLinear& w, int32_t num_experts, uintptr_t bias)
 void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, bool x_is_f32, uintptr_t ids_TK,
                  uintptr_t weights_TK, int32_t top_k, int32_t num_experts, PackedLinear& gate_up,
                  PackedLinear& down, uintptr_t gate_up_bias, uintptr_t down_bias, float alpha, float limit,
-                 bool weigh_inputs, int32_t identities, uintptr_t y, int64_t y_stride, bool accumulate) {
+                 bool gelu, bool weigh_inputs, int32_t identities, uintptr_t y, int64_t y_stride,
+                 bool accumulate) {
     const int64_t inner = down.view().columns;
     if (num_experts < 1 || identities < 0 || top_k < 1 || top_k > num_experts + identities)
         throw std::invalid_argument("top_k must be 1 to the number of experts");
@@ -202,9 +218,6 @@ void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, boo
     for (const PackedLinear* w : {&gate_up, &down})
         if (x_is_f32 != (w->view().segments[0].format == Format::f32))
             throw std::invalid_argument("the weights were packed for activations of the other type");
-    const RowwiseKernels& rowwise = rowwise_kernels();
-    const auto silu_mul = x_is_f32 ? rowwise.silu_mul_f32 : rowwise.silu_mul_bf16;
-    const auto clamped_mul = x_is_f32 ? rowwise.clamped_mul_f32 : rowwise.clamped_mul_bf16;
     const int act_bits = gate_up.int_view().num_segments ? gate_up.act_bits() : 0;
     run_op(act_bits == 8    ? "moe_experts int8"
            : act_bits == 16 ? "moe_experts int16"
@@ -227,20 +240,21 @@ void moe_experts(uintptr_t x, int64_t x_stride, int64_t rows, int64_t width, boo
                    int32_t(inner),
                    matrices_of(gate_up, num_experts, gate_up_bias),
                    matrices_of(down, num_experts, down_bias),
-                   limit > 0 ? clamped_mul : silu_mul,
+                   gate_mul(x_is_f32, gelu, limit),
                    alpha,
                    limit,
                    moe_kernels().weigh,
                    moe_kernels().mix});
 }
 
-void route(uintptr_t logits_TE, uintptr_t bias_E, uintptr_t ids_TK, uintptr_t weights_TK, int64_t rows,
-           int32_t num_experts, int32_t top_k, bool sigmoid, bool renormalize, float floor, float scale,
-           int32_t num_groups, int32_t top_groups, int32_t group_best) {
+void route(uintptr_t logits_TE, uintptr_t bias_E, uintptr_t scale_E, uintptr_t ids_TK, uintptr_t weights_TK,
+           int64_t rows, int32_t num_experts, int32_t top_k, bool sigmoid, bool renormalize, float floor,
+           float scale, int32_t num_groups, int32_t top_groups, int32_t group_best) {
     run_op("route", moe_kernels().route,
-           RouteArgs{pointer<const float>(logits_TE), pointer<const float>(bias_E), pointer<int32_t>(ids_TK),
-                     pointer<float>(weights_TK), count(rows), num_experts, top_k, sigmoid, renormalize, floor,
-                     scale, num_groups, top_groups, group_best});
+           RouteArgs{pointer<const float>(logits_TE), pointer<const float>(bias_E),
+                     pointer<const float>(scale_E), pointer<int32_t>(ids_TK), pointer<float>(weights_TK),
+                     count(rows), num_experts, top_k, sigmoid, renormalize, floor, scale, num_groups,
+                     top_groups, group_best});
 }
 
 }  // namespace

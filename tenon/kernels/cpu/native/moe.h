@@ -7,7 +7,8 @@ namespace tenon {
 
 struct RouteArgs {
     const float* logits_TE;
-    const float* bias_E;  // or null
+    const float* bias_E;   // or null
+    const float* scale_E;  // or null
     int32_t* ids_TK;
     float* weights_TK;
     Count rows;

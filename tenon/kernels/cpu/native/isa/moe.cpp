@@ -84,7 +84,8 @@ void route_row(const RouteArgs& args, int64_t row, const Scratch& s) {
         sum += weights[i];
     }
     const float divisor = !args.renormalize ? 1.0f : sum < args.floor ? args.floor : sum;
-    for (int32_t i = 0; i < k; ++i) weights[i] = weights[i] / divisor * args.scale;
+    for (int32_t i = 0; i < k; ++i)
+        weights[i] = weights[i] / divisor * args.scale * (args.scale_E ? args.scale_E[ids[i]] : 1.0f);
 }
 
 void route(const RouteArgs& args, const StepDims& dims, Pool& pool) {
