@@ -31,6 +31,8 @@ from typing import Any
 import psutil
 
 from tenon.engine.jobs.pool import MAX_WORKERS
+from tenon.server.limits import Limits
+from tenon.text.tokenizer import REMEMBERED_WORDS
 from tests.e2e.conftest import engines
 from tests.history import (
     CHAT,
@@ -198,6 +200,23 @@ class Soak:
                     self.wrong.append(f"{request_id} {kind}: {error!r}")
                 await asyncio.sleep(0.1)
 
+    async def fill(self, clients: int) -> None:
+        """Until the server keeps as many responses, and its tokenizer as many words, as they may: what
+        grows after that is a leak."""
+        numbers = iter(range(max(Limits().responses, REMEMBERED_WORDS) + 100))
+
+        async def client() -> None:
+            for _ in numbers:
+                text = "".join(self.rng.choices("abcdefgh", k=200))
+                for path, body in (
+                    (RESPONSES, {"input": text, "max_output_tokens": 1}),
+                    (COMPLETIONS, {"prompt": text, "max_tokens": 1}),
+                ):
+                    self.number += 1
+                    await self.answered("fill", path, body | {"model": "oracle"}, f"soak-{self.number}")
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+
     async def one(self, kind: str, request_id: str) -> None:
         if kind == "ask":
             path, body = self.request()
@@ -329,6 +348,7 @@ async def soak(seconds: float, clients: int, kills: float, seed: int) -> int:
 async def _soak(server: Server, seconds: float, clients: int, kills: float, seed: int) -> int:
     run = Soak(server, random.Random(seed), kills)
     print(f"seed {seed}, {seconds:.0f} s, {clients} clients, kills every {kills:.0f} s", flush=True)
+    await run.fill(clients)
     await run.run(min(20.0, seconds / 10), clients)  # until every pool and cache has been used
     await quiet(server)
     before = server.holdings()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models
 
 from tenon import env
 from tenon.errors import InvalidRequest, UnsupportedModel
@@ -17,6 +18,10 @@ from tenon.text.pieces import ByteLetters, Pieces, SpacedPieces, WordPieces
 from tenon.text.untrusted import Controls
 
 env.tokenize_in_one_thread()
+
+# The library keeps the tokens of the first so many words that it meets (10,000, if it is not told). Words of
+# 256 letters take 8 KiB each there, so one who makes them up fills 16 MiB, not 80.
+REMEMBERED_WORDS = 2048
 
 
 class Tokenizer:
@@ -37,7 +42,7 @@ class Tokenizer:
         chat_templates: Mapping[str, str] | None = None,
     ) -> None:
         """`add_bos`/`add_eos` None: the vocabulary's own post-processor decides."""
-        self._fast = fast
+        self._fast = _bounded(fast)
         self._pieces = _pieces_of(fast)
         self._added = {token: added.content for token, added in fast.get_added_tokens_decoder().items()}
         self._bytes: dict[int, bytes] = {}
@@ -191,9 +196,16 @@ class Tokenizer:
     @cached_property
     def _plain(self) -> FastTokenizer:
         """The same vocabulary, blind to special tokens. Made when asked for: it takes as long as loading."""
-        plain = FastTokenizer.from_str(self._fast.to_str())
+        plain = _bounded(FastTokenizer.from_str(self._fast.to_str()))
         plain.encode_special_tokens = True
         return plain
+
+
+def _bounded(fast: FastTokenizer) -> FastTokenizer:
+    """The same, with a small memory for words. Other kinds than these have none."""
+    if isinstance(fast.model, models.BPE | models.Unigram):
+        fast.model._resize_cache(REMEMBERED_WORDS)
+    return fast
 
 
 def _shares(lengths: list[int], room: int) -> list[int]:

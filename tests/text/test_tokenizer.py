@@ -3,6 +3,7 @@
 import random
 import threading
 
+import psutil
 import pytest
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models
@@ -12,7 +13,7 @@ from tenon.errors import InvalidRequest, UnsupportedModel
 from tenon.text.detokenize import Detokenizer
 from tenon.text.from_gguf import from_metadata
 from tenon.text.load import load_tokenizer
-from tenon.text.tokenizer import Tokenizer
+from tenon.text.tokenizer import REMEMBERED_WORDS, Tokenizer
 from tests.text import vocabularies
 
 
@@ -125,3 +126,29 @@ def test_a_decoder_that_is_not_known_is_named():
         fast.decoder = decoder
         with pytest.raises(UnsupportedModel, match=r"CTC|Replace\+Fuse"):
             Tokenizer(fast)
+
+
+@pytest.mark.parametrize("parse_special", [True, False])
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.BPE(vocab={letter: i for i, letter in enumerate("abcdefgh")}, merges=[]),
+        models.Unigram([(letter, -1.0) for letter in "abcdefgh<"], 8),
+    ],
+    ids=["bpe", "unigram"],
+)
+def test_words_that_a_client_makes_up_are_not_kept_without_end(model, parse_special, seed):
+    """Each takes some KiB in the library's cache, which is of 10,000 unless it is told."""
+    rng, process = random.Random(seed), psutil.Process()
+    fast = FastTokenizer(model)
+    fast.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(fast)
+
+    def encode(count: int) -> None:
+        for _ in range(count):
+            tokenizer.encode("".join(rng.choices("abcdefgh", k=250)), parse_special=parse_special)
+
+    encode(REMEMBERED_WORDS + 100)
+    before = process.memory_info().rss
+    encode(1500)
+    assert process.memory_info().rss - before < 4 << 20
