@@ -11,11 +11,12 @@ import time
 import numpy as np
 import pytest
 
+from tenon.cache.demand import Demand
 from tenon.core.messages import AddRequest
 from tenon.core.sampling import SamplingParams
-from tenon.engine.oracle import answer_logits
+from tenon.engine.oracle import FULL, answer_logits
 from tests.engine.poison import poison
-from tests.engine.simulation import Simulation, make_engine
+from tests.engine.simulation import Simulation, make_engine, random_groups
 from tests.engine.test_virtual import world
 
 from .budget import many
@@ -42,7 +43,8 @@ class Exact(Simulation):
 
     def _one(self, add: AddRequest, got: list[int], reason: str | None) -> None:
         whole = add.prompt_token_ids + got
-        right = answer_logits(whole, VOCAB)[len(add.prompt_token_ids) - 1 : -1].argmax(axis=1)
+        groups = self.engine.runner.model.spec.kv_groups
+        right = answer_logits(whole, VOCAB, groups)[len(add.prompt_token_ids) - 1 : -1].argmax(axis=1)
         assert np.array_equal(right, got), f"{add}: a lost, doubled or foreign token"
         self.tokens += len(got)
         if reason is None:  # aborted
@@ -56,18 +58,24 @@ class Exact(Simulation):
 
 @pytest.mark.parametrize("caching", [True, False])
 def test_tokens_are_exact_through_preemption(caching, seed):
-    """Half of the tokens with the prefix cache, half without. The pool holds half of what is wanted."""
+    """Half of the tokens with the prefix cache, half without; a third of the engines have several groups
+    of layers: full, bounded, with states. The pool holds half of what is wanted."""
     wanted, begin = many(5_000_000), time.monotonic()
     rng = random.Random(seed)
     tokens = preemptions = finished = steps = 0
     while tokens < wanted:
+        groups = rng.choice([FULL, FULL, random_groups(rng)])
+        part = 250_000 if groups is FULL else 100_000
+        batched = rng.choice([32, 64, 256])
+        longest = Demand(groups, 4, batched).blocks(160)
         engine = make_engine(
-            num_blocks=rng.randint(42, 70),
+            groups=groups,
+            num_blocks=rng.randint(longest + 2, longest * 7 // 4),
             block_size=4,
             max_position=512,
             max_model_len=160,
             max_num_seqs=24,
-            max_num_batched_tokens=rng.choice([32, 64, 256]),
+            max_num_batched_tokens=batched,
             vocab=VOCAB,
             eos=(EOS,),
             enable_prefix_caching=caching,
@@ -76,7 +84,7 @@ def test_tokens_are_exact_through_preemption(caching, seed):
             poison(engine)
         exact = Exact(engine)
         prefixes = [[rng.randrange(VOCAB) for _ in range(64)] for _ in range(4)]
-        while exact.tokens < min(250_000, wanted - tokens):
+        while exact.tokens < min(part, wanted - tokens):
             while len(engine.scheduler) < 30:
                 prompt = rng.choice(prefixes)[: rng.choice([0, 8, 32])]
                 prompt = prompt + [rng.randrange(VOCAB) for _ in range(rng.randint(1, 12))]
@@ -100,7 +108,8 @@ def test_tokens_are_exact_through_preemption(caching, seed):
         assert stats.num_preemptions <= 3 * exact.finished
         tokens, finished = tokens + exact.tokens, finished + exact.finished
         preemptions += stats.num_preemptions
-        print(f"{tokens} tokens, {preemptions} preemptions, {finished} requests", flush=True)
+        kinds = [group.kind for group in groups]
+        print(f"{kinds}: {tokens} tokens, {preemptions} preemptions, {finished} requests", flush=True)
     assert preemptions >= many(40_000)
     seconds = time.monotonic() - begin
     print(f"caching {caching}: {tokens} tokens, {preemptions} preemptions, {finished} requests")
