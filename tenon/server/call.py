@@ -162,6 +162,8 @@ class Call:
             lease.close()
         if self._place is not None:
             self._place.close(sum(g.num_generated_tokens for g in self.generations))
+        # Each knows the call: let go, all of it is freed now, and not by a collection some time later.
+        self.generations.clear()
 
     # --- out
 
@@ -277,12 +279,12 @@ class Call:
         gone = asyncio.ensure_future(self._wait_disconnect())
         self._ended = asyncio.get_running_loop().create_future()
         self.app.live.add(self)
+        first: set[asyncio.Future[Any]] = {task, gone, self._ended}
         try:
             self._watch.deadlines = Deadlines.of(
                 self.app.settings.limits, self.headers, attended=self.attended
             )
             self._arm()
-            first: set[asyncio.Future[Any]] = {task, gone, self._ended}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
@@ -292,7 +294,11 @@ class Call:
             self.app.live.discard(self)
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
             await end(gone, task)
+            # An error keeps this frame, which must not keep the error: both would stay until a collection.
+            self._ended = None
+            del gone, task, first
 
     def _arm(self) -> None:
         """Look at the deadlines again when the next one passes."""
