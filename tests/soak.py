@@ -389,6 +389,8 @@ async def _soak(server: Server, seconds: float, clients: int, kills: float, seed
     print(json.dumps(report, indent=2))
     for line in wrong[:20]:
         print("WRONG", line)
+    for kind, count in Counter(re.sub(r"soak-\d+ ", "", line)[:80] for line in wrong).most_common(20):
+        print(f"{count:6} x {kind}")
     print("soak:", f"{len(wrong)} things are wrong" if wrong else "nothing is wrong")
     return 1 if wrong else 0
 
