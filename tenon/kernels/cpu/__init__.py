@@ -15,7 +15,7 @@ from tenon.errors import ConfigError
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
 # What each instruction set needs, the best first; the native module decides by the same list.
 _NEEDS = {
-    "amx": (*_AVX512, "avx512_vnni", "amx_tile", "amx_bf16"),
+    "amx": (*_AVX512, "avx512_vnni", "amx_tile", "amx_bf16", "amx_state"),
     "avx512-vnni": (*_AVX512, "avx512_vnni"),
     "avx512": _AVX512,
     "avx2": ("avx2", "fma", "f16c"),
@@ -33,7 +33,8 @@ def support() -> str | None:
 
 @functools.cache
 def _check_environment() -> None:
-    """Raises ConfigError when TENON_CPU_ISA or TENON_NUM_THREADS asks for what this machine does not have."""
+    """Raises ConfigError when TENON_CPU_ISA or TENON_NUM_THREADS asks for what this machine does not have, or
+    when its AMX tiles are not what the kernels take them for."""
     for variable, first_use in (
         ("TENON_CPU_ISA", _extension().isa),
         ("TENON_NUM_THREADS", _extension().num_threads),
@@ -42,6 +43,11 @@ def _check_environment() -> None:
             first_use()
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{variable}: {error}") from None
+    if wrong := _extension().check_tiles():
+        raise ConfigError(
+            f"the AMX kernels do not work on this machine: {wrong}. Set TENON_CPU_ISA=avx512-vnni to run "
+            "without them, and please report this with the output of `tenon collect-env`"
+        )
 
 
 def describe() -> str:
@@ -63,6 +69,8 @@ def choices() -> dict[str, str | None]:
         missing = [feature for feature in needed if not features[feature]]
         if name == used:
             found[name] = None
+        elif missing == ["amx_state"]:
+            found[name] = "this CPU has it, but the operating system does not grant its tile state"
         elif missing:
             found[name] = f"this CPU has no {', '.join(missing)}"
         elif name not in available:

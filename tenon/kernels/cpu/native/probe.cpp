@@ -13,6 +13,8 @@
 
 #include "base/arena.h"
 #include "bind.h"
+#include "check.h"
+#include "simd/tile_flaw.h"
 
 namespace tenon {
 namespace {
@@ -93,6 +95,12 @@ void bind_probe(nb::module_& m) {
     m.def("probe_read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads") = 0,
           nb::arg("seconds") = 0.2, nb::call_guard<nb::gil_scoped_release>(),
           "Bytes per second, best of the passes over a buffer of `bytes` made within `seconds`.");
+    m.def("check_tiles", &check_tiles, nb::call_guard<nb::gil_scoped_release>(),
+          "What is wrong with the tile kernels of the current instruction set; \"\" if nothing is, or it has "
+          "none.");
+    m.def(
+        "flaw_emulated_tiles", [](int flaw) { g_tile_flaw = TileFlaw(flaw); }, nb::arg("flaw"),
+        "For tests: what the emulation does wrong from now on (simd/tile_flaw.h).");
 }
 
 }  // namespace tenon

@@ -20,7 +20,6 @@ struct TileProducts {
     template <class Block>
     static void score(const ProductShape& shape, const bf16* q, float* scores, const Block& block) {
         const int E = shape.head_dim, B = shape.block_size;
-        Tiles::fence();
         for (int step = shape.first_step; step < shape.steps; ++step) {
             int offset;
             const bf16* k = block(step, &offset);
@@ -42,7 +41,6 @@ struct TileProducts {
     template <class Block>
     static void weigh(const ProductShape& shape, const bf16* p, float* t, const Block& block) {
         const int E = shape.head_dim;
-        Tiles::fence();
         for (int e = 0; e < E; e += 32)
             for_row_tiles(shape.rows, [&](int row, auto m) TENON_LAMBDA {
                 constexpr int M = m.value;

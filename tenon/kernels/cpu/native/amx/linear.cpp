@@ -58,7 +58,6 @@ template <int M, int N>
 TENON_INLINE void multiply_tiles(const uint8_t* x, int64_t x_stride, const uint8_t* const (&panels)[2],
                                  int64_t steps, float* acc, bool first) {
     constexpr int64_t row = 2 * 16 * sizeof(float);
-    Tiles::fence();
     unroll<M>([&](auto m) TENON_LAMBDA {
         unroll<N>([&](auto n) TENON_LAMBDA {
             constexpr int c = m.value * 2 + n.value;

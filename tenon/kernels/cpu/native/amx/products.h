@@ -57,7 +57,6 @@ struct LatentTileProducts {
                 int offset;
                 const bf16* k = block(step, &offset);
                 k += int64_t(offset) * shape.row_dim;
-                Tiles::fence();
                 zero_tiles<2>();
                 for (int e = 0; e < E; e += kStep) {
                     const bf16* queries = q + int64_t(e) * rows + 2 * row;
@@ -77,7 +76,6 @@ struct LatentTileProducts {
         const int V = shape.value_dim;
         for (int e = 0; e < V; e += 32) {
             interleave_values(shape, e, pairs, block);
-            Tiles::fence();
             for_row_tiles(shape.rows, [&](int row, auto m) TENON_LAMBDA {
                 constexpr int M = m.value;
                 zero_tiles<M>();

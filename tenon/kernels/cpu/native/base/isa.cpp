@@ -19,6 +19,7 @@ struct Features {
     bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false;
     bool avx512_vnni = false, avx512_bf16 = false;
     bool amx_tile = false, amx_bf16 = false, amx_int8 = false;
+    bool amx_state = false;  // whether the operating system lets this process use the tiles
 };
 
 #if defined(__x86_64__)
@@ -30,7 +31,9 @@ uint64_t os_states() {
     return uint64_t(high) << 32 | low;
 }
 
-// AMX state is granted per process, on request (Linux 5.16 and later).
+// AMX state is granted per process, threads and forked children included, on request (Linux 5.16 and later).
+// Refused where a hypervisor or a sandbox does not pass the call on, or a thread has a signal stack that is
+// too small for the tiles.
 bool request_amx_state() {
     constexpr long kArchReqXcompPerm = 0x1023, kXfeatureTileData = 18;
     return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
@@ -52,11 +55,10 @@ Features detect() {
     f.avx512bw = zmm && (b >> 30 & 1);
     f.avx512vl = zmm && (b >> 31 & 1);
     f.avx512_vnni = zmm && (c >> 11 & 1);
-    if (tiles && (d >> 24 & 1) && request_amx_state()) {
-        f.amx_tile = true;
-        f.amx_bf16 = d >> 22 & 1;
-        f.amx_int8 = d >> 25 & 1;
-    }
+    f.amx_bf16 = d >> 22 & 1;
+    f.amx_tile = d >> 24 & 1;
+    f.amx_int8 = d >> 25 & 1;
+    f.amx_state = f.amx_tile && tiles && request_amx_state();
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx512_bf16 = zmm && (a >> 5 & 1);
     return f;
 }
@@ -91,7 +93,7 @@ bool usable(Isa isa) {
 #endif
 #ifdef TENON_HAVE_AMX
         case Isa::amx:
-            return avx512 && f.avx512_vnni && f.amx_tile && f.amx_bf16;
+            return avx512 && f.avx512_vnni && f.amx_tile && f.amx_bf16 && f.amx_state;
 #endif
         case Isa::baseline:
             return true;
@@ -172,7 +174,8 @@ std::vector<std::pair<std::string, bool>> cpu_features() {
             {"avx512_bf16", f.avx512_bf16},
             {"amx_tile", f.amx_tile},
             {"amx_bf16", f.amx_bf16},
-            {"amx_int8", f.amx_int8}};
+            {"amx_int8", f.amx_int8},
+            {"amx_state", f.amx_state}};
 }
 
 }  // namespace tenon

@@ -6,10 +6,13 @@
 //   Tiles::Session     configures this thread's tiles while it exists
 //   zero<c>()          load<t>(p, stride)    store<t>(p, stride)    strides in bytes
 //   dot<c, a, b>()     C [16 m][16 n] f32 += A [16 m][32 k] bf16, B [16 k/2][16 n][2 k%2] bf16
-//   fence()            memory written before is read by loads after it
+//
+// Outside a Session each of them is an invalid instruction; so sessions of one thread must not overlap: the
+// end of the first would take the tiles from the second.
 #pragma once
 
 #include "simd/lanes.h"
+#include "simd/tile_flaw.h"
 
 namespace tenon::TENON_ISA {
 
@@ -32,15 +35,13 @@ struct Tiles {
         Session(const Session&) = delete;
     };
 
-    TENON_INLINE void fence() { __asm__ volatile("" : : : "memory"); }
-
     template <int t>
     TENON_INLINE void zero() {
         __asm__ volatile("tilezero %%tmm%c0" : : "i"(t));
     }
     template <int t>
     TENON_INLINE void load(const void* p, int64_t stride) {
-        __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(t));
+        __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(t) : "memory");
     }
     template <int t>
     TENON_INLINE void store(void* p, int64_t stride) {
@@ -55,32 +56,44 @@ struct Tiles {
 
 struct Tiles {
     alignas(64) static inline thread_local uint8_t tile[8][16][64];
+    static inline thread_local bool configured = false;
 
     class Session {
       public:
-        Session() { __builtin_memset(tile, 0xff, sizeof tile); }  // NaN: stale tiles do not go unnoticed
-        ~Session() {}
+        Session() {
+            __builtin_memset(tile, 0xff, sizeof tile);  // NaN: stale tiles do not go unnoticed
+            configured = true;
+        }
+        ~Session() { configured = false; }
+        Session(const Session&) = delete;
     };
 
-    TENON_INLINE void fence() {}
+    TENON_INLINE void need_session() {
+        if (!configured) __builtin_trap();
+    }
 
     template <int t>
     TENON_INLINE void zero() {
+        need_session();
         __builtin_memset(tile[t], 0, sizeof tile[t]);
     }
     template <int t>
     TENON_INLINE void load(const void* p, int64_t stride) {
+        need_session();
         for (int row = 0; row < 16; ++row)
             __builtin_memcpy(tile[t][row], static_cast<const uint8_t*>(p) + row * stride, 64);
     }
     template <int t>
     TENON_INLINE void store(void* p, int64_t stride) {
+        need_session();
         for (int row = 0; row < 16; ++row)
             __builtin_memcpy(static_cast<uint8_t*>(p) + row * stride, tile[t][row], 64);
     }
     // Two chains of fused multiply-adds from zero, over even and over odd k; their sum is added to C.
     template <int c, int a, int b>
     TENON_INLINE void dot() {
+        need_session();
+        if (g_tile_flaw == TileFlaw::fault) __builtin_trap();
         for (int row = 0; row < 16; ++row) {
             const bf16* x = reinterpret_cast<const bf16*>(tile[a][row]);
             F32x16 even = zero_f32(), odd = zero_f32();
@@ -91,6 +104,7 @@ struct Tiles {
                           as_f32(both & splat_i32(int32_t(0xffff0000))), odd);
             }
             float* out = reinterpret_cast<float*>(tile[c][row]);
+            if (g_tile_flaw == TileFlaw::no_even) even = zero_f32();
             tenon::TENON_ISA::store(out, tenon::TENON_ISA::load(out) + (even + odd));
         }
     }
