@@ -10,8 +10,8 @@ nothing.
     p = softmax(router(y)); the top_k experts by p + bias are chosen, of which some give back their input
     experts(y) = scale * sum of p_e expert_e(y)
 
-Queries, and latents after their norm, are scaled as if they had the model's width. What files have for
-predicting more tokens (`model.mtp`) is built otherwise than other families' and left alone.
+Queries, and latents after their norm, are scaled as if they had the model's width. What predicts a token more
+lies beside the layers, as `model.mtp`, and is a dense layer with one attention.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ from tenon.models import _mla, llama
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import DecoderConfig
 from tenon.models._experts import read_experts
+from tenon.models._mtp import Names, PredictingLayer
 
 ARCHITECTURES = ("LongcatFlashForCausalLM", "LongcatCausalLM")
 POOLING_ARCHITECTURES: dict[str, str] = {}
 GGUF_ARCHITECTURES = ()
 WEIGHTS = llama.WEIGHTS
-IGNORED = (*llama.IGNORED, "model.mtp.*")
+IGNORED = (*llama.IGNORED, "model.mtp.embed_tokens.weight")  # the model's own, once more
+MTP = "model.mtp"
+MTP_LAYER = "layers.0"
+MTP_NAMES = Names(f"{MTP_LAYER}.enorm.m", f"{MTP_LAYER}.hnorm.m", f"{MTP_LAYER}.eh_proj", "norm")
 HALVES = 2
 
 TINY: dict[str, Any] = {
@@ -90,9 +94,11 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def row_order(config: _mla.LatentConfig) -> dict[str, np.ndarray]:
-    return {
+    orders = _mla.row_order(config)
+    predicting = {name.replace("model.layers.", f"{MTP}.layers."): rows for name, rows in orders.items()}
+    return predicting | {
         name.replace("self_attn.", f"self_attn.{half}."): rows
-        for name, rows in _mla.row_order(config).items()
+        for name, rows in orders.items()
         for half in range(HALVES)
     }
 
@@ -129,6 +135,7 @@ class Layer:
 class LongcatFlash(llama.Llama):
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
+        self.mtp = _predicting(config, weights, config.ropes(num_positions)[-1])
         _ignore_experts_that_do_nothing(config, weights)
 
     def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:
@@ -143,6 +150,18 @@ class LongcatFlash(llama.Llama):
 
 
 MODEL = LongcatFlash
+
+
+def _predicting(config: DecoderConfig, weights: Weights, rope: Rope) -> list[PredictingLayer]:
+    """The layer that predicts a token more, if the file has it."""
+    assert isinstance(config, _mla.LatentConfig)
+    beside = weights.at(MTP)
+    if not beside.has(f"{MTP_NAMES.join}.weight"):
+        return []
+    layer = beside.at(MTP_LAYER)
+    attention = LatentAttention(layer.at("self_attn"), config.latent, rope)
+    mlp = GatedMLP(layer.at("transformer_layer.mlp"), config.width, config.mlp_width)
+    return [PredictingLayer(beside, config, llama.Block(config, layer, attention, mlp), MTP_NAMES)]
 
 
 def _ignore_experts_that_do_nothing(config: DecoderConfig, weights: Weights) -> None:

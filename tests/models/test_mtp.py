@@ -141,6 +141,54 @@ def test_that_of_ernie(tmp_path, seed, rng):
             load_model(files)
 
 
+def longcats_own():
+    """The tensors of LongCat's layer, which is dense and has one attention, but those of it."""
+    block = {
+        "transformer_layer.mlp.gate_proj": (96, 64),
+        "transformer_layer.mlp.up_proj": (96, 64),
+        "transformer_layer.mlp.down_proj": (64, 96),
+        "input_layernorm": (64,),
+        "post_attention_layernorm": (64,),
+        "enorm.m": (64,),
+        "hnorm.m": (64,),
+        "eh_proj": (64, 128),
+    }
+    return {f"model.mtp.layers.0.{name}.weight": shape for name, shape in block.items()} | {
+        "model.mtp.norm.weight": (64,)
+    }
+
+
+def test_that_of_longcat(tmp_path, seed, rng):
+    reference = make(tiny("longcat_flash"), seed)
+    files = save_safetensors(reference, tmp_path)
+    assert load_model(files).mtp == []
+    path = tmp_path / "model.safetensors"
+    whole = load_file(path)
+    own = {name: torch.from_numpy(rng.standard_normal(s).astype("f4")) for name, s in longcats_own().items()}
+    attention = "model.layers.1.self_attn.0."  # whose rotation has been seen to be right
+    own |= {
+        name.replace(attention, "model.mtp.layers.0.self_attn."): tensor.clone()
+        for name, tensor in whole.items()
+        if name.startswith(attention)
+    }
+    whole |= own
+    save_file(whole | {"model.mtp.embed_tokens.weight": torch.zeros(160, 64)}, path)
+    check(files, reference, rng, length=20)
+    model = load_model(files, "float32")
+    (layer,) = model.mtp
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    np.testing.assert_array_equal(layer.block.attention.kv(x), model.blocks[1].attentions[0].kv(x))
+    np.testing.assert_array_equal(layer.norm.weight_D, own["model.mtp.norm.weight"])
+    for name in own:
+        save_file({k: v for k, v in whole.items() if k != name}, path)
+        what = "unexpected tensors" if "eh_proj" in name else f"'{name}' is missing"
+        with pytest.raises(ModelFileError, match=what):
+            load_model(files)
+        save_file(whole | {name: torch.zeros(3, 3)}, path)
+        with pytest.raises(ModelFileError, match=f"'{name}' has shape"):
+            load_model(files)
+
+
 def test_a_packed_model_has_them_too(tmp_path, seed, rng):
     from tenon.models import pack_model
     from tenon.resolve import resolve
