@@ -132,7 +132,7 @@ class FusedExperts(Experts):
 
 
 class FeedForward:
-    """residual + experts, if there are some + the one that every token goes to"""
+    """residual + experts, if there are some + the one that every token goes to, if there is one"""
 
     def __init__(self, config: DecoderConfig, layer: Weights) -> None:
         shape = config.experts
@@ -141,15 +141,17 @@ class FeedForward:
             moe = layer.at("block_sparse_moe")
             self.router = Router(moe, shape, name="router.layer")
             self.experts = (Experts if layer.gguf else FusedExperts)(moe, shape, SEPARATE)
-        shared = layer.at("shared_mlp" if shape is not None or not layer.gguf else "mlp")
-        names = SEPARATE if layer.gguf else ("input_linear", "output_linear")
-        self.shared = GatedMLP(shared, config.width, config.mlp_width, names=names)
+        self.shared: GatedMLP | None = None
+        if config.mlp_width:
+            shared = layer.at("shared_mlp" if shape is not None or not layer.gguf else "mlp")
+            names = SEPARATE if layer.gguf else ("input_linear", "output_linear")
+            self.shared = GatedMLP(shared, config.width, config.mlp_width, names=names)
 
     def __call__(self, residual_TD: np.ndarray, x_TD: np.ndarray) -> np.ndarray:
         if self.router is not None:
             experts_TK, weights_TK = self.router(x_TD)
             residual_TD = self.experts(residual_TD, x_TD, experts_TK, weights_TK)
-        return self.shared(residual_TD, x_TD)
+        return residual_TD if self.shared is None else self.shared(residual_TD, x_TD)
 
 
 class GraniteMoeHybrid(llama.Llama):

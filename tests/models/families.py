@@ -36,6 +36,7 @@ RENAMED = {
     "mixtral": {".mlp.": ".block_sparse_moe.", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
     "ernie4_5_moe": {".gate.moe_statics.": ".moe_statics."},
     "granitemoehybrid": {".router.weight": ".router.layer.weight"},
+    "granitemoeshared": {".router.weight": ".router.layer.weight"},
 }
 
 
@@ -134,7 +135,9 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             data = -np.exp(data)
         if offset and hf_name.endswith("norm.weight") and "linear_attn" not in hf_name:
             data = data + np.float32(offset)
-        in_llamas_order = architecture in ("llama", "smollm3", "minicpm", "granite", "granitehybrid")
+        in_llamas_order = architecture in ("llama", "smollm3", "minicpm") or architecture.startswith(
+            "granite"
+        )
         if in_llamas_order and ("q_proj" in hf_name or "k_proj" in hf_name):
             data = _interleave(data, head_dim)
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -181,7 +184,7 @@ def published_shapes(model: Model) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *_kept(model)]}
     shapes = {}
     for name, tensor in _tensors(model):
-        if "block_sparse_moe.experts." in name and model.config.model_type == "granitemoehybrid":
+        if "block_sparse_moe.experts." in name and model.config.model_type.startswith("granitemoe"):
             _add_fused(shapes, name, tuple(tensor.shape))
         elif ".experts." in name and tensor.dim() == 3:
             before, after = name.split(".experts.")

@@ -170,6 +170,12 @@ VARIANTS = {
         "mamba_d_conv": 2,
         "time_step_limit": [0.5, 2.0],
     },
+    "granitemoe": {
+        **{key: value for key, value in tiny("granitemoeshared").items() if "shared" not in key},
+        "model_type": "granitemoe",
+        "architectures": ["GraniteMoeForCausalLM"],
+        "attention_bias": True,
+    },
     "granitemoehybrid-dense": {**tiny("granitemoehybrid"), "num_local_experts": 0},
     "granitemoehybrid-attention": {
         **tiny("granitemoehybrid"),
@@ -201,6 +207,7 @@ ALL_EXPERTS = {
     "gpt_oss": {"num_experts_per_tok": 4},
     "llama4": {"num_experts_per_tok": 4},
     "granitemoehybrid": {"num_experts_per_tok": 4},
+    "granitemoeshared": {"num_experts_per_tok": 4},
     "longcat_flash": {"moe_topk": 9},
     "mixtral": {"num_experts_per_tok": 4},
     "olmoe": {"num_experts_per_tok": 4},
@@ -211,6 +218,7 @@ ALL_EXPERTS = {
 NOT_IN_GGUF = (
     "mistral",  # is called llama
     "qwen3_next-listed",  # has no place for a list of layers
+    "granitemoe",  # is called granitemoeshared in tests
     "granitemoehybrid-rope",  # nor for biases and limits
     "granitemoehybrid-attention",  # is called granite
     "qwen3_moe-dense",  # has no place for which layers have experts
