@@ -111,6 +111,11 @@ class Model(Protocol):
         """Bytes that one block of `block_size` tokens takes in the whole cache."""
         ...
 
+    def shorten(self, num_positions: int) -> None:
+        """No position from there on will be asked for: tables of positions that were not made yet need not
+        be longer."""
+        ...
+
     def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         """The model's own cache, one per layer: what `forward` takes. `num_slots`: of recurrent states."""
         ...

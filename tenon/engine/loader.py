@@ -82,6 +82,10 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
     kv = model.kv_caches(num_blocks, config.block_size, size.num_slots)
     # An encoder's sequences are not cut: one of the greatest length fits into a step.
     whole_sequences = spec.whole_sequences
+    if not whole_sequences:
+        # Tables of positions are no part of what was planned: of ten million, as Llama 4 Scout has, they are
+        # 5 GB; of those that the cache holds, a percent of it.
+        cast("Model", model).shorten(max_model_len)
     max_tokens = max(config.max_num_batched_tokens, max_model_len * whole_sequences)
     scheduler = Scheduler(
         cache,

@@ -109,6 +109,9 @@ class Oracle:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return 8 * block_size
 
+    def shorten(self, num_positions: int) -> None:
+        pass  # it has no tables
+
     def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         """All groups' blocks, and the slots of states."""
         return [OracleKV(num_blocks, block_size), mix(np.arange(num_slots, dtype=np.uint64))]

@@ -51,17 +51,23 @@ class RopeConfig:
 
 
 class Rope:
-    """The table of all positions below `num_positions`, made when it is first needed."""
+    """The table of all positions below `num_positions`, made when it is first needed; if it was shortened
+    before, of fewer, which turn as they would have in the long one."""
 
     def __init__(self, config: RopeConfig, num_positions: int) -> None:
         self.config = config
         self.num_positions = num_positions
+        self._length = num_positions
+
+    def shorten(self, length: int) -> None:
+        """No position from `length` on will be asked for."""
+        self._length = min(length, self._length)
 
     @cached_property
     def cos_sin_PE(self) -> np.ndarray:
         """float32 [P, E]: cos of the E / 2 pairs, then sin; the attention factor is multiplied in."""
         frequency_h = frequencies(self.config, self.num_positions)
-        return _table(frequency_h, self.num_positions, attention_factor(self.config))
+        return _table(frequency_h, self._length, attention_factor(self.config))
 
     @cached_property
     def q_scale_P(self) -> np.ndarray | None:
@@ -69,7 +75,7 @@ class Rope:
         temperature = self.config.temperature
         if temperature is None:
             return None
-        steps_P = np.floor(np.arange(1, self.num_positions + 1) / temperature.step)
+        steps_P = np.floor(np.arange(1, self._length + 1) / temperature.step)
         return (1 + temperature.scale * np.log1p(steps_P)).astype(np.float32)
 
 

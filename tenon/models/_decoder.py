@@ -100,6 +100,10 @@ class DecoderConfig:
             unit_norms=self.unit_norms and layer not in self.unrotated,
         )
 
+    def lender(self, layer: int) -> int:
+        """The layer whose K and V `layer` reads."""
+        return layer
+
     def window(self, layer: int) -> int:
         return self.windows[layer] if self.windows else 0
 

@@ -67,6 +67,9 @@ class Fallback:
     def kv_bytes_per_block(self, block_size: int) -> int:
         return bytes_per_block(self.spec, block_size)
 
+    def shorten(self, num_positions: int) -> None:
+        pass  # transformers turns by itself
+
     def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         return caches(self.spec, num_blocks, block_size)
 

@@ -120,13 +120,12 @@ class Llama:
 
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         self.spec = spec
-        self.groups = [spec.group_of(layer) for layer in range(config.num_layers)]
+        self.groups = [spec.group_of(config.lender(layer)) for layer in range(config.num_layers)]
         model = self.body(weights)
         self.embed = Embedding(model, "embed_tokens", config.vocab_size, config.width, config.embedding_scale)
-        self.blocks = [
-            self.block(config, model.at("layers").at(i), rope, i)
-            for i, rope in enumerate(config.ropes(num_positions))
-        ]
+        self.ropes = config.ropes(num_positions)
+        layers = model.at("layers")
+        self.blocks = [self.block(config, layers.at(i), rope, i) for i, rope in enumerate(self.ropes)]
         self.norm = RMSNorm(model, "norm", config.width, config.eps, config.norm_offset, config.logit_scale)
         self.head = Head()
         self.lm_head: Linear | None = None
@@ -168,6 +167,10 @@ class Llama:
 
     def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         return caches(self.spec, num_blocks, block_size, num_slots)
+
+    def shorten(self, num_positions: int) -> None:
+        for rope in self.ropes:
+            rope.shorten(num_positions)
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         """The residual stream after the last layer, float32 [T, D]."""

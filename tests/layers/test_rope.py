@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from tenon.layers.rope import Rope, RopeConfig, attention_factor, frequencies
+from tenon.layers.rope import Rope, RopeConfig, Temperature, attention_factor, frequencies
 
 SCALED = [
     RopeConfig(64, 10000.0, "linear", factor=3.0, original_max_position=100),
@@ -107,3 +108,14 @@ def test_longrope_takes_the_factors_of_the_longest_sequence(attention_factor_giv
 def test_the_table_is_made_when_it_is_needed():
     rope = Rope(RopeConfig(16, 500.0), 10**12)  # far more than memory: making it would fail
     assert rope.num_positions == 10**12
+
+
+def test_a_table_that_was_shortened_turns_as_the_whole_one():
+    """Though dynamic scaling goes by how many positions there are."""
+    config = RopeConfig(16, 500.0, "dynamic", factor=2.0, original_max_position=100)
+    config = replace(config, temperature=Temperature(0.1, 64))
+    whole, short = Rope(config, 1000), Rope(config, 1000)
+    short.shorten(300)
+    short.shorten(400)
+    np.testing.assert_array_equal(short.cos_sin_PE, whole.cos_sin_PE[:300])
+    np.testing.assert_array_equal(short.q_scale_P, whole.q_scale_P[:300])

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tenon.config import EngineArgs
+from tenon.engine.loader import load_engine
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.models import load_model
 from tests.models.families import make, save_safetensors, tiny
@@ -92,3 +94,13 @@ def test_wrong_configurations_are_named(changes, error, says, tmp_path, seed):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(error, match=says):
         load_model(files)
+
+
+def test_tables_of_positions_are_as_long_as_what_the_cache_holds(tmp_path, seed):
+    """Scout's ten million positions would take gigabytes."""
+    files = save_safetensors(make({**tiny("llama4"), "max_position_embeddings": 10_000_000}, seed), tmp_path)
+    engine = load_engine(EngineArgs(model=str(files.path), kv_cache_memory="4MiB").resolve())
+    longest = engine.ready.max_model_len
+    assert longest < 100_000
+    model = engine.runner.model
+    assert len(model.ropes[0].cos_sin_PE) == len(model.ropes[1].q_scale_P) == longest
