@@ -54,7 +54,7 @@ class TokenLogprob(msgspec.Struct, array_like=True):
     top_logprobs: list[float]
 
 
-class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
+class EngineOutput(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What one step produced for one request: the delta since the last output.
 
     The first one may hold no token: it says that the engine has taken the request up.

@@ -13,15 +13,17 @@ def end_of(request: Request) -> tuple[str | None, int | None]:
     EOS and stop tokens count from `min_tokens` on (before, the sampler does not choose them), and where a
     grammar leaves nothing else.
     """
-    token, params = request.tokens[-1], request.params
-    if request.num_output > params.min_tokens or (request.guide is not None and request.guide.must_end):
-        if token in request.eos_ids:
-            return "stop", None
-        if token in request.stop_ids:
-            return "stop", token
+    token = request.tokens[-1]
+    if (token in request.eos_ids or token in request.stop_ids) and _may_stop(request):
+        return "stop", None if token in request.eos_ids else token
     if len(request.tokens) >= request.max_total:
         return "length", None
     return None, None
+
+
+def _may_stop(request: Request) -> bool:
+    must = request.guide is not None and request.guide.must_end
+    return must or request.num_output > request.params.min_tokens
 
 
 def started(step: Schedule, sampled: list[Request]) -> list[EngineOutput]:
@@ -47,11 +49,11 @@ def output_of(
         new_token_ids=[request.tokens[-1]],
         finish_reason=finish_reason,
         stop_reason=stop_reason,
-        num_cached_tokens=max(request.num_cached, 0),
+        num_cached_tokens=request.num_cached,
     )
     if logprob is not None:
         output.new_logprobs = [logprob]
-    if request.num_output == 1:
+    if len(request.tokens) == request.num_prompt + 1:
         output.queued_seconds = request.queued_seconds
         output.prompt_logprobs = request.prompt_logprobs
     return output

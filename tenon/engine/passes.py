@@ -99,6 +99,7 @@ class ReplayedPasses:
         with self._head.capture(**dims):
             logits_SV = model.logits(ops.gather_rows(self._hidden_TD, rows_S))
         self._logits_SV = self._head.rows(logits_SV, limits.logit_rows)
+        self._use(0)
 
     @property
     def reason(self) -> str | None:
@@ -110,10 +111,15 @@ class ReplayedPasses:
         self._forward.run(self._num_tokens, self._num_requests, 0)
 
     def logits(self, rows_S: np.ndarray) -> np.ndarray:
-        count = len(rows_S)
-        self._rows_S[:count] = rows_S
-        self._head.run(self._num_tokens, self._num_requests, count)
-        return self._logits_SV[:count]
+        if len(rows_S) != len(self._used_rows_S):
+            self._use(len(rows_S))
+        self._used_rows_S[:] = rows_S
+        self._head.run(self._num_tokens, self._num_requests, len(rows_S))
+        return self._used_logits_SV
+
+    def _use(self, count: int) -> None:
+        """Views of so many rows: as a rule, the next call wants as many."""
+        self._used_rows_S, self._used_logits_SV = self._rows_S[:count], self._logits_SV[:count]
 
     def set_profiling(self, on: bool) -> None:
         for plan in (self._forward, self._head):

@@ -38,26 +38,26 @@ class Queue:
 
     def __init__(self, rank: Callable[[Request], Rank]) -> None:
         self._rank = rank
-        self._requests: list[Request] = []
+        self.in_order: list[Request] = []  # to be read; it changes with the queue
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self.in_order)
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self._requests)
+        return iter(self.in_order)
 
     def __getitem__(self, index: int) -> Request:
-        return self._requests[index]
+        return self.in_order[index]
 
     def add(self, request: Request) -> None:
-        insort(self._requests, request, key=self._rank)
+        insort(self.in_order, request, key=self._rank)
 
     def remove(self, request: Request) -> None:
         """Raises ValueError if it is not here."""
-        index = bisect_left(self._requests, self._rank(request), key=self._rank)
-        if index == len(self._requests) or self._requests[index] is not request:
+        index = bisect_left(self.in_order, self._rank(request), key=self._rank)
+        if index == len(self.in_order) or self.in_order[index] is not request:
             raise ValueError(f"{request} is not in this queue")
-        del self._requests[index]
+        del self.in_order[index]
 
 
 class FairQueue:

@@ -101,15 +101,18 @@ class Preparer:
         typed = False
         for request, count in zip(step.requests, step.num_tokens, strict=True):
             failpoint("prepare", request)
-            start = request.num_computed
+            tokens, start = request.tokens, request.num_computed
             end = start + count
             if request.prompt_logprobs is not None and request.wants_prompt_logprobs:
                 _add_prompt_rows(prompt_rows, request, start, end, len(ids))
             typed = typed or bool(request.token_types)
-            ids += request.tokens[start:end]
+            if count == 1:
+                ids.append(tokens[start])
+            else:
+                ids += tokens[start:end]
             rows.append(request.row)
             starts.append(start)
-            if end == len(request.tokens):
+            if end == len(tokens):
                 sampled.append(request)
                 last_rows.append(len(ids) - 1)
         self._fill_states(step.requests)

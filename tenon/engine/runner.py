@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tenon.core.request import Request
 from tenon.core.spec import Model
 from tenon.engine.passes import Passes
 from tenon.engine.prepare import Prepared, PromptRows
-from tenon.grammar.masks import Masker
+from tenon.grammar.masks import Masker, Masks
 from tenon.sample.sampler import Sampled, Sampler, token_logprobs
 from tenon.util.failpoint import failpoint
 
@@ -39,18 +40,24 @@ class Runner:
                 self._prompt_logprobs(rows)
         finally:  # they are not to be filled any more when this step is over, whatever became of it
             masks = masking.result() if masking else None
+        if len(prepared.sampled) <= self._slice_rows:
+            return self._sample(prepared.sampled, prepared.batch.logit_rows_S, masks)
         result = Sampled([], [])
         for begin in range(0, len(prepared.sampled), self._slice_rows):
             requests = prepared.sampled[begin : begin + self._slice_rows]
             rows_S = prepared.batch.logit_rows_S[begin : begin + self._slice_rows]
-            failpoint("sample", requests)
-            part_masks = masks and masks.slice(begin, begin + len(requests))
-            part = self.sampler.sample(requests, self.passes.logits(rows_S), part_masks)
+            part = self._sample(requests, rows_S, masks and masks.slice(begin, begin + len(requests)))
             result.tokens += part.tokens
             result.logprobs += part.logprobs
             result.errors |= {begin + i: error for i, error in part.errors.items()}
             result.refused |= {begin + i for i in part.refused}
         return result
+
+    def _sample(self, requests: list[Request], rows_S: np.ndarray, masks: Masks | None) -> Sampled:
+        if not requests:
+            return Sampled([], [])
+        failpoint("sample", requests)
+        return self.sampler.sample(requests, self.passes.logits(rows_S), masks)
 
     def _prompt_logprobs(self, rows: PromptRows) -> None:
         request = rows.request

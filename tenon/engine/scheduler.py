@@ -144,7 +144,8 @@ class Scheduler:
     def emit(self, request: Request, token: int) -> None:
         """A token was sampled for a request all of whose tokens are computed."""
         request.tokens.append(token)
-        self._clear(request)
+        if request.suspect:
+            self._clear(request)
 
     def blame(self, step: Schedule) -> Request | None:
         """The step failed. Returns the culprit if it ran alone; else all of it will run again, one by one."""
@@ -205,7 +206,7 @@ class Scheduler:
 
     def _continue(self, step: Schedule, tokens: Budget) -> None:
         """Running requests, in order. Victims of preemption are at the end, not yet in the step."""
-        running, index = self.running, 0
+        running, index = self.running.in_order, 0
         while index < len(running):
             request = self.at = running[index]
             computed = request.num_computed

@@ -33,7 +33,15 @@ class RowParams(Protocol):
     choice_R: np.ndarray
 
 
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What stays as it is for as long as the same requests run: their rows' parameters, a place for their
+    positions, and which of them want more than a draw, by index."""
+
+    params: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    position_S: np.ndarray
+    edited: list[int]
+    wanted: list[int]  # with logprobs
 
 
 @dataclass(slots=True)
@@ -54,9 +62,8 @@ class Sampler:
     def __init__(self, rows: RowParams, vocab_size: int) -> None:
         self._rows = rows
         self._vocab_size = vocab_size
-        self._position_S = np.zeros(len(rows.seed_R), np.int64)
         self._gathered_for: tuple[int, list[int]] = (-1, [])
-        self._gathered: Columns | None = None
+        self._gathered: _Gathered | None = None
 
     def admit(self, request: Request) -> None:
         """Set up what a new request needs here."""
@@ -68,28 +75,20 @@ class Sampler:
     ) -> Sampled:
         """The next token of each request from its row, which is used up: edited, masked, drawn. A row that
         cannot be sampled (NaN) costs its own request only."""
-        edited = [i for i, request in enumerate(requests) if request.edits is not None]
-        wanted = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        gathered = self._gather(requests)
+        edited, wanted = gathered.edited, gathered.wanted
         masked = masks is not None and len(masks.rows_M) > 0
         raw_WV = None
         if wanted:  # logprobs are of the model's own distribution, and edits and masks change it in place
             raw_WV = logits_SV[wanted] if edited or masked or len(wanted) < len(requests) else logits_SV
-        errors = self._edit(requests, edited, logits_SV)
+        errors = self._edit(requests, edited, logits_SV) if edited else {}
         if masks is not None and masked:
             ops.mask_logits(logits_SV, masks.rows_M, masks.mask_MW)
-        tokens = self._draw(requests, logits_SV)
+        gathered.position_S[:] = [len(request.tokens) for request in requests]
+        tokens: list[int] = ops.sample(logits_SV, *gathered.params, gathered.position_S).tolist()
         refused: set[int] = set()
-        for i, request in enumerate(requests):
-            if request.guide is not None and request.guide.error:
-                errors[i] = request.guide.error
-                refused.add(i)
-            elif tokens[i] < 0 and request.guide is not None:
-                errors.setdefault(
-                    i, "no token is allowed here by the grammar and the request's other parameters"
-                )
-                refused.add(i)
-            elif tokens[i] < 0:
-                errors.setdefault(i, "the model's output is not a number")
+        if masks is not None or min(tokens) < 0:
+            refused = _find_errors(requests, tokens, errors)
         logprobs: list[TokenLogprob | None] = [None] * len(tokens)
         if raw_WV is not None:
             chosen = [max(tokens[i], 0) for i in wanted]
@@ -97,14 +96,6 @@ class Sampler:
             for i, entry in zip(wanted, token_logprobs(raw_WV, chosen, tops), strict=True):
                 logprobs[i] = entry
         return Sampled(tokens, logprobs, errors, refused)
-
-    def _draw(self, requests: Sequence[Request], logits_SV: np.ndarray) -> list[int]:
-        temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S = self._params(requests)
-        position_S = self._position_S[: len(requests)]
-        position_S[:] = [len(request.tokens) for request in requests]
-        ids_S = ops.sample(logits_SV, temperature_S, top_k_S, top_p_S, min_p_S, seed_S, choice_S, position_S)
-        tokens: list[int] = ids_S.tolist()
-        return tokens
 
     def _edit(self, requests: Sequence[Request], edited: list[int], logits_SV: np.ndarray) -> dict[int, str]:
         errors = {}
@@ -116,20 +107,39 @@ class Sampler:
                 errors[i] = f"internal error: {type(error).__name__}"
         return errors
 
-    def _params(self, requests: Sequence[Request]) -> Columns:
-        """Parameters of the requests' rows. Gathered once for as long as the same requests run."""
+    def _gather(self, requests: Sequence[Request]) -> _Gathered:
         rows, table = [request.row for request in requests], self._rows
         if self._gathered is None or self._gathered_for != (table.version, rows):
             self._gathered_for = (table.version, rows)
-            self._gathered = (
-                table.temperature_R[rows],
-                table.top_k_R[rows],
-                table.top_p_R[rows],
-                table.min_p_R[rows],
-                table.seed_R[rows],
-                table.choice_R[rows],
+            self._gathered = _Gathered(
+                params=(
+                    table.temperature_R[rows],
+                    table.top_k_R[rows],
+                    table.top_p_R[rows],
+                    table.min_p_R[rows],
+                    table.seed_R[rows],
+                    table.choice_R[rows],
+                ),
+                position_S=np.zeros(len(rows), np.int64),
+                edited=[i for i, request in enumerate(requests) if request.edits is not None],
+                wanted=[i for i, request in enumerate(requests) if request.params.logprobs is not None],
             )
         return self._gathered
+
+
+def _find_errors(requests: Sequence[Request], tokens: list[int], errors: dict[int, str]) -> set[int]:
+    """Add why requests have no token to `errors`. Returns those that the request itself is to blame for."""
+    refused = set()
+    for i, request in enumerate(requests):
+        if request.guide is not None and request.guide.error:
+            errors[i] = request.guide.error
+            refused.add(i)
+        elif tokens[i] < 0 and request.guide is not None:
+            errors.setdefault(i, "no token is allowed here by the grammar and the request's other parameters")
+            refused.add(i)
+        elif tokens[i] < 0:
+            errors.setdefault(i, "the model's output is not a number")
+    return refused
 
 
 def token_logprobs(logits_SV: np.ndarray, tokens: list[int], top_n: list[int]) -> list[TokenLogprob]:

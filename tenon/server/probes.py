@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from tenon.server.admission import queue_full
@@ -11,6 +12,7 @@ from tenon.server.errors import ApiError, shutting_down
 from tenon.server.metrics import CONTENT_TYPE
 
 
+@cache  # every answer's fingerprint asks, and the metadata are files
 def tenon_version() -> str:
     try:
         return version("tenon")

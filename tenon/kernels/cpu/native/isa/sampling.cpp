@@ -6,6 +6,7 @@
 #include "isa/candidates.h"
 #include "isa/rows.h"
 #include "simd/math.h"
+#include "simd/unpack.h"
 
 namespace tenon::TENON_ISA {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 constexpr int kBlock = 256;  // tokens whose weights are summed in float32; sums of blocks are double
 constexpr float kInfinity = __builtin_inff();
 constexpr int kFew = 256;  // tokens worth sorting
+constexpr int kChains = 4;
 
 // Philox4x32-10 (Salmon et al. 2011): 53 bits of its output as a number in [0, 1).
 double uniform(uint64_t seed, int32_t choice, int64_t position) {
@@ -55,26 +57,51 @@ struct Peak {
     bool sound;
 };
 
-Peak find_peak(const float* logits, int vocab) {
+// The largest of the vectors it has seen, by lane, and where the vector began; of equal ones the first.
+struct RunningPeak {
     F32x16 top = splat(-kInfinity), nan = zero_f32();
     I32x16 where = splat_i32(0);
-    for_vectors(vocab, [&](int64_t i, int n) {
-        F32x16 x = load_part(logits + i, n);
-        if (n < 16) x = select(first_n(n), x, splat(-kInfinity));
+
+    TENON_INLINE_MEMBER void see(F32x16 x, int64_t i) {
         nan = select(eq(x, x), nan, splat(1));
         const Mask16 larger = lt(top, x);
         top = select(larger, x, top);
         where = select(larger, splat_i32(int32_t(i)), where);
-    });
-    float values[16];
-    int32_t starts[16];
-    store(values, top);
-    store_i32(starts, where);
+    }
+
+    void best(Peak* peak) const {
+        float values[16];
+        int32_t starts[16];
+        store(values, top);
+        store_i32(starts, where);
+        for (int lane = 0; lane < 16; ++lane) {
+            const int32_t id = starts[lane] + lane;
+            if (values[lane] > peak->value || (values[lane] == peak->value && id < peak->id)) {
+                peak->value = values[lane];
+                peak->id = id;
+            }
+        }
+    }
+};
+
+Peak find_peak(const float* logits, int vocab) {
+    RunningPeak part[kChains];  // side by side: one alone would wait for its own last result
+    int64_t i = 0;
+    for (; i + 16 * kChains <= vocab; i += 16 * kChains)
+        unroll<kChains>([&](auto c) TENON_LAMBDA {
+            const int64_t at = i + 16 * c.value;
+            part[c.value].see(load(logits + at), at);
+        });
+    for (; i < vocab; i += 16) {
+        const int n = vocab - i < 16 ? int(vocab - i) : 16;
+        const F32x16 x = load_part(logits + i, n);
+        part[0].see(n < 16 ? select(first_n(n), x, splat(-kInfinity)) : x, i);
+    }
     Peak peak{-kInfinity, 0, false};
-    for (int lane = 0; lane < 16; ++lane) {
-        const int32_t id = starts[lane] + lane;
-        if (values[lane] > peak.value || (values[lane] == peak.value && id < peak.id))
-            peak = {values[lane], id, false};
+    F32x16 nan = zero_f32();
+    for (const RunningPeak& one : part) {
+        one.best(&peak);
+        nan = max(nan, one.nan);
     }
     peak.sound = peak.value > -kInfinity && peak.value < kInfinity && reduce_max(nan) == 0;
     return peak;
