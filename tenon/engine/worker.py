@@ -66,6 +66,7 @@ def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
 
 
 def _run(launch: Launch, lifeline: socket.socket, heartbeat: Heartbeat) -> None:
+    from tenon import ops
     from tenon.engine.loader import load_engine
     from tenon.ops.plan import count_ops
 
@@ -89,6 +90,7 @@ def _run(launch: Launch, lifeline: socket.socket, heartbeat: Heartbeat) -> None:
         outputs.send(msgspec.msgpack.encode(Outputs(stats=engine.stats())))
         shutil.rmtree(launch.directory, ignore_errors=True)
         tie_to_parent(signal.SIGKILL)
+        ops.pin_caller()  # else it shares a core with the other thread of kernels when the server is busy
         serve(engine, requests, outputs, heartbeat)
 
 

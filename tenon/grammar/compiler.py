@@ -17,6 +17,7 @@ from tenon.core.structured import StructuredOutputs
 from tenon.grammar import select
 from tenon.grammar.matcher import GrammarError, Program
 from tenon.grammar.vocabulary import Vocabulary
+from tenon.util.cores import roam
 from tenon.util.failpoint import failpoint
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class Compiler:
             self._thread.start()
 
     def _run(self) -> None:
+        roam()
         this = threading.current_thread()
         while True:
             with self._changed:

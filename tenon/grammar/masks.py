@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tenon.core.request import Request
+from tenon.util.cores import roam
 from tenon.util.failpoint import failpoint
 
 
@@ -45,7 +46,7 @@ class Masker:
         if len(guided) > len(self._mask_MW):
             self._mask_MW = np.zeros((2 * len(guided), self._words), np.int32)
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="tenon-masks")
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="tenon-masks", initializer=roam)
         return self._thread.submit(self._fill, guided)
 
     def _fill(self, guided: list[tuple[int, Request]]) -> Masks:

@@ -40,7 +40,7 @@ from tenon.ops.sampling import sample
 from tenon.ops.select import explain
 from tenon.ops.short_conv import short_conv
 from tenon.ops.ssd_scan import ssd_scan
-from tenon.ops.threads import set_num_threads
+from tenon.ops.threads import pin_caller, set_num_threads
 from tenon.ops.workspace import empty
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "pack_linear",
     "packed_bytes",
     "packed_layout",
+    "pin_caller",
     "prefers_integers",
     "rms_norm",
     "rope_kv_write",

@@ -1,4 +1,4 @@
-"""The native thread pool's size."""
+"""The native thread pool's size and place."""
 
 from __future__ import annotations
 
@@ -11,3 +11,7 @@ def set_num_threads(count: int) -> None:
         _native.set_num_threads(count)
     except ValueError as error:
         raise ConfigError(f"num_threads: {error}") from None
+
+
+def pin_caller() -> None:
+    _native.pin_caller()

@@ -298,7 +298,9 @@ int Pool::default_threads() const {
 }
 
 void Pool::pin_caller() {
-    if (state_->pins()) pin(this_thread(), state_->topology.cpus[0]);
+    // Where cores are left over, the system finds one that is idle: small engines shall not share the first.
+    const bool all_cores = state_->num_threads >= state_->default_threads();
+    if (state_->pins() && all_cores) pin(this_thread(), state_->topology.cpus[0]);
 }
 
 void Pool::set_num_threads(int count) {
