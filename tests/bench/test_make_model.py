@@ -139,6 +139,25 @@ def test_fewer_layers_and_experts(tmp_path, vocabulary):
     assert made.parameters < 1_000_000_000  # it was 106
 
 
+def test_fewer_layers_are_of_the_same_kinds():
+    config = {
+        "num_hidden_layers": 10,
+        "layer_types": [*"ssssfssssf"],
+        "num_kv_shared_layers": 4,
+        "first_k_dense_replace": 3,
+        "n_routed_experts": 8,
+        "zero_expert_num": 4,
+    }
+    assert shrunk(config, 6, 4) == {
+        "num_hidden_layers": 6,
+        "layer_types": [*"ssssfs"],
+        "num_kv_shared_layers": 1,  # layers of both kinds are left to lend
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+    }
+
+
 def test_nothing_is_overwritten(tmp_path, vocabulary):
     with pytest.raises(ConfigError, match="exists already"):
         make_model("llama", "tiny", tmp_path, tokenizer=vocabulary)
