@@ -16,6 +16,7 @@ class Demand:
     def __init__(self, groups: Sequence[KVGroup], block_size: int, max_step: int) -> None:
         self.groups = tuple(group for group in groups if group.kind != "state")
         self.block_size = block_size
+        self.parts = max((group.parts for group in self.groups), default=1)  # see KVGroup
         self.stateful = len(self.groups) < len(groups)
         self.bounded = [i for i, group in enumerate(self.groups) if group.bounded]
         self.peaks = [self._peak(group, max_step) for group in self.groups]

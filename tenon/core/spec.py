@@ -33,6 +33,9 @@ class KVGroup:
     tables, and take their blocks from one pool; so they have the same number of layers, `num_layers`:
     `layers` are fewer in a group that was filled up. Layers of equal rank share the memory of their cache.
     "state": what is left of all tokens so far: `arrays`, for every layer and slot.
+
+    Layers of groups that differ in shape share memory too: where those of one group have a block each, those
+    of another, which keep less of a token, have `parts` blocks, of as many layers.
     """
 
     kind: str
@@ -43,10 +46,16 @@ class KVGroup:
     window: int = 0  # positions that a token sees, its own included; 0: all
     local_chunk: int = 0  # a token sees positions from the last multiple of it on; 0: all
     arrays: tuple[StateArray, ...] = ()
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(self.num_layers)))
+
+    @property
+    def numbers(self) -> int:
+        """What a layer keeps of a token, in numbers."""
+        return self.num_kv_heads * self.head_dim
 
     @property
     def bounded(self) -> bool:

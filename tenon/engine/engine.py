@@ -130,10 +130,11 @@ class Engine:
         rows = [request.row for request in self.scheduler if request.row >= 0]
         assert len(set(rows)) == len(rows) == self.table.num_rows
         for request in self.scheduler.running:
-            for table_RB, blocks, gone in zip(
-                self.table.block_tables, request.blocks, request.gone, strict=False
+            for group, table_RB, blocks, gone in zip(
+                self.table.groups, self.table.block_tables, request.blocks, request.gone, strict=False
             ):
-                assert table_RB[request.row, gone : len(blocks)].tolist() == blocks[gone:]
+                held = [block * group.parts for block in blocks[gone:]]
+                assert table_RB[request.row, gone : len(blocks)].tolist() == held
 
     def _add(self, message: AddRequest) -> None:
         try:

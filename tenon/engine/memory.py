@@ -79,7 +79,7 @@ def plan_blocks(
     """
     length = wanted_len or model_len
     most = demand.blocks(length) * max_num_seqs
-    num_blocks = min(budget // bytes_per_block, most, MAX_SLOTS // demand.block_size)
+    num_blocks = min(budget // bytes_per_block, most, MAX_SLOTS // demand.block_size // demand.parts)
     holds = demand.tokens(max(0, num_blocks))
     if holds >= length:
         return num_blocks, length

@@ -82,6 +82,12 @@ def logits_of(chain_S: np.ndarray, vocab: int) -> np.ndarray:
     return (hashed_SV >> np.uint64(40)).astype(np.float32) * np.float32(8 / 2**24)
 
 
+def pool_blocks(group: KVGroup, blocks: np.ndarray) -> np.ndarray:
+    """Blocks of the pool, of those that a layer of the group counts: it has the first part of each."""
+    assert not (blocks % group.parts).any(), f"not first parts of blocks: {blocks}"
+    return blocks // group.parts
+
+
 class OracleKV:
     """The cache of the only layer: one uint64 per slot, garbage until written."""
 
@@ -131,7 +137,9 @@ class Oracle:
 
     def _attend(self, batch: Batch, layer: OracleKV, index: int) -> np.ndarray:
         group, size = self.spec.kv_groups[index], layer.block_size
-        layer.slots[batch.slots_T] = entries(batch.token_ids_T, batch.positions_T, index)
+        block_T, offset_T = np.divmod(batch.slots_T, size)
+        slot_T = pool_blocks(group, block_T) * size + offset_T
+        layer.slots[slot_T] = entries(batch.token_ids_T, batch.positions_T, index)
         chain_T = np.empty(batch.num_tokens, np.uint64)
         offset_B = np.arange(size)
         for r in range(batch.num_requests):
@@ -139,7 +147,7 @@ class Oracle:
             length = batch.context_len_R[r]
             first = group.first_seen(int(batch.positions_T[begin])) // size
             blocks = batch.block_table_RB[r, first : -(-length // size)]
-            slot_C = (blocks[:, None] * size + offset_B).ravel()[: length - first * size]
+            slot_C = (pool_blocks(group, blocks)[:, None] * size + offset_B).ravel()[: length - first * size]
             chain_C = chain(layer.slots[slot_C], first * size)
             chain_T[begin:end] = seen(group, chain_C, first * size, batch.positions_T[begin:end])
         return chain_T

@@ -77,9 +77,14 @@ class Table:
         self._write_blocks(request)
 
     def _write_blocks(self, request: Request) -> None:
-        """Those that are new; what was given back since stays where it is, and is not read."""
+        """Those that are new, as layers of the group count them; what was given back since stays where it is,
+        and is not read."""
         row = request.row
-        for table_RB, written, blocks in zip(self.block_tables, self._written, request.blocks, strict=False):
+        tables = zip(self.groups, self.block_tables, self._written, request.blocks, strict=False)
+        for group, table_RB, written, blocks in tables:
             first = written[row]
-            table_RB[row, first : len(blocks)] = blocks[first:]
+            new_B = table_RB[row, first : len(blocks)]
+            new_B[:] = blocks[first:]
+            if group.parts > 1:
+                new_B *= group.parts
             written[row] = len(blocks)

@@ -28,13 +28,26 @@ def caches(spec: ModelSpec, num_blocks: int, block_size: int, num_slots: int = 0
     UnsupportedOp for a head width that the backend cannot do."""
     by_layer: dict[int, Any] = {}
     attention = [group for group in spec.kv_groups if group.kind != "state"]
-    for rank in range(attention[0].num_layers if attention else 0):
-        kv = _attention_cache(spec, attention[0], num_blocks, block_size)
-        by_layer |= {group.layers[rank]: kv for group in attention if rank < len(group.layers)}
+    for rank in range(attention[0].num_layers // attention[0].parts if attention else 0):
+        memory = _attention_cache(spec, attention[0], num_blocks * attention[0].parts, block_size)
+        for group in attention:
+            by_layer |= _shared(memory, attention[0], group, rank)
     for group in spec.kv_groups:
         if group.kind == "state":
             by_layer |= {layer: _state(group, num_slots) for layer in group.layers}
     return [by_layer[layer] for layer in sorted(by_layer)]
+
+
+def _shared(memory: Any, first: KVGroup, group: KVGroup, rank: int) -> dict[int, Any]:
+    """The caches of a group's layers in memory that was made for those of the first."""
+    found = {}
+    for part in range(group.parts):
+        if rank * group.parts + part >= len(group.layers):
+            break
+        alike = not part and (group.num_kv_heads, group.head_dim) == (first.num_kv_heads, first.head_dim)
+        layer = group.layers[rank * group.parts + part]
+        found[layer] = memory if alike else ops.kv_view(memory, group.num_kv_heads, group.head_dim, part)
+    return found
 
 
 def _attention_cache(spec: ModelSpec, group: KVGroup, num_blocks: int, block_size: int) -> Any:

@@ -22,8 +22,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from tenon import ops
 from tenon.core.batch import Batch
+from tenon.core.grouping import group_layers
 from tenon.core.spec import KVGroup, ModelSpec
 from tenon.errors import UnsupportedModel
 from tenon.layers.attention import Attention, AttentionShape
@@ -63,7 +63,7 @@ TINY: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention"] * 3,
     "sliding_window": 40,
     "head_dim": 16,
-    "global_head_dim": 32,
+    "global_head_dim": 64,
     "num_global_key_value_heads": 1,
     "attention_k_eq_v": True,
     "use_double_wide_mlp": True,
@@ -150,9 +150,15 @@ class Gemma4Config(DecoderConfig):
             shape, head_dim=self.wide_head_dim, num_kv_heads=self.wide_kv_heads, v_is_k=self.v_is_k
         )
 
+    def spec(self, model_type: str, eos_token_ids: tuple[int, ...], dtype: str) -> ModelSpec:
+        """Layers that borrow are the last ones, and keep nothing."""
+        groups = group_layers([self.keeps(layer) for layer in range(self.num_layers - self.num_borrowing)])
+        return ModelSpec(model_type, self.vocab_size, self.max_position, groups, eos_token_ids, dtype)
+
     def keeps(self, layer: int) -> KVGroup:
-        """All: layers whose caches differ in shape share no blocks, so a window would save nothing."""
-        return replace(DecoderConfig.keeps(self, layer), window=0)
+        shape = self.attention(layer)
+        kept = DecoderConfig.keeps(self, layer)
+        return replace(kept, num_kv_heads=shape.num_kv_heads, head_dim=shape.head_dim)
 
     def borrows(self, layer: int) -> bool:
         return layer >= self.num_layers - self.num_borrowing
@@ -231,7 +237,6 @@ class Gemma4(llama.Llama):
     def __init__(self, config: Gemma4Config, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
         self.lenders = [config.lender(layer) for layer in range(config.num_layers)]
-        self.shapes = [config.attention(layer) for layer in range(config.num_layers)]
         self.inputs = None
         if config.input_width:
             self.inputs = LayerInputs(
@@ -252,29 +257,16 @@ class Gemma4(llama.Llama):
         assert isinstance(config, Gemma4Config)
         return Layer(config, weights, rope, layer)
 
-    def kv_bytes_per_block(self, block_size: int) -> int:
-        act = ops.act_dtype(self.spec.dtype)
-        return sum(
-            ops.kv_bytes_per_block(block_size, shape.num_kv_heads, shape.head_dim, act)
-            for shape in self.shapes
-            if not shape.borrowed
-        )
-
     def kv_caches(self, num_blocks: int, block_size: int, num_slots: int = 0) -> list[Any]:
         """A layer that borrows is handed the lender's."""
-        act = ops.act_dtype(self.spec.dtype)
-        own = {
-            layer: ops.kv_cache(num_blocks, block_size, shape.num_kv_heads, shape.head_dim, act)
-            for layer, shape in enumerate(self.shapes)
-            if not shape.borrowed
-        }
+        own = super().kv_caches(num_blocks, block_size, num_slots)
         return [own[lender] for lender in self.lenders]
 
     def forward(self, batch: Batch, kv: list[Any]) -> np.ndarray:
         x_TD = self.embed(batch.token_ids_T)
         inputs_TX = None if self.inputs is None else self.inputs(batch.token_ids_T, x_TD)
-        for layer, layer_kv in zip(cast("list[Layer]", self.blocks), kv, strict=True):
-            x_TD = layer.finish(layer(x_TD, batch, layer_kv), inputs_TX)
+        for layer, group, layer_kv in zip(cast("list[Layer]", self.blocks), self.groups, kv, strict=True):
+            x_TD = layer.finish(layer(x_TD, batch.group(group), layer_kv), inputs_TX)
         return x_TD
 
     def logits(self, hidden_SD: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from tenon.ops.delta_rule import gated_delta_rule
 from tenon.ops.embedding import embedding
 from tenon.ops.full_attention import full_attention
 from tenon.ops.indexer import index_select, index_write
-from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache
+from tenon.ops.kv import LayerKV, kv_bytes_per_block, kv_cache, kv_view
 from tenon.ops.latent import (
     LatentKV,
     head_linear,
@@ -73,6 +73,7 @@ __all__ = [
     "index_write",
     "kv_bytes_per_block",
     "kv_cache",
+    "kv_view",
     "latent_attention",
     "latent_bytes_per_block",
     "latent_cache",

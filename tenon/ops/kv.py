@@ -65,6 +65,17 @@ def kv_cache(
 
 
 @op(shares="KV layout", kernel=False)
+def kv_view(kv: LayerKV, num_kv_heads: int, head_dim: int, first: int) -> LayerKV:
+    """The cache of another layer in the same memory, in blocks of its own shape, from block `first` on."""
+    assert isinstance(kv, PlainKV)
+    view = PlainKV(0, kv.block_size, num_kv_heads, head_dim, kv.act)
+    view.k_SGE, view.v_SGE = (
+        array.reshape(-1, num_kv_heads, head_dim)[first * kv.block_size :] for array in (kv.k_SGE, kv.v_SGE)
+    )
+    return view
+
+
+@op(shares="KV layout", kernel=False)
 def kv_bytes_per_block(block_size: int, num_kv_heads: int, head_dim: int, act: np.dtype[Any]) -> int:
     """Bytes of K and V that one block of one layer takes."""
     return 2 * block_size * num_kv_heads * head_dim * np.dtype(act).itemsize

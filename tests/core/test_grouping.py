@@ -39,10 +39,42 @@ def test_published_models(layers, expected):
     assert shape(group_layers(layers)) == expected
 
 
-def test_layers_of_different_shapes_cannot_share_blocks():
-    layers = [KVGroup("full", 1, 2, 64), KVGroup("full", 1, 2, 128, window=64)]
-    with pytest.raises(AssertionError, match="differ in what they keep"):
-        group_layers(layers)
+@pytest.mark.parametrize(
+    ("narrow", "wide", "layers", "expected"),
+    [
+        ((1, 256), (1, 512), "nnnnw" * 3, [(3, 3, 1, 0), *[(6, 6, 2, 40)] * 2]),  # Gemma 4 E2B
+        (
+            (2, 256),
+            (2, 512),
+            "nnnnnw" * 4,
+            [(4, 4, 1, 0), (8, 8, 2, 40), (8, 8, 2, 40), (8, 4, 2, 40)],
+        ),  # E4B
+        # 26B-A4B and 31B: layers with a window keep more of a token
+        ((8, 256), (2, 512), "nnnnnw" * 5, [(6, 5, 2, 0), *[(3, 3, 1, 40)] * 8, (3, 1, 1, 40)]),
+        ((16, 256), (4, 512), "nnnnnw" * 10, [(10, 10, 2, 0), *[(5, 5, 1, 40)] * 10]),
+        (
+            (1, 48),
+            (1, 32),
+            "nw" * 6,
+            [*[(3, 3, 3, 0)] * 2, *[(2, 2, 2, 40)] * 3],
+        ),  # neither divides the other
+    ],
+)
+def test_layers_of_different_shapes_share_memory(narrow, wide, layers, expected):
+    kinds = {"n": KVGroup("full", 1, *narrow, window=40), "w": KVGroup("full", 1, *wide)}
+    groups = group_layers([kinds[kind] for kind in layers])
+    assert [(g.num_layers, len(g.layers), g.parts, g.window) for g in groups] == expected
+    assert len({g.num_layers * g.numbers for g in groups}) == 1
+
+
+def test_layers_of_different_shapes_have_groups_of_their_own_without_windows_too():
+    groups = group_layers([KVGroup("full", 1, 2, 64)] * 3 + [KVGroup("full", 1, 2, 128)])
+    assert [(g.num_layers, g.layers, g.parts) for g in groups] == [(2, (0, 1), 2), (2, (2,), 2), (1, (3,), 1)]
+
+
+def test_latent_rows_and_heads_cannot_share_blocks():
+    with pytest.raises(AssertionError, match="cannot share"):
+        group_layers([KVGroup("latent", 1, 1, 64), KVGroup("full", 1, 1, 64)])
 
 
 def test_one_window_among_many_layers_is_not_worth_it():

@@ -11,6 +11,7 @@ import numpy as np
 
 from tenon.cache.blocks import BlockPool
 from tenon.engine.engine import Engine
+from tenon.engine.oracle import pool_blocks
 
 POISON = np.uint64(0xDEADDEADDEADDEAD)
 
@@ -58,7 +59,7 @@ def poison(engine: Engine) -> list[int]:
             start, length = int(batch.positions_T[batch.query_start_R1[r]]), int(batch.context_len_R[r])
             first = group.first_seen(start) // size
             blocks = batch.block_table_RB[r, first : -(-length // size)]
-            read = slots_BS[blocks].ravel()[: length - first * size]
+            read = slots_BS[pool_blocks(group, blocks)].ravel()[: length - first * size]
             assert not (read == POISON).any(), f"row {r} reads freed slots: {np.flatnonzero(read == POISON)}"
 
     forward = model.forward

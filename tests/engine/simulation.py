@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -66,9 +66,9 @@ def window_or_chunk(rng: random.Random) -> KVGroup:
 
 
 def random_groups(rng: random.Random) -> tuple[KVGroup, ...]:
-    """Any mix of what layers may see; states come last."""
+    """Any mix of what layers may see, and of how they share blocks; states come last."""
     bounds = [window_or_chunk(rng) for _ in range(3)]
-    groups = [KVGroup("full", 1, 1, 8), *bounds]
+    groups = [replace(group, parts=rng.choice([1, 1, 2, 3])) for group in (KVGroup("full", 1, 1, 8), *bounds)]
     states = rng.choice([(), (), (oracle.STATE,), (large_state(rng.choice([24, 48])),)])
     return (*rng.sample(groups, rng.randint(1, 4)), *states)
 

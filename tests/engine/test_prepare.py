@@ -14,7 +14,7 @@ from tenon.engine.prepare import Preparer
 from tenon.engine.table import Table
 
 BLOCK = 4
-GROUPS = (KVGroup("full", 1), KVGroup("full", 1, window=9), KVGroup("full", 1, local_chunk=12))
+GROUPS = (KVGroup("full", 1), KVGroup("full", 1, window=9), KVGroup("full", 1, local_chunk=12, parts=3))
 
 
 def make_request(rng, seq: int, **params) -> Request:
@@ -86,7 +86,8 @@ def check_group(batch, group: KVGroup, index: int, step: Schedule) -> None:
     """Slots of the step's tokens, and the blocks that they see."""
     slots = []
     for r, (request, count) in enumerate(zip(step.requests, step.num_tokens, strict=True)):
-        blocks, start = request.blocks[index], request.num_computed
+        blocks = [block * group.parts for block in request.blocks[index]]
+        start = request.num_computed
         slots += [blocks[p // BLOCK] * BLOCK + p % BLOCK for p in range(start, start + count)]
         first, stop = group.first_seen(start) // BLOCK, (start + count - 1) // BLOCK + 1
         assert batch.block_table_RB[r, first:stop].tolist() == blocks[first:stop]

@@ -31,6 +31,32 @@ def test_bytes_are_what_the_caches_take(dtype):
     assert sum(a.nbytes for a in states) == 3 * spec.state_bytes_per_slot
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_layers_of_different_shapes_do_not_disturb_each_other(dtype, backend, seed):
+    """Each block of the pool belongs to one group; every layer of that group has its own place in it."""
+    rng = np.random.default_rng(seed)
+    wide = KVGroup("full", 2, 2, 64, layers=(1, 4))
+    narrow = KVGroup("full", 4, 1, 64, layers=(0, 2, 3), window=40, parts=2)
+    spec = make(wide, narrow, dtype=dtype)
+    with select.forced(backend):
+        caches = kv.caches(spec, num_blocks=5, block_size=32)
+        held = sum(caches[layer].nbytes for layer in (1, 4))
+        assert held == 5 * kv.bytes_per_block(spec, 32)
+    owners = {block: (wide, narrow)[block % 2] for block in range(5)}
+    written = []
+    for block, group in owners.items():
+        slots_T = block * group.parts * 32 + np.arange(32)
+        for layer in group.layers:
+            k, v = rng.standard_normal((2, 32, group.num_kv_heads, group.head_dim)).astype(caches[0].act)
+            caches[layer].write(slots_T, k, v)
+            written.append((layer, slots_T, k, v))
+    for layer, slots_T, k, v in written:
+        got_k, got_v = caches[layer].read(slots_T)
+        np.testing.assert_array_equal(got_k, k)
+        np.testing.assert_array_equal(got_v, v)
+
+
 def test_a_model_of_states_alone():
     spec = make(KVGroup("state", 1, arrays=(StateArray((4,)),)))
     assert kv.bytes_per_block(spec, 32) == 0

@@ -25,7 +25,8 @@ class Driver:
         self.blocks_each = -(-max_len // BLOCK)
         groups = [group for group in model.spec.kv_groups if group.kind != "state"]
         order = rng.permutation(len(groups) * num_sequences * self.blocks_each).astype(np.int32)
-        self.tables = order.reshape(len(groups), num_sequences, self.blocks_each)
+        parts = np.array([group.parts for group in groups], np.int32)
+        self.tables = order.reshape(len(groups), num_sequences, self.blocks_each) * parts[:, None, None]
         self.lengths = [0] * num_sequences
         self.rng = rng
         self.slots = rng.permutation(2 * num_sequences).astype(np.int32).reshape(num_sequences, 2)

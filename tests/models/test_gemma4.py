@@ -50,8 +50,11 @@ def test_files_of_models_that_see_and_hear_too(tmp_path, seed):
 def test_layers_that_borrow_take_no_memory(tmp_path, seed):
     model = load_model(save_safetensors(make(tiny("gemma4"), seed), tmp_path))
     kv = model.kv_caches(4, 32)
-    assert [kv.index(one) for one in kv] == [0, 1, 2, 3, 2, 3]
-    assert model.kv_bytes_per_block(32) * 4 == sum(one.nbytes for one in kv[:4])
+    groups = [(group.layers, group.window, group.parts) for group in model.spec.kv_groups]
+    assert groups == [((1,), 0, 1), ((3,), 0, 1), ((0, 2), 40, 2)]
+    assert model.groups == [2, 0, 2, 1, 2, 1]
+    assert [kv.index(one) for one in kv] == [0, 1, 2, 1, 2, 1], "groups share memory"
+    assert model.kv_bytes_per_block(32) * 4 == kv[1].nbytes
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ VARIANTS = {
     "gemma4-large": {  # as 31B
         **tiny("gemma4"),
         "enable_moe_block": False,
+        "num_key_value_heads": 4,  # with windows twice as many numbers as without
+        "global_head_dim": 32,
         "num_kv_shared_layers": 0,
         "hidden_size_per_layer_input": 0,
         "layer_types": None,

@@ -15,6 +15,7 @@ import numpy as np
 
 from tenon.errors import UnsupportedOp
 from tenon.ops.arrays import BFLOAT16
+from tenon.ops.kv import LayerKV
 
 STEP = 32  # tokens that attention takes at a time
 HEAD_MULTIPLE, MAX_HEAD_DIM = 16, 512
@@ -35,6 +36,13 @@ class PairedKV:
             k_shape, v_shape = (head_dim, block_size), (block_size, head_dim)
         self.k = np.zeros((num_blocks, num_kv_heads, *k_shape), self.act)
         self.v = np.zeros((num_blocks, num_kv_heads, *v_shape), self.act)
+
+    def view(self, num_kv_heads: int, head_dim: int, first: int) -> PairedKV:
+        """The same memory in blocks of another shape, from block `first` on."""
+        other = PairedKV(0, self.block_size, num_kv_heads, head_dim, self.act)
+        other.k = self.k.reshape(-1, *other.k.shape[1:])[first:]
+        other.v = self.v.reshape(-1, *other.v.shape[1:])[first:]
+        return other
 
     @property
     def nbytes(self) -> int:
@@ -66,16 +74,26 @@ def kv_cache(
 ) -> PairedKV:
     if min(num_blocks, num_kv_heads) < 1:
         raise UnsupportedOp("a KV cache needs at least one block and one head")
+    _check_head_dim(head_dim)
     if block_size < STEP or block_size % STEP:
         raise UnsupportedOp(
             f"the CPU's attention needs blocks of a multiple of {STEP} tokens, not {block_size}"
         )
+    return PairedKV(num_blocks, block_size, num_kv_heads, head_dim, act)
+
+
+def _check_head_dim(head_dim: int) -> None:
     if head_dim % HEAD_MULTIPLE or not 0 < head_dim <= MAX_HEAD_DIM:
         raise UnsupportedOp(
             f"the CPU's attention needs heads of a multiple of {HEAD_MULTIPLE} elements, at most "
             f"{MAX_HEAD_DIM}, not {head_dim}; TENON_BACKEND=reference can run others, slowly"
         )
-    return PairedKV(num_blocks, block_size, num_kv_heads, head_dim, act)
+
+
+def kv_view(kv: LayerKV, num_kv_heads: int, head_dim: int, first: int) -> PairedKV:
+    assert isinstance(kv, PairedKV)
+    _check_head_dim(head_dim)
+    return kv.view(num_kv_heads, head_dim, first)
 
 
 def kv_bytes_per_block(block_size: int, num_kv_heads: int, head_dim: int, act: np.dtype[Any]) -> int:
