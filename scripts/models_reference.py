@@ -23,6 +23,9 @@ Made from the code by `make docs`. A family is one file of `tenon/models`; how t
 a small random model (`bench/model_parity.py`). *Decode* is the share of the memory bandwidth that decoding
 reaches, on random weights of a published shape. What has no figure has not been measured yet.
 
+Every family loads safetensors in bf16, f16, f32 and [FP8](../quantization.md#fp8) (E4M3 with scales of
+blocks), and GGUF in the types of [quantised weights](../quantization.md) where it has an architecture there.
+
 | family | architectures | GGUF | features | parity | decode | shapes of `make-model` |
 |---|---|---|---|---|---|---|
 """

@@ -21,7 +21,7 @@ from tenon import ops
 from tenon.bench import random_weights
 from tenon.core import ggml
 from tenon.core.files import ModelFiles
-from tenon.core.tensors import RawTensor
+from tenon.core.tensors import BlockScales, RawTensor
 from tenon.errors import ConfigError
 from tenon.formats.gguf import GGUFFile
 from tenon.formats.mapped import TensorInfo
@@ -29,7 +29,7 @@ from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
 from tenon.formats.writing import BYTES, Layout, NewTensor, gguf_layout, safetensors_layout
 from tenon.layers.linear import linear_scheme
 from tenon.layers.packed import PackedShape
-from tenon.layers.weights import Tensor, Weights
+from tenon.layers.weights import FP8, Tensor, Weights, scales_of
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.models._fields import Fields
@@ -43,6 +43,11 @@ LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 CHOSEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _TABLES = ("token_embd.weight", "output.weight")  # have eight bits where other weights have fewer
+# Parts of names of matrices that stay floats in files in FP8.
+_NOT_FP8 = (
+    "embed_tokens", "lm_head", "shared_head", "eh_proj", "mlp.gate.weight", "shared_expert_gate", "conv1d",
+    "in_proj_ba", "weights_proj", "router",
+)  # fmt: skip
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
@@ -90,6 +95,8 @@ def make_model(
     config = {**known[size], "vocab_size": len(vocabulary["tokenizer.ggml.tokens"])}
     config = shrunk(config, layers, experts)
     if format == "gguf":
+        if dtype == FP8:
+            raise ConfigError(f"GGUF has no {FP8}: give --format safetensors")
         if not module.GGUF_ARCHITECTURES:
             raise ConfigError(f"GGUF has no {family}: give --format safetensors")
         tensors = [_for_gguf(tensor, dtype) for tensor in blueprint(module, config, module.WEIGHTS)]
@@ -100,14 +107,17 @@ def make_model(
         if dtype not in ggml.FLOATS:
             raise ConfigError(f"safetensors are written in {', '.join(ggml.FLOATS)}, not {dtype}")
         tensors = [
-            tensor if tensor.dtype == BYTES else tensor._replace(dtype=dtype)
+            tensor if tensor.dtype == BYTES else tensor._replace(dtype="bf16" if dtype == FP8 else dtype)
             for tensor in blueprint(module, config, None)
         ]
+        if dtype == FP8:
+            tensors, config = _in_fp8(tensors, config)
         path.mkdir(parents=True)
         _write_tokenizer(path, tokenizer)
         _write_json(path / "config.json", _with_tokens(config, vocabulary, dtype))
         _write_shards(path, tensors, seed, progress)
-    parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    scales = {scales_of(tensor.name) for tensor in tensors}
+    parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors if tensor.name not in scales)
     return Made(path, parameters, sum(tensor.num_bytes for tensor in tensors))
 
 
@@ -160,7 +170,9 @@ def blueprint(family: ModuleType, config: dict[str, Any], names: dict[str, str] 
     safetensors, or with `names` of GGUF files."""
     checkpoint = _shape_only(config)
     read = family.read_config(checkpoint)
-    weights = _Blueprint(checkpoint.file, linear_scheme(checkpoint.quant), "bfloat16", names=names)
+    weights = _Blueprint(
+        checkpoint.file, linear_scheme(checkpoint.quant, checkpoint.quant_settings), "bfloat16", names=names
+    )
     family.MODEL(read, read_spec(checkpoint, family, read, "bfloat16"), weights, 1)
     return weights.asked_for
 
@@ -173,8 +185,10 @@ def read_tiny(family: ModuleType) -> Any:
 def _shape_only(config: dict[str, Any]) -> Checkpoint:
     """A checkpoint of this configuration without tensors."""
     fields = Fields(config, Path("config.json"))
-    quant = config.get("quantization_config", {}).get("quant_method", "none")
-    return Checkpoint("hf", _NoFile(), config["architectures"][0], config["model_type"], fields, quant, ())
+    settings = config.get("quantization_config", {})
+    quant = settings.get("quant_method", "none")
+    names = config["architectures"][0], config["model_type"]
+    return Checkpoint("hf", _NoFile(), *names, fields, quant, (), quant_settings=settings)
 
 
 class _NoFile:
@@ -236,6 +250,26 @@ def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
     return tensor._replace(dtype=dtype)
 
 
+def _in_fp8(tensors: list[NewTensor], config: dict[str, Any]) -> tuple[list[NewTensor], dict[str, Any]]:
+    """Matrices of layers as DeepSeek-V3 is published, and what config.json says of them."""
+    if "quantization_config" in config:
+        raise ConfigError(f"this family is published in {config['quantization_config']['quant_method']}")
+    layout = []
+    for tensor in tensors:
+        if len(tensor.shape) < 2 or any(part in tensor.name for part in _NOT_FP8):
+            layout.append(tensor)
+            continue
+        shape = BlockScales.shape(tensor.shape, random_weights.FP8_BLOCK, random_weights.FP8_BLOCK)
+        layout += [tensor._replace(dtype=FP8), NewTensor(scales_of(tensor.name), "f32", shape)]
+    quantization = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [random_weights.FP8_BLOCK, random_weights.FP8_BLOCK],
+    }
+    return layout, config | {"quantization_config": quantization}
+
+
 def _metadata(family: ModuleType, config: dict[str, Any], name: str) -> dict[str, Any]:
     """What `general.` and the architecture's own keys must say, from the values of config.json."""
     (architecture, *_) = family.GGUF_ARCHITECTURES
@@ -256,7 +290,7 @@ def _metadata(family: ModuleType, config: dict[str, Any], name: str) -> dict[str
 
 
 def _with_tokens(config: dict[str, Any], vocabulary: Any, dtype: str) -> dict[str, Any]:
-    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", FP8: "bfloat16"}
     ids = {key: vocabulary.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id")}
     return config | {key: value for key, value in ids.items() if value is not None} | {"dtype": names[dtype]}
 

@@ -20,6 +20,8 @@ _NUM_HEADERS = 1024
 # Standard deviation of the codes 0 .. 2^bits - 1, all equally likely.
 _SPREAD = {bits: ((4**bits - 1) / 12) ** 0.5 for bits in (4, 5, 6, 8)}
 _SPREAD_E2M1 = float(np.std(ggml.E2M1 / 2))
+FP8_BLOCK = 128  # rows and columns that share a scale
+_SPREAD_E4M3 = 64.0  # so that four standard deviations are within its 448, and few numbers subnormal
 # What random weights must have less of, or greedy generation repeats itself: attention over random heads is
 # an average over what all positions have in common, and a table that is the head too favours the last token.
 _GAINS = {"attn_output": 0.5, "o_proj": 0.5, "out_proj": 0.5, "token_embd": 0.25, "embed_tokens": 0.25}
@@ -40,6 +42,11 @@ def chunk_bytes(tensor: NewTensor, chunk: int, seed: int) -> np.ndarray:
     if tensor.dtype == BYTES:
         return _bytes(tensor, rng, count)
     mean, deviation = _distribution(tensor)
+    if tensor.name.endswith("_scale_inv"):  # of f8_e4m3
+        deviation *= FP8_BLOCK**-0.5  # a column is one of blocks
+        return (rng.uniform(0.75, 1.25, count) * deviation / _SPREAD_E4M3).astype(np.float32).view(np.uint8)
+    if tensor.dtype == "f8_e4m3":
+        mean, deviation = 0.0, _SPREAD_E4M3
     if tensor.dtype in ggml.FLOATS:
         table = (_normal_quantiles() * deviation + mean).astype(ggml.FLOATS[tensor.dtype])
         return table[rng.integers(0, len(table), count, dtype=np.uint16)].view(np.uint8)

@@ -9,7 +9,7 @@ import rich_click as click
 
 from tenon.config import DEFAULT_MODEL
 
-DTYPES = "f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k or mxfp4"
+DTYPES = "f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, mxfp4 or f8_e4m3"
 
 
 @click.command("make-model")

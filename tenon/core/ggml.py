@@ -1,4 +1,5 @@
-"""The block formats of ggml, read with numpy. A model file's weights in GGUF are rows of such blocks.
+"""The block formats of ggml, and plain numbers, read with numpy. A model file's weights in GGUF are rows of
+such blocks.
 
 Every quantized format here says the same thing: a weight is `code * scale + offset`, where codes are small
 integers and scale and offset belong to a group of 16 or 32 neighbours in a row. `unpack` returns
@@ -36,6 +37,7 @@ BLOCKS: dict[str, Block] = {
     "f32": Block(1, 4, 0),
     "f16": Block(1, 2, 0),
     "bf16": Block(1, 2, 0),
+    "f8_e4m3": Block(1, 1, 0),
     "q4_0": Block(32, 18, 32, (0,)),
     "q4_1": Block(32, 20, 32, (0, 2)),
     "q5_0": Block(32, 22, 32, (0,)),
@@ -51,6 +53,7 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f8_e4m3": np.dtype(ml_dtypes.float8_e4m3fn),  # of safetensors
 }
 
 

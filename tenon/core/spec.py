@@ -89,6 +89,7 @@ class ModelSpec:
         0  # 8, 16: linear layers over group-quantised weights quantise their input to such integers
     )
     pooling: PoolingSpec | None = None  # of a `PoolingModel`
+    stored: str = "none"  # the quantization method of the files
     implementation: str = "tenon"  # what runs it, in words
 
     @property

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tenon.core import ggml
+
+
+class BlockScales(NamedTuple):
+    """Factors of a matrix, one for each block of so many rows and columns, of which the last are cut short.
+    `values` is float32 [N / rows, K / columns], after axes that the tensor has before N; both are rounded up.
+    """
+
+    values: np.ndarray
+    rows: int
+    columns: int
+
+    @staticmethod
+    def shape(tensor: tuple[int, ...], rows: int, columns: int) -> tuple[int, ...]:
+        """Of the values for a tensor of this shape."""
+        *before, n, k = tensor
+        return (*before, -(-n // rows), -(-k // columns))
+
+    def spread(self, tensor: tuple[int, ...]) -> np.ndarray:
+        """A factor for each element."""
+        *_, n, k = tensor
+        across = self.values.repeat(min(self.columns, k), axis=-1)[..., :k]
+        return across.repeat(min(self.rows, n), axis=-2)[..., :n, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +42,7 @@ class RawTensor:
     rows of q and k permuted, and this undoes it without copying. `mapped`: the data is a mapped file, whose
     pages may be released once they have been read. `transposed`: data is column after column, of floats.
     `exponents` (uint8): those of mxfp4 blocks, if they lie apart from the codes (see `ggml.join_mxfp4`).
+    `scales`: of f8_e4m3, if there are any.
     """
 
     name: str
@@ -29,6 +53,7 @@ class RawTensor:
     mapped: bool = False
     transposed: bool = False
     exponents: np.ndarray | None = None
+    scales: BlockScales | None = None
 
     def __post_init__(self) -> None:
         expected = ggml.num_bytes(self.dtype, self.shape)
@@ -46,4 +71,6 @@ class RawTensor:
             values = ggml.dequantize(self.dtype, data, self.shape[::-1]).T
         else:
             values = ggml.dequantize(self.dtype, data, self.shape)
+        if self.scales is not None:
+            values *= self.scales.spread(self.shape)
         return values if self.row_order is None else values[self.row_order]

@@ -118,7 +118,7 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
             "implementation": spec.implementation,
             "dtype": spec.dtype,
             "activations": _activations(spec),
-            "quantization": config.quantization or "as in the files",
+            "quantization": config.quantization or f"as in the files ({spec.stored})",
             "kv_cache_bytes": size.num_bytes,
         },
     )

@@ -17,7 +17,7 @@ from tenon.core import ggml
 from tenon.formats import gguf
 
 BYTES = "u8"  # of safetensors: what a quantization method packs
-_SAFETENSORS_TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", BYTES: "U8"}
+_SAFETENSORS_TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "f8_e4m3": "F8_E4M3", BYTES: "U8"}
 _NUMBERS = {dtype: number for number, dtype in gguf.TENSOR_TYPES.items()}
 
 

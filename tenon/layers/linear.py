@@ -5,6 +5,9 @@ Shape letters: T tokens, K inputs, N outputs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from tenon.errors import UnsupportedModel
@@ -32,13 +35,14 @@ class Linear:
         return self.weight.apply(x_TK, self.bias_N, residual_TN)
 
 
-def linear_scheme(method: str) -> LinearScheme:
-    """The scheme in tenon/quant/<method>.py. Raises UnsupportedModel when there is none."""
+def linear_scheme(method: str, settings: Mapping[str, Any]) -> LinearScheme:
+    """The scheme in tenon/quant/<method>.py, with what config.json's `quantization_config` says. Raises
+    UnsupportedModel when there is none, or it does not do this."""
     if method not in plugin.names(_SCHEMES):
         supported = ", ".join(plugin.names(_SCHEMES))
         raise UnsupportedModel(f"quantization method {method!r} is not supported; {supported} are")
     scheme: LinearScheme = plugin.load(_SCHEMES, method).SCHEME
-    return scheme
+    return scheme.configured(settings)
 
 
 def _stack_biases(weights: Weights, names: list[str], rows: list[int]) -> np.ndarray:

@@ -5,10 +5,13 @@ Shape letters: T tokens, K inputs, N outputs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from tenon import ops
-from tenon.layers.weights import Stacked, Weights
+from tenon.layers.weights import LinearScheme, Stacked, Weights
 
 
 class PackedWeights:
@@ -38,10 +41,14 @@ class PackedShape:
 
 class PackedScheme:
     """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]. `experts_stored`: how it stores
-    experts, where that is not as the family says (`Stacked.stored`)."""
+    experts, where that is not as the family says (`Stacked.stored`). `fp8_block`: see `LinearScheme`."""
 
-    def __init__(self, experts_stored: str | None = None) -> None:
+    def __init__(self, experts_stored: str | None = None, fp8_block: tuple[int, int] | None = None) -> None:
         self.experts_stored = experts_stored
+        self.fp8_block = fp8_block
+
+    def configured(self, settings: Mapping[str, Any]) -> LinearScheme:
+        return self
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> PackedWeights:
         return PackedWeights(weights.pack(names, rows, columns))

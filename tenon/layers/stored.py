@@ -16,13 +16,13 @@ from tenon.errors import ModelFileError
 from tenon.formats.packed import Packed, PackedFile, PackedWriter, Tensor
 from tenon.layers.packed import PackedShape
 from tenon.layers.weights import Tensor as AskedTensor
-from tenon.layers.weights import Weights
+from tenon.layers.weights import Weights, scales_of
 
 
 def _key(weights: Weights, tensors: list[AskedTensor]) -> str:
     """The name of stacked matrices; those for float32 activations are other bytes."""
     act = "" if weights.act == ops.act_dtype("bfloat16") else f" {weights.act}"
-    names = [name for tensor in tensors for name, _ in tensor.file_tensors()]
+    names = [name for tensor in tensors for name in weights.names_of(tensor)]
     return " ".join(map(weights.file_name, names)) + act
 
 
@@ -45,6 +45,10 @@ class RecordedWeights(Weights):
         if raw.name not in self.stored:
             piece = self._writer.add(raw.data)
             self.stored[raw.name] = Tensor(raw.dtype, raw.shape, piece.offset)
+            if raw.scales is not None:
+                values = raw.scales.values
+                piece = self._writer.add(values)
+                self.stored[scales_of(raw.name)] = Tensor("f32", values.shape, piece.offset)
 
     def pack_tensors(self, tensors: list[AskedTensor]) -> ops.PackedLinear:
         packed = super().pack_tensors(tensors)
@@ -89,7 +93,7 @@ class StoredWeights(Weights):
             adopted = ops.adopt_linear(columns, list(packed.parts), data, self.act, act_bits=self.act_bits)
         except ValueError as error:
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
-        self.mark_taken(name for tensor in tensors for name, _ in tensor.file_tensors())
+        self.mark_taken(name for tensor in tensors for name in self.names_of(tensor))
         self._used.add(key)
         return adopted
 

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from tenon import ops
 from tenon.core import ggml
-from tenon.core.tensors import RawTensor
+from tenon.core.tensors import BlockScales, RawTensor
 from tenon.errors import ConfigError, ModelFileError, UnsupportedModel
 from tenon.formats.mapped import StoredTensor, TensorFile, TensorInfo
 from tenon.formats.paddle import PaddleFile
@@ -45,6 +45,14 @@ class Tensor(NamedTuple):
         return [(self.name, (*experts, columns, rows) if self.stored == "columns" else self.shape)]
 
 
+FP8 = "f8_e4m3"
+
+
+def scales_of(name: str) -> str:
+    """Where files have the scales of a tensor in FP8."""
+    return f"{name}_scale_inv"
+
+
 class Stacked(NamedTuple):
     """Experts of a family whose files of safetensors have one tensor for all of them, or two."""
 
@@ -65,6 +73,14 @@ _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 class LinearScheme(Protocol):
     """How a quantization method stores a linear layer. `tenon/quant/<method>.py` has one, named `SCHEME`."""
+
+    fp8_block: (
+        tuple[int, int] | None
+    )  # rows and columns of a matrix in FP8 that share a scale; None: it reads none
+
+    def configured(self, settings: Mapping[str, Any]) -> LinearScheme:
+        """The scheme with what config.json says of it. Raises UnsupportedModel for what it does not do."""
+        ...
 
     def load(self, weights: Weights, names: list[str], rows: list[int], columns: int) -> LinearWeights:
         """The layers `names` (HF names, no suffix), stacked: [rows[0] + rows[1] + ..., columns]."""
@@ -210,8 +226,26 @@ class Weights:
 
     def _read(self, name: str, shape: tuple[int, ...]) -> RawTensor:
         raw = replace(self._info(name, shape).raw(), shape=shape)
+        if raw.dtype == FP8:
+            raw = replace(raw, scales=self._scales(name, shape))
         order = self._row_order.get(_template((self._prefix + name).rpartition(".")[0]))
         return raw if order is None else replace(raw, row_order=order)
+
+    def _scales(self, name: str, shape: tuple[int, ...]) -> BlockScales:
+        """Of a matrix in FP8."""
+        if self.scheme.fp8_block is None or len(shape) < 2:
+            raise UnsupportedModel(
+                f"{self.file.path}: tensor {self.file_name(name)!r} has type {FP8}, which is read where "
+                'config.json has a quantization_config of quant_method "fp8", and of matrices only'
+            )
+        rows, columns = self.scheme.fp8_block
+        wanted = BlockScales.shape(shape, rows, columns)
+        values = self._info(scales_of(name), wanted).raw().dequantize()
+        if not np.isfinite(values).all():
+            raise ModelFileError(
+                f"{self.file.path}: tensor {self.file_name(scales_of(name))!r} has scales that are not finite"
+            )
+        return BlockScales(np.ascontiguousarray(values, np.float32), rows, columns)
 
     def _info(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """Raises ModelFileError for a tensor that is missing or of another shape."""
@@ -297,11 +331,22 @@ class Weights:
         matrix, then every one's second, and so on."""
         raws = [self._matrix(tensor) for tensor in tensors]
         quantize = self._quantized([tensor.name for tensor in tensors], raws)
-        packed = ops.pack_linear(_interleaved(raws), self.act, act_bits=self.act_bits, quantize=quantize)
+        try:
+            packed = ops.pack_linear(_interleaved(raws), self.act, act_bits=self.act_bits, quantize=quantize)
+        except ValueError as error:
+            names = ", ".join(repr(raw.name) for raw in raws[:3])
+            raise ModelFileError(f"{self.file.path}: in {names}: {error}") from None
         for tensor in tensors:
-            for name, _ in tensor.file_tensors():
+            for name in self.names_of(tensor):
                 self._book.done(self.file_name(name))
         return packed
+
+    def names_of(self, tensor: Tensor) -> list[str]:
+        """All that the file has of it, below the prefix: scales too."""
+        names = [name for name, _ in tensor.file_tensors()]
+        if self.gguf:
+            return names
+        return names + [scales_of(name) for name in names if self.has(scales_of(name))]
 
     def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
         """Matrices that were made of a `table`, float32 [rows, columns], stacked; each is a part of its
@@ -384,9 +429,12 @@ def _interleaved(raws: list[RawTensor]) -> list[RawTensor]:
 def _split(raw: RawTensor) -> list[RawTensor]:
     count = raw.shape[0]
     exponents = [None] * count if raw.exponents is None else np.split(raw.exponents, count)
+    scales: list[BlockScales | None] = [None] * count
+    if raw.scales is not None:
+        scales = [raw.scales._replace(values=values) for values in raw.scales.values]
     return [
-        replace(raw, shape=raw.shape[1:], data=data, exponents=apart)
-        for data, apart in zip(np.split(raw.data, count), exponents, strict=True)
+        replace(raw, shape=raw.shape[1:], data=data, exponents=apart, scales=factors)
+        for data, apart, factors in zip(np.split(raw.data, count), exponents, scales, strict=True)
     ]
 
 

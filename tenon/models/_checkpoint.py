@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Checkpoint:
     quant: str
     eos_token_ids: tuple[int, ...]
     directory: Path | None = None  # of an HF model
+    quant_settings: Mapping[str, Any] = field(default_factory=dict)  # what config.json says of `quant`
 
 
 def open_checkpoint(files: ModelFiles) -> Checkpoint:
@@ -73,6 +75,7 @@ def _from_hf(directory: Path, file: TensorFile) -> Checkpoint:
         model_type=config.text("model_type", ""),
         fields=config,
         quant=quant.text("quant_method") if quant.values else "none",
+        quant_settings=quant.values,
         eos_token_ids=_token_ids(config, eos if isinstance(eos, list) else [eos]),
         directory=directory,
     )

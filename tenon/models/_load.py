@@ -64,7 +64,7 @@ def load_model(
     dtype = _dtype(dtype, checkpoint)
     family, config = read_family(checkpoint)
     spec = read_spec(checkpoint, family, config, dtype, convert, pooler)
-    spec = replace(spec, act_bits=_act_bits(activations, dtype))
+    spec = replace(spec, act_bits=_act_bits(activations, dtype), stored=checkpoint.quant)
     num_positions = max_model_len or spec.max_position
     if num_positions > spec.max_position:
         raise ConfigError(
@@ -139,7 +139,7 @@ def open_weights(
     gguf = checkpoint.kind == "gguf"
     return make(
         checkpoint.file,
-        linear_scheme(checkpoint.quant),
+        linear_scheme(checkpoint.quant, checkpoint.quant_settings),
         dtype,
         act_bits=act_bits,
         names=family.WEIGHTS if gguf else None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from tenon.core import ggml
 from tenon.core.batch import Batch
-from tenon.core.tensors import RawTensor
+from tenon.core.tensors import BlockScales, RawTensor
 from tenon.ops.arrays import BFLOAT16
 
 
@@ -123,6 +123,11 @@ def random_weight(rng: np.random.Generator, dtype: str, rows: int, columns: int)
     """A weight [rows, columns] of the given type: random codes, scales of a few hundredths."""
     size = ggml.num_bytes(dtype, (rows, columns))
     block = ggml.BLOCKS[dtype]
+    if dtype == "f8_e4m3":
+        codes = np.clip(96 * rng.standard_normal((rows, columns)), -448, 448).astype(ggml.FLOATS[dtype])
+        scales = rng.uniform(0.0004, 0.0006, BlockScales.shape(codes.shape, 32, 64)).astype(np.float32)
+        data = codes.reshape(-1).view(np.uint8)
+        return RawTensor("weight", dtype, codes.shape, data, scales=BlockScales(scales, 32, 64))
     if not block.group:
         values = (0.05 * rng.standard_normal((rows, columns))).astype(ggml.FLOATS[dtype])
         return RawTensor("weight", dtype, (rows, columns), values.reshape(-1).view(np.uint8))

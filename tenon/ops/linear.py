@@ -191,7 +191,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     yield _case(rng, ["q4_k", "q6_k", "f16"], BFLOAT16, 3, 256, 33, bias=True, accumulate=True)
     yield _case(rng, ["q4_k", "q6_k", "f16"], BFLOAT16, 35, 256, 33, bias=True, accumulate=True, act_bits=16)
     yield _case(rng, ["f32", "bf16"], FLOAT32, 17, 50, 5, bias=True)
-    for dtype in ("bf16", "q4_1", "q8_0", "mxfp4"):
+    for dtype in ("bf16", "f8_e4m3", "q4_1", "q8_0", "mxfp4"):
         for tokens in (1, 4, 16, 128):
             yield _case(rng, [dtype], BFLOAT16, tokens, 1536, 1536, bench=True)
             if dtype not in ggml.FLOATS:

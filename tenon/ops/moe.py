@@ -270,7 +270,7 @@ def _route_case(
 
 @moe_experts.with_cases
 def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
-    for dtype in ("f32", "bf16", "q4_1", "q6_k", "q8_0", "mxfp4"):
+    for dtype in ("f32", "bf16", "f8_e4m3", "q4_1", "q6_k", "q8_0", "mxfp4"):
         width, inner = (512, 256) if dtype == "q6_k" else (96, 64)
         yield _experts_case(rng, [dtype] * 3, FLOAT32, 19, 5, 2, width, inner)
         yield _experts_case(rng, [dtype] * 3, BFLOAT16, 67, 6, 3, width, inner, accumulate=True)
@@ -292,6 +292,7 @@ def experts_cases(rng: np.random.Generator) -> Iterator[Case]:
     yield _experts_case(rng, ["bf16"] * 3, BFLOAT16, 9, 1, 2, 64, 32, identities=30)  # often no other
     for dtypes, act_bits in (
         (["bf16"] * 3, 0),
+        (["f8_e4m3"] * 3, 0),
         (["q4_1"] * 3, 8),
         (["q4_1"] * 3, 16),
         (["mxfp4"] * 3, 0),

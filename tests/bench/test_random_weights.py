@@ -16,11 +16,15 @@ def values(tensor, seed):
 @pytest.mark.parametrize("dtype", ggml.BLOCKS)
 def test_matrices_keep_the_size_of_what_they_are_multiplied_with(dtype, seed):
     matrix = values(NewTensor("blk.0.ffn_up.weight", dtype, (300, 512)), seed)
+    if dtype == "f8_e4m3":
+        matrix = matrix * values(NewTensor("blk.0.ffn_up.weight_scale_inv", "f32", (3, 4)), seed).mean()
     deviation = 512**-0.5
     assert np.isfinite(matrix).all()
     assert abs(matrix.mean()) < deviation / 6  # q4_0 and q5_0 have one more code below zero than above
     assert 0.9 < matrix.std() / deviation < 1.15
-    assert len(np.unique(matrix)) > (14 if dtype == "mxfp4" else 1000)  # sixteen codes, two of them 0
+    assert len(np.unique(matrix)) > {"mxfp4": 14, "f8_e4m3": 100}.get(
+        dtype, 1000
+    )  # sixteen codes, two of them 0
 
 
 def test_norms_and_biases(seed):

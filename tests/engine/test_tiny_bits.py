@@ -21,7 +21,7 @@ from tenon.models import load_model
 from tenon.resolve import resolve
 from tests.conftest import new_seed
 from tests.engine.recorder import Recorder, Trace, check, make_requests
-from tests.models.families import Type, make, save_gguf, save_safetensors, tiny
+from tests.models.families import Type, make, save_fp8, save_gguf, save_safetensors, tiny
 
 if reason := cpu.support():
     pytest.skip(reason, allow_module_level=True)
@@ -68,6 +68,7 @@ MODES = {
     "int8": {"activations": "int8"},
     "int16": {"activations": "int16"},
 }
+FP8 = ("deepseek_v3", "fp8")
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ class Setting:
     """A model's files, its requests, and what each is answered with alone, on one thread."""
 
     def __init__(self, family: str, model: str, mode: str, rng: random.Random) -> None:
-        self.args = {"model": model, **MODES[mode]}
+        self.args = {"model": model, **MODES.get(mode, {"activations": "bfloat16"})}
         self.requests = make_requests(rng, LENGTHS, VOCAB)
         with threads(1):
             recorder = self.load(enable_prefix_caching=False)
@@ -116,7 +117,7 @@ def shared_seed() -> int:
 
 @pytest.fixture(
     scope="module",
-    params=[(family, mode) for family in FAMILIES for mode in PARTS.get(family, MODES)],
+    params=[(family, mode) for family in FAMILIES for mode in PARTS.get(family, MODES)] + [FP8],
     ids="-".join,
 )
 def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
@@ -126,6 +127,8 @@ def one_setting(request, tmp_path_factory, shared_seed) -> Setting:
         path /= "mixed.gguf"
         types = {"exps": Type.MXFP4, **TYPES} if family == "gpt_oss" else TYPES
         save_gguf(model, path, lambda name: next((types[part] for part in types if part in name), Type.Q8_0))
+    elif mode == "fp8":
+        save_fp8(model, path)
     else:
         save_safetensors(model, path)
     return Setting(family, str(path), mode, random.Random(shared_seed))

@@ -137,6 +137,8 @@ def test_tensor_types_that_do_not_load_are_named(kind, name, read):
 def test_all_block_types_are_read(read):
     numbers = {t.name.lower(): t.value for t in gguf.GGMLQuantizationType}
     for dtype, block in ggml.BLOCKS.items():
+        if dtype == "f8_e4m3":  # safetensors only
+            continue
         got = read(
             file(
                 [], [tensor("t", [256, 2], numbers[dtype])], b"\0" * (512 // block.elements * block.num_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tenon.core.files import ModelFiles
+from tenon.core.tensors import BlockScales
 from tenon.layers.weights import Stacked
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.util import plugin
@@ -73,6 +76,43 @@ def reference_logits(model: Model, tokens: list[int]) -> np.ndarray:
     """float32 [tokens, vocabulary]"""
     with torch.no_grad():
         return model(torch.tensor([tokens])).logits[0].float().numpy()
+
+
+# Parts of names of matrices that stay floats in files in FP8.
+NOT_FP8 = ("embed_tokens", "lm_head", "mlp.gate.weight")
+
+
+def save_fp8(model: Model, directory: Path, block: tuple[int, int] = (32, 32)) -> ModelFiles:
+    """The model as its published files in FP8 would be; what these hold is what it has afterwards."""
+    model.save_pretrained(directory)
+    (path,) = directory.glob("*.safetensors")
+    exact, tensors = load_file(path), {}
+    for name, weight in exact.items():
+        tensors[name] = weight
+        if weight.dim() < 2 or any(part in name for part in NOT_FP8):
+            continue
+        shape = BlockScales.shape(tuple(weight.shape), *block)
+        spread = [torch.arange(n) // size for n, size in zip(weight.shape, block, strict=True)]
+        scales = torch.rand(shape) * 0.01 + weight.abs().max() / 440
+        factors = scales[spread[0]][:, spread[1]]
+        tensors[name] = (weight / factors).to(torch.float8_e4m3fn)
+        tensors[f"{name}_scale_inv"] = scales
+        exact[name] = tensors[name].float() * factors
+    save_file(exact, path, {"format": "pt"})
+    model.load_state_dict(type(model).from_pretrained(directory, dtype=torch.float32).state_dict())
+    save_file(tensors, path, {"format": "pt"})
+    quantization = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": list(block),
+    }
+    edit_json(directory / "config.json", {"quantization_config": quantization})
+    return ModelFiles("hf", (path,), "tiny", directory)
+
+
+def edit_json(path: Path, changes: dict[str, Any]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def save_safetensors(model: Model, directory: Path, **options: Any) -> ModelFiles:

@@ -30,6 +30,10 @@ def pack_linear(
             raise ValueError(f"{part.name}: row_order must name each of its {part.shape[0]} rows")
     data = [np.ascontiguousarray(part.data) for part in parts]
     exponents = [None if p.exponents is None else np.ascontiguousarray(p.exponents) for p in parts]
+    scales = [
+        None if p.scales is None else p.scales._replace(values=np.ascontiguousarray(p.scales.values))
+        for p in parts
+    ]
     return _native.pack_linear(
         [
             (
@@ -41,8 +45,9 @@ def pack_linear(
                 quantize if quantize and part.dtype in ggml.FLOATS else "",
                 0 if apart is None else address(apart),
                 part.transposed,
+                (0, 0, 0) if scale is None else (address(scale.values), scale.rows, scale.columns),
             )
-            for part, bytes_, order, apart in zip(parts, data, orders, exponents, strict=True)
+            for part, bytes_, order, apart, scale in zip(parts, data, orders, exponents, scales, strict=True)
         ],
         np.dtype(act) == FLOAT32,
         act_bits,

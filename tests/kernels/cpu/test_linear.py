@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tenon.core import ggml
-from tenon.core.tensors import RawTensor
+from tenon.core.tensors import BlockScales, RawTensor
 from tenon.kernels import cpu
 
 if reason := cpu.support():
@@ -24,7 +24,7 @@ from tests.core.test_ggml import pairs_of
 
 UNBIAS = np.float32(1 + 3 / 1024)
 FLOATS = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": BFLOAT16}
-QUANTIZED = sorted(set(ggml.BLOCKS) - set(FLOATS))
+QUANTIZED = sorted(set(ggml.BLOCKS) - set(ggml.FLOATS))
 HALVES = {
     "q6_k": [208],
     "q8_0": [0],
@@ -41,6 +41,8 @@ def raw_tensor(dtype, rows, columns, rng, row_order=None):
     if dtype in FLOATS:
         data = rng.normal(size=(rows, columns)).astype(FLOATS[dtype]).view(np.uint8).ravel()
         return RawTensor("w", dtype, (rows, columns), data, row_order)
+    if dtype == "f8_e4m3":
+        return random_fp8(rng, rows, columns, row_order=row_order)
     blocks = rng.integers(0, 256, (ggml.num_bytes(dtype, (rows, columns)),), np.uint8)
     view = blocks.reshape(-1, ggml.BLOCKS[dtype].num_bytes)
     for start in HALVES.get(dtype, [0, 2]):
@@ -49,6 +51,13 @@ def raw_tensor(dtype, rows, columns, rng, row_order=None):
     for start in ggml.BLOCKS[dtype].exponents:
         view[:, start] = rng.integers(100, 140, len(view))
     return RawTensor("w", dtype, (rows, columns), blocks, row_order)
+
+
+def random_fp8(rng, rows, columns, block=(48, 64), **more):
+    """Codes of any bits but those of NaN."""
+    codes = rng.integers(0, 127, rows * columns, np.uint8) | rng.integers(0, 2, rows * columns, np.uint8) << 7
+    scales = rng.normal(size=BlockScales.shape((rows, columns), *block)).astype(np.float32) * 0.01
+    return RawTensor("w", "f8_e4m3", (rows, columns), codes, scales=BlockScales(scales, *block), **more)
 
 
 def fma(a, b, c):
@@ -64,6 +73,9 @@ def bf16_weights(raw):
     """The bf16 weights that linear.h defines, as float32 [N, K]."""
     if raw.dtype in FLOATS or raw.dtype == "mxfp4":
         return raw.dequantize().astype(BFLOAT16).astype(np.float32)
+    if raw.dtype == "f8_e4m3":
+        scaled = raw.scales._replace(values=raw.scales.values * UNBIAS)
+        return upper16(replace(raw, scales=scaled).dequantize())
     groups = ggml.unpack(raw.dtype, raw.data, raw.shape)
     repeat = raw.shape[1] // groups.scale_NG.shape[1]
     scale, offset = (np.repeat(x * UNBIAS, repeat, axis=1) for x in (groups.scale_NG, groups.offset_NG))
@@ -147,7 +159,7 @@ def test_float32_weights_are_exact(dtype, rng):
     np.testing.assert_array_equal(got_KN.T, expected_NK)
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("dtype", [*ggml.FLOATS, *QUANTIZED])
 def test_bfloat16_weights_are_as_defined(dtype, rng):
     raw = raw_tensor(dtype, 21, 256, rng, row_order=rng.permutation(21).astype(np.int32))
     got_KN = linear(identity(256, BFLOAT16), pack_linear([raw], BFLOAT16))
@@ -197,7 +209,7 @@ def test_exponents_of_mxfp4_may_lie_apart(act, rng):
     np.testing.assert_array_equal(bytes_of(apart, act), bytes_of(raw, act))
 
 
-@pytest.mark.parametrize("dtype", QUANTIZED)
+@pytest.mark.parametrize("dtype", ["f8_e4m3", *QUANTIZED])
 def test_truncation_is_unbiased_and_keeps_what_bfloat16_can_hold(dtype, rng):
     raw = raw_tensor(dtype, 512, 512, rng)
     exact, got = raw.dequantize(), bf16_weights(raw)
@@ -297,10 +309,10 @@ def test_integers_are_for_grouped_weights(rng):
 
 
 @pytest.mark.parametrize("mode", ["bfloat16", "float32", "int8", "int16"])
-@pytest.mark.parametrize("dtype", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("dtype", [*ggml.FLOATS, *QUANTIZED])
 def test_bits_depend_on_nothing_but_the_row(dtype, mode, rng):
     """Every instruction set and every number of rows against one row alone."""
-    columns = int(rng.integers(20, 700)) if dtype in FLOATS else 256 * int(rng.integers(1, 4))
+    columns = int(rng.integers(20, 700)) if dtype in ggml.FLOATS else 256 * int(rng.integers(1, 4))
     act = FLOAT32 if mode == "float32" else BFLOAT16
     act_bits = {"int8": 8, "int16": 16}.get(mode, 0)
     w = pack_linear([raw_tensor(dtype, int(rng.integers(1, 90)), columns, rng)], act, act_bits=act_bits)
@@ -406,11 +418,11 @@ def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="other type"):
         linear(np.ones((1, 64), np.float32), w)
     with pytest.raises(ValueError, match="unknown tensor type"):
-        _native.pack_linear([("q3_k", 1, 256, 0, 0, False, "", 0, False)], False)
+        _native.pack_linear([("q3_k", 1, 256, 0, 0, False, "", 0, False, (0, 0, 0))], False)
     with pytest.raises(ValueError, match="whole blocks"):
-        _native.pack_linear([("q8_0", 1, 33, 0, 0, False, "", 0, False)], False)
+        _native.pack_linear([("q8_0", 1, 33, 0, 0, False, "", 0, False, (0, 0, 0))], False)
     with pytest.raises(ValueError, match="exponents apart"):
-        _native.pack_linear([("mxfp4_pairs", 1, 32, 0, 0, False, "", 0, False)], False)
+        _native.pack_linear([("mxfp4_pairs", 1, 32, 0, 0, False, "", 0, False, (0, 0, 0))], False)
 
 
 def test_no_rows(rng):

@@ -17,13 +17,16 @@ namespace tenon {
 namespace {
 
 // (type, rows, columns, address, address of the row order or 0, whether it is a mapped file, type to quantize
-// to or "", address of the exponents or 0, whether it is transposed)
-using PartTuple =
-    std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string, uintptr_t, bool>;
+// to or "", address of the exponents or 0, whether it is transposed, (address of the scales or 0, rows and
+// columns of their blocks))
+using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string,
+                             uintptr_t, bool, std::tuple<uintptr_t, int64_t, int64_t>>;
 
 std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, int act_bits) {
     std::vector<RawPart> parts;
-    for (const auto& [type, rows, columns, data, order, mapped, quantize, exponents, transposed] : tuples) {
+    for (const auto& [type, rows, columns, data, order, mapped, quantize, exponents, transposed, scales] :
+         tuples) {
+        const auto& [scale, block_rows, block_columns] = scales;
         RawPart part{parse_source(type),
                      rows,
                      columns,
@@ -32,7 +35,8 @@ std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f3
                      mapped,
                      {},
                      pointer<const uint8_t>(exponents),
-                     transposed};
+                     transposed,
+                     {pointer<const float>(scale), block_rows, block_columns}};
         if (!quantize.empty()) part.quantize = parse_source(quantize);
         parts.push_back(part);
     }

@@ -9,6 +9,7 @@
 //   u4, s4 uint32    [4 k/8][16 c], nibble k%8 of each word   then the scales
 //   f4     like u4, but a nibble is a number of kE2M1         then the scales
 //   s8     int8      [8 k/4][16 c][4 k%4]                     then the scales
+//   f8     f8        [16 k/2][16 c][2 k%2]                    then one scale, a float
 //
 // Scales: d [16 c] as f16 or f32, then the offsets m [16 c] of formats that have them; s8x16 has a d for each
 // half of the 32 k: [2][16 c]. Those of f4 are bytes, the exponents of a float32: d = 2^(byte - 127), or zero
@@ -19,6 +20,7 @@
 // c adds beforehand. A weight is therefore off by less than one step, not biased, and one that bf16 can
 // represent is exact. c has so few bits that its products with f16 are exact, hence a weight that should be
 // zero is zero. A weight of f4 is d kE2M1[code], which bf16 can represent: neither cut nor multiplied by c.
+// One of f8 is upper16((d c) code), with one scale for all of a step's columns.
 #pragma once
 
 #include "base/kernel.h"
@@ -36,12 +38,13 @@ enum class Format : int32_t {
     s8_dm32,    // Q5_K
     s8x16_d32,  // Q6_K: a scale for each 16
     f4_e8,      // MXFP4 (OCP Microscaling Formats 1.0): E2M1 with a power of two
+    f8_d32,     // E4M3 with a scale for a block of rows and columns (DeepSeek-V3)
 };
-constexpr int kNumFormats = 10;
+constexpr int kNumFormats = 11;
 
-// Quantised in groups along K: what activations in integers can be multiplied with.
+// Quantised to whole numbers in groups along K: what activations in integers can be multiplied with.
 constexpr bool is_grouped(Format format) {
-    return format != Format::f32 && format != Format::bf16;
+    return format != Format::f32 && format != Format::bf16 && format != Format::f8_d32;
 }
 
 // Twice the numbers of E2M1 (the scales are halved), whole ones; the sign is the upper bit, and there is one
@@ -58,8 +61,8 @@ constexpr int kPanelColumns = 16;
 constexpr int kStepK = 32;
 
 constexpr int64_t step_bytes(Format format) {
-    constexpr int64_t bytes[kNumFormats] = {2048,     1024,     256 + 32,  256 + 64,  256 + 128,
-                                            512 + 32, 512 + 64, 512 + 128, 512 + 128, 256 + 16};
+    constexpr int64_t bytes[kNumFormats] = {2048,     1024,      256 + 32,  256 + 64, 256 + 128, 512 + 32,
+                                            512 + 64, 512 + 128, 512 + 128, 256 + 16, 512 + 4};
     return bytes[int(format)];
 }
 

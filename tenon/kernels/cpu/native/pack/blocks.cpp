@@ -15,10 +15,10 @@ struct Kind {
     int block;  // weights
     int bytes;  // of a block
 };
-constexpr Kind kKinds[] = {{"f32", 1, 4},          {"f16", 1, 2},      {"bf16", 1, 2},     {"q8_0", 32, 34},
-                           {"q4_0", 32, 18},       {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},
-                           {"q4_k", 256, 144},     {"q5_k", 256, 176}, {"q6_k", 256, 210}, {"mxfp4", 32, 17},
-                           {"mxfp4_pairs", 32, 16}};
+constexpr Kind kKinds[] = {{"f32", 1, 4},     {"f16", 1, 2},          {"bf16", 1, 2},     {"f8_e4m3", 1, 1},
+                           {"q8_0", 32, 34},  {"q4_0", 32, 18},       {"q4_1", 32, 20},   {"q5_0", 32, 22},
+                           {"q5_1", 32, 24},  {"q4_k", 256, 144},     {"q5_k", 256, 176}, {"q6_k", 256, 210},
+                           {"mxfp4", 32, 17}, {"mxfp4_pairs", 32, 16}};
 
 const Kind& kind_of(Source source) {
     return kKinds[int(source)];
@@ -218,6 +218,10 @@ void read_floats(Source source, const Row& row, int64_t columns, int64_t step, f
             return read_row<f16>(row, columns, step, out);
         case Source::bf16:
             return read_row<bf16>(row, columns, step, out);
+        case Source::f8_e4m3:
+            read_row<f8>(row, columns, step, out);
+            for (float& x : out) x *= row.scale(step);
+            return;
         default:
             break;
     }

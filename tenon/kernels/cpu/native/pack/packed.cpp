@@ -8,8 +8,9 @@
 namespace tenon {
 namespace {
 
-constexpr const char* kFormatNames[kNumFormats] = {"f32",    "bf16",    "s4_d16",  "u4_dm16",   "u4_dm32",
-                                                   "s8_d16", "s8_dm16", "s8_dm32", "s8x16_d32", "f4_e8"};
+constexpr const char* kFormatNames[kNumFormats] = {"f32",       "bf16",   "s4_d16",  "u4_dm16",
+                                                   "u4_dm32",   "s8_d16", "s8_dm16", "s8_dm32",
+                                                   "s8x16_d32", "f4_e8",  "f8_d32"};
 
 // All weights of the process share large mappings, so that small matrices lie on huge pages too.
 Arena& weight_arena() {
@@ -38,6 +39,8 @@ Format format_for(const RawPart& part, bool f32) {
         case Source::mxfp4:
         case Source::mxfp4_pairs:
             return Format::f4_e8;
+        case Source::f8_e4m3:
+            return panels_share_scales(part) ? Format::f8_d32 : Format::bf16;
         default:
             return Format::bf16;
     }

@@ -23,12 +23,17 @@ struct Rows {
         const int64_t bytes = row_bytes(part.source, part.columns), first = panel * kPanelColumns;
         count = int(std::min<int64_t>(kPanelColumns, part.rows - first));
         for (int c = 0; c < count; ++c) {
-            const int64_t at = part.row_order ? part.row_order[first + c] : first + c;
+            const int64_t at = part.file_row(first + c);
             if (part.transposed)
                 row[c] = {part.data + row_bytes(part.source, 1) * at, nullptr, part.rows};
             else
                 row[c] = {part.data + bytes * at,
                           part.exponents ? part.exponents + part.columns / 32 * at : nullptr};
+            if (const BlockScales& scales = part.scales; scales.data) {
+                const int64_t across = (part.columns + scales.columns - 1) / scales.columns;
+                row[c].scales = scales.data + at / scales.rows * across;
+                row[c].scaled = scales.columns;
+            }
         }
     }
 };
@@ -95,6 +100,16 @@ void put_f32(const float (&values)[32], int column, uint8_t* out) {
     for (int k = 0; k < 32; ++k) std::memcpy(out + 4 * (16 * k + column), &values[k], 4);
 }
 
+// f8 that stays f8. Its kernels know no NaN.
+void put_f8(const Row& row, int64_t columns, int64_t step, int column, uint8_t* out) {
+    const int64_t count = std::min<int64_t>(kStepK, columns - kStepK * step);
+    uint8_t codes[kStepK] = {};
+    std::memcpy(codes, row.data + kStepK * step, size_t(count));
+    for (const uint8_t code : codes)
+        if (is_nan(f8{code})) throw std::invalid_argument("a weight is NaN");
+    for (int pair = 0; pair < 16; ++pair) std::memcpy(out + 32 * pair + 2 * column, codes + 2 * pair, 2);
+}
+
 // bf16 that stays bf16: pairs change places.
 void copy_pairs(const uint8_t* from, int column, uint8_t* out) {
     for (int pair = 0; pair < 16; ++pair) std::memcpy(out + 64 * pair + 4 * column, from + 4 * pair, 4);
@@ -102,13 +117,19 @@ void copy_pairs(const uint8_t* from, int column, uint8_t* out) {
 
 void fill_step(const Rows& rows, Format format, int64_t step, uint8_t* out) {
     const RawPart& part = rows.part;
-    const bool coded = format != Format::f32 && format != Format::bf16;
+    const bool coded = format != Format::f32 && format != Format::bf16 && format != Format::f8_d32;
     const bool copied = format == Format::bf16 && part.source == Source::bf16 && !part.transposed &&
                         part.columns >= 32 * (step + 1);
     float values[32];
+    if (format == Format::f8_d32) {
+        const float scale = rows.row[0].scale(step);
+        std::memcpy(out + 512, &scale, sizeof scale);
+    }
     for (int column = 0; column < rows.count; ++column) {
         const Row& row = rows.row[column];
-        if (coded) {
+        if (format == Format::f8_d32) {
+            put_f8(row, part.columns, step, column, out);
+        } else if (coded) {
             put_codes(read_codes(part.source, row, step), format, column, out);
         } else if (copied) {
             copy_pairs(row.data + 64 * step, column, out);
@@ -159,10 +180,27 @@ void check_part(const RawPart& part) {
         throw std::invalid_argument("only floats can be transposed");
     if ((part.source == Source::mxfp4_pairs) != (part.exponents != nullptr))
         throw std::invalid_argument("exponents apart are for mxfp4 in pairs");
+    if (part.source == Source::f8_e4m3 && part.transposed)
+        throw std::invalid_argument("f8_e4m3 cannot be transposed");
+    if (const BlockScales& scales = part.scales; scales.data) {
+        if (part.source != Source::f8_e4m3) throw std::invalid_argument("scales of blocks are for f8_e4m3");
+        if (scales.rows < 1 || scales.columns < 1 ||
+            (scales.columns % kStepK && scales.columns < part.columns))
+            throw std::invalid_argument("blocks of f8_e4m3 have a multiple of 32 columns");
+    }
     if (!part.quantize) return;
     if (!is_float(part.source) || (*part.quantize != Source::q4_1 && *part.quantize != Source::q8_0))
         throw std::invalid_argument("only floats are quantised, and to q8_0 or q4_1 only");
     row_bytes(*part.quantize, part.columns);
+}
+
+bool panels_share_scales(const RawPart& part) {
+    if (!part.scales.data) return true;
+    for (int64_t row = 0; row < part.rows; ++row)
+        if (part.file_row(row) / part.scales.rows !=
+            part.file_row(row / kPanelColumns * kPanelColumns) / part.scales.rows)
+            return false;
+    return true;
 }
 
 void fill_panels(const RawPart& part, const Segment& segment, int64_t begin, int64_t end) {

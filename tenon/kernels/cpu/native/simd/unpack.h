@@ -2,6 +2,7 @@
 #pragma once
 
 #include "linear.h"
+#include "simd/f8.h"
 #include "simd/lanes.h"
 
 namespace tenon::TENON_ISA {
@@ -102,6 +103,37 @@ struct Scales {
     }
 };
 
+// 16 pairs of f8 as two vectors, of which each is 2^-8 of the numbers.
+#if defined(__AVX2__)
+TENON_INLINE F32x16 widen_f8(__m256i upper) {
+    const __m256i bits = _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16(int16_t(0xbf80)));
+#if defined(__AVX512F__)
+    return {_mm512_cvtph_ps(bits)};
+#else
+    return {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
+            _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
+#endif
+}
+TENON_INLINE void load_f8_pairs(const uint8_t* p, F32x16& even, F32x16& odd) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    even = widen_f8(_mm256_slli_epi16(pairs, 8));
+    odd = widen_f8(pairs);
+}
+#else
+TENON_INLINE void load_f8_pairs(const uint8_t* p, F32x16& even, F32x16& odd) {
+    for (int i = 0; i < 16; ++i) {
+        even.v[i] = tenon::to_f32(as_f16(f8{p[2 * i]}));
+        odd.v[i] = tenon::to_f32(as_f16(f8{p[2 * i + 1]}));
+    }
+}
+#endif
+
+TENON_INLINE F32x16 f8_scale(const uint8_t* step) {
+    float scale;
+    __builtin_memcpy(&scale, step + 512, sizeof scale);
+    return splat(scale * (256.0f * kUnbias));
+}
+
 TENON_INLINE F32x16 upper16(F32x16 w) {
     return as_f32(as_i32(w) & splat_i32(int32_t(0xffff0000)));
 }
@@ -128,6 +160,14 @@ TENON_INLINE void visit_step(const uint8_t* step, const Nibbles<F>& nibbles, Vis
                 const F32x16 q = nibbles.value(shr<4 * nibble.value>(codes));
                 visit(Index<8 * word.value + nibble.value>{}, scales.apply(q, 0));
             });
+        });
+    } else if constexpr (F == Format::f8_d32) {
+        const F32x16 scale = f8_scale(step);
+        unroll<16>([&](auto pair) TENON_LAMBDA {
+            F32x16 even, odd;
+            load_f8_pairs(step + 32 * pair.value, even, odd);
+            visit(Index<2 * pair.value>{}, even * scale);
+            visit(Index<2 * pair.value + 1>{}, odd * scale);
         });
     } else {
         const Scales<F> scales(step);
@@ -177,6 +217,8 @@ TENON_INLINE void with_format(Format format, F f) {
             return f(Value<Format::s8x16_d32>{});
         case Format::f4_e8:
             return f(Value<Format::f4_e8>{});
+        case Format::f8_d32:
+            return f(Value<Format::f8_d32>{});
     }
 }
 
@@ -211,6 +253,10 @@ static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
             } else if constexpr (F == Format::bf16) {
                 const bf16* pairs = reinterpret_cast<const bf16*>(panel + 64 * (k / 2));
                 for (int c = 0; c < 16; ++c) out[c] = tenon::to_f32(pairs[2 * c + k % 2]);
+            } else if constexpr (F == Format::f8_d32) {
+                F32x16 pair[2];
+                load_f8_pairs(panel + 32 * (k / 2), pair[0], pair[1]);
+                store(out, upper16(pair[k % 2] * f8_scale(panel)));
             } else {
                 F32x16 q;
                 for (int c = 0; c < 16; ++c) q.v[c] = code_at<F>(panel, k, c);
