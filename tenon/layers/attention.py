@@ -6,6 +6,7 @@ Shape letters: T tokens, D model width, H query heads, G key/value heads, E head
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,12 +62,10 @@ class Attention:
         self.k_norm = None if shape.borrowed else self._norm(weights, "k_norm", shape.num_kv_heads)
         self.sinks_H = weights.vector("sinks", shape.num_heads) if shape.sinks else None
 
-    def __call__(
-        self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV
-    ) -> np.ndarray:
+    def __call__(self, residual_TD: np.ndarray, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
         return self.output.add_to(residual_TD, self._heads(x_TD, batch, kv))
 
-    def alone(self, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV) -> np.ndarray:
+    def alone(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
         """What would be added to the residual."""
         return self.output(self._heads(x_TD, batch, kv))
 
@@ -79,13 +78,17 @@ class Attention:
         length = (heads if shape.joint_norms else 1) * shape.head_dim
         return weights.vector(f"{name}.weight", length) + np.float32(shape.norm_offset)
 
-    def _heads(self, x_TD: np.ndarray, batch: Batch, kv: ops.LayerKV) -> np.ndarray:
+    def _written(self, kv: Any) -> ops.LayerKV:
+        """Of a layer's cache, what K and V are written to."""
+        return kv  # type: ignore[no-any-return]
+
+    def _heads(self, x_TD: np.ndarray, batch: Batch, kv: Any) -> np.ndarray:
         shape = self.shape
         gate_qkv_TN = self.qkv(x_TD)
         q_TX = ops.rope_kv_write(
             gate_qkv_TN[:, self.num_gates :],
             self.rope.cos_sin_PE,
-            kv,
+            self._written(kv),
             batch,
             num_heads=shape.num_heads,
             num_kv_heads=0 if shape.borrowed else shape.num_kv_heads,
@@ -98,7 +101,12 @@ class Attention:
             v_norm=shape.v_norm,
             q_scale_P=self.rope.q_scale_P,
         )
-        o_TX = ops.attention(
+        o_TX = self._attend(q_TX, kv, batch)
+        return ops.sigmoid_mul(o_TX, gate_qkv_TN[:, : self.num_gates]) if self.num_gates else o_TX
+
+    def _attend(self, q_TX: np.ndarray, kv: Any, batch: Batch) -> np.ndarray:
+        shape = self.shape
+        return ops.attention(
             q_TX,
             kv,
             batch,
@@ -110,4 +118,27 @@ class Attention:
             local_chunk=shape.local_chunk,
             sinks_H=self.sinks_H,
         )
-        return ops.sigmoid_mul(o_TX, gate_qkv_TN[:, : self.num_gates]) if self.num_gates else o_TX
+
+
+class SparseAttention(Attention):
+    """The same, to a few blocks that each token chooses once its context is long."""
+
+    def __init__(self, weights: Weights, shape: AttentionShape, rope: Rope, sparsity: ops.Sparsity) -> None:
+        super().__init__(weights, shape, rope)
+        self.sparsity = sparsity
+
+    def _written(self, kv: ops.SparseKV) -> ops.LayerKV:
+        return kv.kv
+
+    def _attend(self, q_TX: np.ndarray, kv: ops.SparseKV, batch: Batch) -> np.ndarray:
+        shape = self.shape
+        return ops.sparse_attention(
+            q_TX,
+            kv,
+            batch,
+            num_heads=shape.num_heads,
+            num_kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            sparsity=self.sparsity,
+        )

@@ -39,6 +39,13 @@ from tenon.ops.rows import add_rows, cast, gather_rows
 from tenon.ops.sampling import sample
 from tenon.ops.select import explain
 from tenon.ops.short_conv import short_conv
+from tenon.ops.sparse_attention import (
+    SparseKV,
+    Sparsity,
+    sparse_attention,
+    sparse_bytes_per_block,
+    sparse_cache,
+)
 from tenon.ops.ssd_scan import ssd_scan
 from tenon.ops.threads import pin_caller, set_num_threads
 from tenon.ops.workspace import empty
@@ -49,6 +56,8 @@ __all__ = [
     "LayerKV",
     "PackedLinear",
     "Routing",
+    "SparseKV",
+    "Sparsity",
     "act_dtype",
     "add_rms_norm",
     "add_rows",
@@ -102,6 +111,9 @@ __all__ = [
     "silu_mul",
     "softcap",
     "softmax",
+    "sparse_attention",
+    "sparse_bytes_per_block",
+    "sparse_cache",
     "ssd_scan",
     "sum_rows",
     "tanh",

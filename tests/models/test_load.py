@@ -268,14 +268,3 @@ def test_nothing_to_quantize_is_an_error(tmp_path, seed):
     files = save_gguf(make(tiny("llama"), seed), tmp_path / "m.gguf", lambda name: Type.Q8_0)
     with pytest.raises(ConfigError, match="quantization int4: no weights here are floats"):
         load_model(files, quantization="int4")
-
-
-def test_minicpm_ends_where_its_attention_would_be_sparse(tmp_path, seed, caplog):
-    files = save_safetensors(make(tiny("minicpm"), seed), tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "sparse_config": {"dense_len": 200}}))
-    assert load_model(files).spec.max_position == 199
-    assert "limited to the 199 tokens" in caplog.text
-    with pytest.raises(ConfigError, match=r"200.*199"):
-        load_model(files, max_model_len=200)

@@ -45,5 +45,6 @@ def attention(
         local_chunk,
         scale,
         kv.act == BFLOAT16,
+        0,
     )
     return o_TX

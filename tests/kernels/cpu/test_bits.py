@@ -116,10 +116,13 @@ class Layer:
             k_norm=self.norm_E,
             eps=1e-6,
         )
-        o_TX = ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2, **self.bounds)
+        o_TX = self.attend(q_TX, batch)
         for (sequence, count), start in zip(work, batch.query_start_R1, strict=False):
             sequence.out.append(o_TX[start : start + count])
             sequence.done += count
+
+    def attend(self, q_TX, batch):
+        return ops.attention(q_TX, self.kv, batch, **self.shape, scale=0.2, **self.bounds)
 
     def run(self, sequence, chunks):
         """Step the sequence alone, by the chunks given and then token by token. Returns its outputs."""

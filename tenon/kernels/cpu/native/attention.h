@@ -24,9 +24,13 @@ struct AttentionArgs {
     const void* q_rope = nullptr;  // of latent kernels, [T, H * rope_dim]: what q has after its first V
     int32_t rope_dim = 0;
     int32_t row_dim = 0;  // of latent kernels: elements from one token to the next in the cache
-    const int32_t* selected_TK = nullptr;  // of latent kernels, or null: the positions that a token sees
-    int32_t top_k = 0;                     // so many, of tokens that would see more
+    const int32_t* selected_TK = nullptr;     // of latent kernels, or null: the positions that a token sees
+    int32_t top_k = 0;                        // so many, of tokens that would see more
+    const int32_t* requests_found = nullptr;  // or the number of requests, which an earlier kernel finds
 
+    int num_requests(const StepDims& dims) const {
+        return requests_found ? *requests_found : requests.at(dims);
+    }
     int64_t cache_row() const { return row_dim > 0 ? row_dim : int64_t(num_kv_heads) * head_dim; }
 
     // The first position that a query at `position` sees.

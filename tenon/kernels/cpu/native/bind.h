@@ -56,6 +56,7 @@ void bind_rope(nb::module_& m);
 void bind_rowwise(nb::module_& m);
 void bind_sampling(nb::module_& m);
 void bind_simd(nb::module_& m);
+void bind_sparse(nb::module_& m);
 void bind_embedding(nb::module_& m);
 void bind_latent(nb::module_& m);
 void bind_layer_inputs(nb::module_& m);

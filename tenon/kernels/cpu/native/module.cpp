@@ -12,6 +12,7 @@ NB_MODULE(_native, m) {
     tenon::bind_rowwise(m);
     tenon::bind_sampling(m);
     tenon::bind_simd(m);
+    tenon::bind_sparse(m);
     tenon::bind_embedding(m);
     tenon::bind_latent(m);
     tenon::bind_layer_inputs(m);

@@ -92,7 +92,7 @@ class Attention {
     using Element = typename Products::Element;
 
     Attention(const AttentionArgs& args, const StepDims& dims)
-        : a_(args), requests_(args.requests.at(dims)), group_(args.num_heads / args.num_kv_heads) {}
+        : a_(args), requests_(args.num_requests(dims)), group_(args.num_heads / args.num_kv_heads) {}
 
     void run(Pool& pool) {
         double total = 0;
