@@ -61,6 +61,9 @@ void bind_isa(nb::module_& m) {
         return names;
     });
     m.def("set_isa", &set_isa, nb::arg("name"));
+    m.def("assume_amx", &assume_amx,
+          "For tests, whose signal handler executes what the processor does not know: AMX is usable from now "
+          "on.");
     m.def("cpu_features", [] {
         nb::dict features;
         for (const auto& [name, present] : cpu_features()) features[name.c_str()] = present;

@@ -74,9 +74,12 @@ const Features& features() {
     return detected;
 }
 
+std::atomic<bool> g_assume_amx{false};
+
 bool usable(Isa isa) {
     [[maybe_unused]] const Features& f = features();
     [[maybe_unused]] const bool avx512 = f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq;
+    [[maybe_unused]] const bool amx = (f.amx_tile && f.amx_bf16 && f.amx_state) || g_assume_amx;
     switch (isa) {
 #ifdef TENON_HAVE_AVX2
         case Isa::avx2:
@@ -93,7 +96,7 @@ bool usable(Isa isa) {
 #endif
 #ifdef TENON_HAVE_AMX
         case Isa::amx:
-            return avx512 && f.avx512_vnni && f.amx_tile && f.amx_bf16 && f.amx_state;
+            return avx512 && f.avx512_vnni && amx;
 #endif
         case Isa::baseline:
             return true;
@@ -159,6 +162,10 @@ Isa current_isa() {
 
 void set_isa(const std::string& name) {
     g_isa.store(int(parse_isa(name)));
+}
+
+void assume_amx() {
+    g_assume_amx = true;
 }
 
 std::vector<std::pair<std::string, bool>> cpu_features() {

@@ -23,6 +23,9 @@ Isa current_isa();
 // Change it from now on; plans recorded before keep theirs. Throws as above.
 void set_isa(const std::string& name);
 
+// For tests, whose signal handler executes what the processor does not know: AMX is usable from now on.
+void assume_amx();
+
 // Name and presence of each processor feature that matters here.
 std::vector<std::pair<std::string, bool>> cpu_features();
 
