@@ -48,9 +48,9 @@ CASES = (
 class Engine:
     """A peer's process (bench/peers/protocol.py)."""
 
-    def __init__(self, python: str, script: str, model: str, threads: int) -> None:
+    def __init__(self, python: str, script: str, model: str, threads: int, *more: str) -> None:
         self._process = subprocess.Popen(
-            [python, str(HERE / "peers" / script), model, str(threads)],
+            [python, str(HERE / "peers" / script), model, str(threads), *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -122,7 +122,7 @@ def page(result: dict[str, Any]) -> str:
     ]
     for case in CASES:
         rates = {name: cases[case.name] for name, cases in result["tokens_per_s"].items()}
-        peers = [median(samples) for name, samples in rates.items() if name != first]
+        peers = [median(samples) for name, samples in rates.items() if not name.startswith(first)]
         cells = [f"{median(samples):.1f} ({max(samples):.1f})" for samples in rates.values()]
         ratio = f"{median(rates[first]) / max(peers):.2f}" if peers else ""
         lines.append(f"| {case.name} | " + " | ".join(cells) + f" | {ratio} |")
@@ -144,6 +144,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--llama-python", metavar="PATH", help="an interpreter that has llama-cpp-python")
     parser.add_argument("--openvino-python", metavar="PATH", help="an interpreter that has openvino-genai")
+    parser.add_argument("--int8", action="store_true", help="tenon once more, with --activations int8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=collect_env.usable_cores())
     parser.add_argument("--out", metavar="PATH", help="write PATH.json and PATH.md (default: print the page)")
@@ -154,16 +155,20 @@ def main() -> None:
     args = arguments()
     peers = (
         (sys.executable, "tenon_engine.py"),
+        (sys.executable if args.int8 else None, "tenon_engine.py", "int8"),
         (args.llama_python, "llamacpp.py"),
         (args.openvino_python, "genai.py"),
     )
-    engines = [Engine(python, script, args.model, args.threads) for python, script in peers if python]
+    engines = [
+        Engine(python, script, args.model, args.threads, *more) for python, script, *more in peers if python
+    ]
     before = roofs(args.model, args.threads)
     rates = measure(engines, args.rounds)
     for engine in engines:
         engine.stop()
     name = Path(args.model).name
     flags = [f"--{peer}-python PATH" for peer in ("llama", "openvino") if getattr(args, f"{peer}_python")]
+    flags += ["--int8"] * args.int8
     stamp = report.stamp("compare", name, {})
     result = {
         **{key: stamp[key] for key in ("model", "commit", "machine", "date")},

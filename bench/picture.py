@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 
-COLORS = ("#1f6f8b", "#b0b7bd", "#d8a657")
+COLORS = {"tenon": "#1f6f8b", "tenon int8": "#6fa8bb", "llama.cpp": "#b0b7bd", "OpenVINO GenAI": "#d8a657"}
 
 
 def draw(result: dict[str, Any], out: str) -> None:
@@ -25,7 +25,7 @@ def draw(result: dict[str, Any], out: str) -> None:
         for place, engine in enumerate(engines):
             samples = sorted(result["tokens_per_s"][engine][case])
             middle = (samples[(len(samples) - 1) // 2] + samples[len(samples) // 2]) / 2
-            axis.barh(place, middle, color=COLORS[place % len(COLORS)])
+            axis.barh(place, middle, color=COLORS[engine])
             axis.plot([samples[-1]] * 2, [place - 0.4, place + 0.4], color="#333333", linewidth=1.5)
             axis.annotate(f" {middle:.0f}", (0, place), va="center", fontsize=9)
         axis.set_yticks(range(len(engines)), engines if axis is axes[0] else [""] * len(engines))

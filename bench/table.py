@@ -1,6 +1,6 @@
 """Measure a model row by row against this machine's limits, and write the table and the raw figures.
 
-    python bench/table.py MODEL --out bench/results/table_MACHINE_YYYYMM
+    python bench/table.py MODEL --out bench/results/table_MACHINE_YYYYMM [--only "prefill 512,decode"]
 
 Each row is one `tenon bench` command in a process of its own, so that it can be repeated alone; the serving
 row starts `tenon serve` on this machine and loads it from the same cores. Fractions are of roofs probed in
@@ -122,11 +122,14 @@ def server(model: list[str]) -> Iterator[None]:
         process.wait(60)
 
 
-def measure(model: list[str]) -> Iterator[tuple[Row, Figures]]:
+def measure(model: list[str], only: list[str]) -> Iterator[tuple[Row, Figures]]:
+    """The rows whose names begin with one of `only`."""
     for row in ROWS:
-        yield row, run(row.command, model)
-    with server(model):
-        yield SERVING, run(f"{SERVING.command} --url http://127.0.0.1:{PORT}", [])
+        if row.work.startswith(tuple(only)):
+            yield row, run(row.command, model)
+    if SERVING.work.startswith(tuple(only)):
+        with server(model):
+            yield SERVING, run(f"{SERVING.command} --url http://127.0.0.1:{PORT}", [])
 
 
 def page(name: str, options: str, measured: list[tuple[Row, Figures]]) -> str:
@@ -155,11 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a model row by row against this machine's limits.")
     parser.add_argument("model", help="what `tenon serve` takes")
     parser.add_argument("--activations", default="auto")
+    parser.add_argument(
+        "--only", default="", help="rows whose names begin with one of these, split by commas"
+    )
     parser.add_argument("--out", metavar="PATH", help="write PATH.json and PATH.md (default: print the page)")
     args = parser.parse_args()
     options = "" if args.activations == "auto" else f" --activations {args.activations}"
     measured = []
-    for row, figures in measure([args.model, *shlex.split(options)]):
+    for row, figures in measure([args.model, *shlex.split(options)], args.only.split(",")):
         print(f"{row.work}: {', '.join(row.say(figures))}", file=sys.stderr, flush=True)
         measured.append((row, figures))
     text = page(Path(args.model).name, options, measured)

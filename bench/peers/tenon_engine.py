@@ -1,4 +1,4 @@
-"""tenon, the engine in this process: MODEL THREADS. See protocol.py."""
+"""tenon, the engine in this process: MODEL THREADS [ACTIVATIONS]. See protocol.py."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from tenon.engine.client import InProcessClient
 
 
 def load() -> tuple[dict[str, Any], Callable[[int, int, int], tuple[float, float]]]:
-    path, threads = sys.argv[1], int(sys.argv[2])
-    engine = EngineArgs(model=path, num_threads=threads, enable_prefix_caching=False, max_model_len=4096)
+    path, threads, *activations = sys.argv[1:]
+    engine = EngineArgs(
+        model=path,
+        num_threads=int(threads),
+        enable_prefix_caching=False,
+        max_model_len=4096,
+        **({"activations": activations[0]} if activations else {}),
+    )
     client = InProcessClient(engine.resolve())
     client.load()
     vocab_size = client.engine.runner.model.spec.vocab_size
@@ -25,7 +31,7 @@ def load() -> tuple[dict[str, Any], Callable[[int, int, int], tuple[float, float
         run = latency.run(client, latency.Shape(input_len, output_len, 1), vocab_size, seed)
         return run.prefill, run.decode
 
-    return {"engine": "tenon", "version": collect_env.commit()}, measure
+    return {"engine": " ".join(["tenon", *activations]), "version": collect_env.commit()}, measure
 
 
 serve(load)
