@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "architectures": ["GraniteMoeSharedForCausalLM"],
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
-    "shared_intermediate_size": 80,
+    "shared_intermediate_size": 96,
 }
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -213,9 +213,12 @@ def test_exponents_of_mxfp4_may_lie_apart(act, rng):
 def test_truncation_is_unbiased_and_keeps_what_bfloat16_can_hold(dtype, rng):
     raw = raw_tensor(dtype, 512, 512, rng)
     exact, got = raw.dequantize(), bf16_weights(raw)
-    np.testing.assert_array_less(np.abs(got - exact), np.abs(exact) * 2.0**-7 + 1e-30)
+    # Where scale and offset cancel, what is left of their own rounding is as large as the largest of 32 says.
+    largest = np.abs(exact).reshape(512, -1, 32).max(axis=2)
+    rounding = np.repeat(largest, 32, axis=1) * 2.0**-22 + 1e-30
+    np.testing.assert_array_less(np.abs(got - exact), np.abs(exact) * 2.0**-7 + rounding)
     held = exact == upper16(exact)
-    assert (np.abs(got - exact)[held] <= np.abs(exact[held]) * 1e-6).all()
+    assert (np.abs(got - exact)[held] <= rounding[held]).all()
     assert abs((got - exact).sum() / np.abs(exact).sum()) < 2.0**-11
 
 
