@@ -40,6 +40,10 @@ class AttentionShape:
     sinks: bool = False  # a score for each head that takes weight from the others
     unit_norms: bool = False  # RMS norm of each head of q and k, without weights (Llama 4)
 
+    @property
+    def score_scale(self) -> float:
+        return self.head_dim**-0.5 if self.scale is None else self.scale
+
 
 class Attention:
     """residual + o(attention(rope(qkv(x))))"""
@@ -113,7 +117,7 @@ class Attention:
             num_heads=shape.num_heads,
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
-            scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            scale=shape.score_scale,
             window=shape.window,
             local_chunk=shape.local_chunk,
             sinks_H=self.sinks_H,
@@ -139,6 +143,6 @@ class SparseAttention(Attention):
             num_heads=shape.num_heads,
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
-            scale=shape.head_dim**-0.5 if shape.scale is None else shape.scale,
+            scale=shape.score_scale,
             sparsity=self.sparsity,
         )

@@ -74,9 +74,8 @@ _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 class LinearScheme(Protocol):
     """How a quantization method stores a linear layer. `tenon/quant/<method>.py` has one, named `SCHEME`."""
 
-    fp8_block: (
-        tuple[int, int] | None
-    )  # rows and columns of a matrix in FP8 that share a scale; None: it reads none
+    # Rows and columns of a matrix in FP8 that share a scale; None: it reads none.
+    fp8_block: tuple[int, int] | None
 
     def configured(self, settings: Mapping[str, Any]) -> LinearScheme:
         """The scheme with what config.json says of it. Raises UnsupportedModel for what it does not do."""

@@ -117,9 +117,8 @@ def gguf_metadata(config: dict[str, Any]) -> dict[str, Any]:
 class DeepseekV3(llama.Llama):
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
-        rope = config.ropes(num_positions)[-1]
         self.mtp = predicting_layers(
-            weights, config, lambda layer, number: self.block(config, layer, rope, number)
+            weights, config, lambda layer, number: self.block(config, layer, self.ropes[-1], number)
         )
 
     def attention(self, config: DecoderConfig, layer: Weights, rope: Rope, number: int) -> llama.Attending:

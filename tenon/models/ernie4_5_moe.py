@@ -103,10 +103,10 @@ class Ernie45MoE(llama.Llama):
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
         self.mtp: list[PredictingLayer] = []
-        model, rope = weights.at("model"), config.ropes(num_positions)[-1]
+        model = weights.at("model")
         # GGUF files have none.
         while not weights.gguf and model.has(f"mtp_linear_proj.{(number := len(self.mtp))}.weight"):
-            self.mtp.append(PredictingLayer(config, model, rope, number))
+            self.mtp.append(PredictingLayer(config, model, self.ropes[-1], number))
 
     def experts(self, shape: MoEShape, layer: Weights) -> llama.FeedForward:
         mlp = layer.at("mlp")

@@ -135,7 +135,7 @@ class Layer:
 class LongcatFlash(llama.Llama):
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
-        self.mtp = _predicting(config, weights, config.ropes(num_positions)[-1])
+        self.mtp = _predicting(config, weights, self.ropes[-1])
         _ignore_experts_that_do_nothing(config, weights)
 
     def block(self, config: DecoderConfig, weights: Weights, rope: Rope, layer: int) -> Layer:

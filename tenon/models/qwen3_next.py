@@ -103,10 +103,9 @@ SIZES: dict[str, dict[str, Any]] = {
 class Qwen3Next(qwen2_moe.Qwen2MoE):
     def __init__(self, config: DecoderConfig, spec: ModelSpec, weights: Weights, num_positions: int) -> None:
         super().__init__(config, spec, weights, num_positions)
-        rope = config.ropes(num_positions)[-1]
 
         def block(layer: Weights, number: int) -> llama.Layer:
-            return self.block(config, layer, rope, number)
+            return self.block(config, layer, self.ropes[-1], number)
 
         self.mtp = predicting_layers(weights, config, block)
         if not weights.gguf and weights.has("mtp.fc.weight"):

@@ -74,7 +74,6 @@ class SparseKV:
         return self.kv.nbytes + self.sums.nbytes
 
 
-@op(shares="KV layout", kernel=False)
 def sparse_cache(
     num_blocks: int,
     block_size: int,
@@ -91,7 +90,6 @@ def sparse_cache(
     )
 
 
-@op(shares="KV layout", kernel=False)
 def sparse_bytes_per_block(
     block_size: int, num_kv_heads: int, head_dim: int, act: np.dtype[Any], sparsity: Sparsity
 ) -> int:

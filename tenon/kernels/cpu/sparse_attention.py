@@ -7,33 +7,15 @@ of one head. Requests that are short in all of their tokens go to it as they are
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tenon.core.batch import Batch
 from tenon.kernels.cpu import _native
-from tenon.kernels.cpu.kv import PairedKV, kv_bytes_per_block, kv_cache
+from tenon.kernels.cpu.kv import PairedKV
 from tenon.kernels.cpu.memory import address, dense, row_stride
 from tenon.ops.arrays import BFLOAT16
 from tenon.ops.sparse_attention import SparseKV, Sparsity
 from tenon.ops.workspace import empty
-
-
-def sparse_cache(
-    num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int, act: np.dtype[Any], sparsity: Sparsity
-) -> SparseKV:
-    shape = sparsity.sums_shape(num_blocks, block_size, num_kv_heads, head_dim)
-    return SparseKV(
-        kv_cache(num_blocks, block_size, num_kv_heads, head_dim, act), np.zeros(shape, np.float32)
-    )
-
-
-def sparse_bytes_per_block(
-    block_size: int, num_kv_heads: int, head_dim: int, act: np.dtype[Any], sparsity: Sparsity
-) -> int:
-    sums = 4 * (block_size // sparsity.stride) * num_kv_heads * head_dim
-    return kv_bytes_per_block(block_size, num_kv_heads, head_dim, act) + sums
 
 
 def sparse_attention(
