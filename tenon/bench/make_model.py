@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ from tenon.util import plugin
 
 TINY = "tiny"
 SHARD_BYTES = 4 << 30
+VOCABULARIES = ("vocab_size", "vocab_size_per_layer_input")
 # What families call the number of their layers, of their experts, and of those of one token.
 LAYERS = ("num_hidden_layers", "num_layers")
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
@@ -92,17 +93,19 @@ def make_model(
     if dtype not in ggml.BLOCKS:
         raise ConfigError(f"dtype must be one of {', '.join(ggml.BLOCKS)}, not {dtype!r}")
     vocabulary = GGUFFile(tokenizer.path).metadata
-    config = {**known[size], "vocab_size": len(vocabulary["tokenizer.ggml.tokens"])}
-    config = shrunk(config, layers, experts)
+    tokens = {name: len(vocabulary["tokenizer.ggml.tokens"]) for name in VOCABULARIES if name in known[size]}
+    config = shrunk({**known[size], **tokens}, layers, experts)
     if format == "gguf":
         if dtype == FP8:
             raise ConfigError(f"GGUF has no {FP8}: give --format safetensors")
         if not module.GGUF_ARCHITECTURES:
             raise ConfigError(f"GGUF has no {family}: give --format safetensors")
         tensors = [_for_gguf(tensor, dtype) for tensor in blueprint(module, config, module.WEIGHTS)]
+        constants = module.gguf_constants(config) if hasattr(module, "gguf_constants") else {}
+        tensors += [NewTensor(name, "f32", array.shape) for name, array in constants.items()]
         metadata = _metadata(module, config, f"{family} {size}")
         metadata |= {key: vocabulary.encoded(key) for key in vocabulary if key.startswith("tokenizer.")}
-        _write({path: (gguf_layout(metadata, tensors), tensors)}, seed, progress)
+        _write({path: (gguf_layout(metadata, tensors), tensors)}, seed, progress, constants)
     else:
         if dtype not in ggml.FLOATS:
             raise ConfigError(f"safetensors are written in {', '.join(ggml.FLOATS)}, not {dtype}")
@@ -337,8 +340,14 @@ def _write_shards(directory: Path, tensors: list[NewTensor], seed: int, progress
     _write(files, seed, progress)
 
 
-def _write(files: dict[Path, tuple[Layout, list[NewTensor]]], seed: int, progress: Progress) -> None:
-    """All chunks of all tensors, by as many threads as there are cores; none is held longer than that."""
+def _write(
+    files: dict[Path, tuple[Layout, list[NewTensor]]],
+    seed: int,
+    progress: Progress,
+    constants: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """All chunks of all tensors, by as many threads as there are cores; none is held longer than that.
+    `constants` are those that are not random, of a chunk each."""
     total = sum(layout.size for layout, _ in files.values())
     done = 0
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -350,7 +359,9 @@ def _write(files: dict[Path, tuple[Layout, list[NewTensor]]], seed: int, progres
 
                 def write(piece: tuple[NewTensor, int], file: Any = file, layout: Layout = layout) -> int:
                     tensor, chunk = piece
-                    data = random_weights.chunk_bytes(tensor, chunk, seed)
+                    data = constants.get(tensor.name)
+                    if data is None:
+                        data = random_weights.chunk_bytes(tensor, chunk, seed)
                     before = chunk * tensor._replace(shape=(random_weights.CHUNK,)).num_bytes
                     return os.pwrite(file.fileno(), data.data, layout.offsets[tensor.name] + before)
 

@@ -58,8 +58,8 @@ def safetensors_layout(tensors: Sequence[NewTensor]) -> Layout:
 
 
 def gguf_layout(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> Layout:
-    """Values are str, bool, int (written as uint32), float (float32), or bytes: a type and value that are
-    encoded already (`Metadata.encoded`)."""
+    """Values are str, bool, int (written as uint32), float (float32), lists of bool or int, or bytes: a type
+    and value that are encoded already (`Metadata.encoded`)."""
     parts = [gguf.MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += [_string(key), value if isinstance(value, bytes) else _encode(value)]
@@ -87,10 +87,12 @@ def _string(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _encode(value: str | bool | int | float | list[int]) -> bytes:
+def _encode(value: str | bool | int | float | list[Any]) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", gguf.STRING) + _string(value)
+    kinds = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}
     if isinstance(value, list):
-        return struct.pack(f"<IIQ{len(value)}I", gguf.ARRAY, 4, len(value), *value)
-    kind, form = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}[type(value)]
+        kind, form = kinds[type(value[0])]
+        return struct.pack(f"<IIQ{len(value)}{form}", gguf.ARRAY, kind, len(value), *value)
+    kind, form = kinds[type(value)]
     return struct.pack(f"<I{form}", kind, value)

@@ -296,10 +296,13 @@ class Weights:
 
         Files have a tensor for each matrix of each expert, `experts.3.<name>.weight`; or, as in GGUF, one for
         each name, `experts.<name>.weight` [experts, rows, columns]; or, if the file has it, a single one that
-        is called `experts.<fused>`, with the rows of all names. `stacked` says that it must, and how.
+        is called `experts.<fused>`, with the rows of all names. `stacked` says that it must, and how. Where
+        GGUF has a name for that too, it is read unless the file has them apart.
         """
         named = list(zip(names, rows, strict=True))
-        if self._names is not None:
+        if self._names is not None and self._fused_in_gguf(names, fused):
+            tensors = [Tensor(f"experts.{fused}.weight", (num_experts, sum(rows), columns))]
+        elif self._names is not None:
             tensors = [Tensor(f"experts.{name}.weight", (num_experts, n, columns)) for name, n in named]
         elif stacked is not None or self.has(f"experts.{fused}"):
             how = stacked or Stacked()
@@ -312,6 +315,11 @@ class Weights:
                 for name, n in named
             ]
         return self.pack_tensors(tensors)
+
+    def _fused_in_gguf(self, names: list[str], fused: str) -> bool:
+        assert self._names is not None
+        known = _template(f"{self._prefix}experts.{fused}") in self._names
+        return known and not all(self.has(f"experts.{name}.weight") for name in names)
 
     def expert_biases(
         self, names: list[str], rows: list[int], num_experts: int, fused: str, stacked: Stacked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tenon.errors import ModelFileError
 
@@ -84,6 +85,11 @@ class Fields:
         if not isinstance(value, Mapping):
             raise self.error(name, f"must be an object, not {_short(value)}")
         return Fields(value, self.path)
+
+    def saying(self, values: Mapping[str, Any]) -> Fields:
+        """The same, but for members that have these values. Nothing is read of a file's metadata."""
+        over = {self.prefix + name: value for name, value in values.items()}
+        return Fields(ChainMap(over, cast("dict[str, Any]", self.values)), self.path, self.prefix)
 
     def error(self, name: str, what: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: {self.prefix + name} {what}")

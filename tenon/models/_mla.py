@@ -77,8 +77,7 @@ def read_latent_config(checkpoint: Checkpoint) -> LatentConfig:
 
 def saying(checkpoint: Checkpoint, **values: int) -> Checkpoint:
     """The checkpoint as if its config.json had these fields too."""
-    fields = checkpoint.fields
-    return replace(checkpoint, fields=Fields({**fields.values, **values}, fields.path))
+    return replace(checkpoint, fields=checkpoint.fields.saying(values))
 
 
 def _from_hf(fields: Fields, config: DecoderConfig) -> LatentShape:

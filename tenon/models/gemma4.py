@@ -18,6 +18,7 @@ Files of models that see and hear too are read for their text alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy as np
 from tenon.core.batch import Batch
 from tenon.core.grouping import group_layers
 from tenon.core.spec import KVGroup, ModelSpec
-from tenon.errors import UnsupportedModel
+from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.layers.attention import Attention, AttentionShape
 from tenon.layers.layer_inputs import InputGate, LayerInputs, Scale, Softcap
 from tenon.layers.mlp import GatedMLP
@@ -33,16 +34,46 @@ from tenon.layers.moe import Experts, MoEShape, Router
 from tenon.layers.norm import RMSNorm
 from tenon.layers.rope import Rope, RopeConfig
 from tenon.layers.weights import Stacked, Weights
-from tenon.models import llama
-from tenon.models._checkpoint import Checkpoint, text_model
+from tenon.models import gemma3, llama
+from tenon.models._checkpoint import Checkpoint, name_in, text_model
 from tenon.models._decoder import DecoderConfig, read_decoder_config, read_windows
+from tenon.models._experts import GGUF_FIELDS as EXPERT_FIELDS
 from tenon.models._experts import read_experts
 from tenon.models._fields import Fields
 
 ARCHITECTURES = ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration")
 POOLING_ARCHITECTURES: dict[str, str] = {}
-GGUF_ARCHITECTURES: tuple[str, ...] = ()
-WEIGHTS: dict[str, str] = {}
+GGUF_ARCHITECTURES = ("gemma4",)
+WEIGHTS = {
+    **gemma3.WEIGHTS,
+    "model.embed_tokens_per_layer": "per_layer_token_embd",
+    "model.per_layer_model_projection": "per_layer_model_proj",
+    "model.per_layer_projection_norm": "per_layer_proj_norm",
+    "model.layers.{i}.per_layer_input_gate": "blk.{i}.inp_gate",
+    "model.layers.{i}.per_layer_projection": "blk.{i}.proj",
+    "model.layers.{i}.post_per_layer_input_norm": "blk.{i}.post_norm",
+    "model.layers.{i}.layer_scalar": "blk.{i}.layer_output_scale.weight",
+    "model.layers.{i}.post_feedforward_layernorm_1": "blk.{i}.post_ffw_norm_1",
+    "model.layers.{i}.pre_feedforward_layernorm_2": "blk.{i}.pre_ffw_norm_2",
+    "model.layers.{i}.post_feedforward_layernorm_2": "blk.{i}.post_ffw_norm_2",
+    "model.layers.{i}.router.proj": "blk.{i}.ffn_gate_inp",
+    "model.layers.{i}.router.scale": "blk.{i}.ffn_gate_inp.scale",
+    "model.layers.{i}.router.per_expert_scale": "blk.{i}.ffn_down_exps.scale",
+    "model.layers.{i}.experts.gate_up_proj": "blk.{i}.ffn_gate_up_exps",
+    "model.layers.{i}.experts.gate_proj": "blk.{i}.ffn_gate_exps",  # of files that have them apart
+    "model.layers.{i}.experts.up_proj": "blk.{i}.ffn_up_exps",
+    "model.layers.{i}.experts.down_proj": "blk.{i}.ffn_down_exps",
+}
+GGUF_FIELDS = {
+    **EXPERT_FIELDS,
+    "top_k_experts": EXPERT_FIELDS["num_experts_per_tok"],
+    "num_global_key_value_heads": EXPERT_FIELDS["num_key_value_heads"],
+    "num_kv_shared_layers": ("attention.shared_kv_layers",),
+    "hidden_size_per_layer_input": ("embedding_length_per_layer_input",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+}
+DIVISORS = "rope_freqs.weight"  # of frequencies, in layers that see everything
+UNTURNED = 1e30  # a divisor of pairs that do not turn
 # Towers for pictures and sound. Layers that borrow K and V have weights for their own, which nothing uses.
 IGNORED = (
     *llama.IGNORED,
@@ -277,50 +308,85 @@ class Gemma4(llama.Llama):
 MODEL = Gemma4
 
 
+def gguf_metadata(config: dict[str, Any]) -> dict[str, Any]:
+    """What GGUF files say otherwise than config.json."""
+    fields = Fields(config, Path("config.json"))
+    usual, kv_heads = fields.whole("head_dim", 256), fields.whole("num_key_value_heads")
+    wide, wide_kv_heads = _wide(fields, kv_heads)
+    local = [bool(window) for window in _windows(fields)]
+    inner, borrowing = fields.whole("intermediate_size"), fields.whole("num_kv_shared_layers", 0, low=0)
+    own = len(local) - borrowing
+    metadata = {
+        "attention.sliding_window_pattern": local,
+        "attention.head_count_kv": [kv_heads if one else wide_kv_heads for one in local],
+        "rope.freq_base": fields.within("rope_parameters").within("full_attention").number("rope_theta"),
+        "rope.freq_base_swa": _local_theta(fields),
+    }
+    if fields.flag("use_double_wide_mlp", False):
+        metadata["feed_forward_length"] = [inner] * own + [2 * inner] * borrowing
+    for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        metadata |= {key: wide, f"{key}_swa": usual}
+    return metadata
+
+
+def gguf_constants(config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Tensors of GGUF files that are no weights."""
+    rope = config["rope_parameters"]["full_attention"]
+    pairs = _wide(Fields(config, Path("config.json")), 1)[0] // 2
+    turned = int(pairs * rope["partial_rotary_factor"])
+    return {DIVISORS: np.where(np.arange(pairs) < turned, 1, UNTURNED).astype(np.float32)}
+
+
 def read_config(checkpoint: Checkpoint) -> Gemma4Config:
-    checkpoint = text_model(checkpoint)
+    config = _from_gguf(checkpoint) if checkpoint.kind == "gguf" else _from_hf(text_model(checkpoint))
+    fields = checkpoint.fields
+    if not any(config.windows):
+        raise UnsupportedModel(f"{fields.path}: Gemma 4 without sliding windows is not supported")
+    if config.num_heads % config.wide_kv_heads:
+        name = name_in(checkpoint, "num_global_key_value_heads", GGUF_FIELDS)
+        raise fields.error(name, f"{config.num_heads} query heads cannot share {config.wide_kv_heads}")
+    owners = config.windows[: max(config.num_layers - config.num_borrowing, 0)]
+    if config.num_borrowing and (0 not in owners or not any(owners)):
+        name = name_in(checkpoint, "num_kv_shared_layers", GGUF_FIELDS)
+        raise fields.error(name, "leaves no layer whose keys and values could be shared")
+    return replace(config, head_norms=True, attention_scale=1.0, embedding_scale=config.width**0.5)
+
+
+def _from_hf(checkpoint: Checkpoint) -> Gemma4Config:
     fields = checkpoint.fields
     if fields.get("rope_parameters") is None:
         raise fields.error("rope_parameters", "is missing")
     config = read_decoder_config(checkpoint, head_dim=256)
     _refuse(fields)
     head_dim, kv_heads = _wide(fields, config.num_kv_heads)
-    if config.num_heads % kv_heads:
-        name = "num_global_key_value_heads"
-        raise fields.error(name, f"{config.num_heads} query heads cannot share {kv_heads}")
-    local = fields.within("rope_parameters").within("sliding_attention")
-    windows = read_windows(fields, every=EVERY)
-    if not windows:
-        raise UnsupportedModel(f"{fields.path}: Gemma 4 without sliding windows is not supported")
-    borrowing = fields.whole("num_kv_shared_layers", 0, low=0)
-    windows = (*windows[:-1], 0)  # the last layer sees everything
-    owners = windows[: max(config.num_layers - borrowing, 0)]
-    if borrowing and (0 not in owners or not any(owners)):
-        raise fields.error("num_kv_shared_layers", "leaves no layer whose keys and values could be shared")
     values = config.values() | {
-        "head_norms": True,
-        "attention_scale": 1.0,
-        "embedding_scale": config.width**0.5,
         "tied_head": fields.flag("tie_word_embeddings", True),
-        "windows": windows,
+        "windows": _windows(fields),
         "rope": replace(config.rope, rot_dim=head_dim),
-        "local_rope": RopeConfig(rot_dim=config.head_dim, theta=local.number("rope_theta", 10000.0, above=1)),
+        "local_rope": RopeConfig(rot_dim=config.head_dim, theta=_local_theta(fields)),
     }
     if fields.flag("enable_moe_block", False):
-        experts = read_experts(checkpoint, config.width, top_k="top_k_experts", renormalize=True)
-        values["experts"] = replace(experts, stacked=STACKED, gelu=True)
+        values["experts"] = _experts(checkpoint, config)
     width = fields.whole("hidden_size_per_layer_input", 0, low=0)
+    inputs = fields.whole("vocab_size_per_layer_input", config.vocab_size) if width else 0
+    if width and inputs < config.vocab_size:
+        raise fields.error("vocab_size_per_layer_input", f"must not be below {config.vocab_size} tokens")
     return Gemma4Config(
         **values,
         wide_head_dim=head_dim,
         wide_kv_heads=kv_heads,
         v_is_k=fields.flag("attention_k_eq_v", False),
-        num_borrowing=borrowing,
+        num_borrowing=fields.whole("num_kv_shared_layers", 0, low=0),
         wider_mlp=fields.flag("use_double_wide_mlp", False),
         input_width=width,
-        input_vocab_size=fields.whole("vocab_size_per_layer_input", config.vocab_size) if width else 0,
+        input_vocab_size=inputs,
         softcap=fields.number("final_logit_softcapping", 0.0, above=-1),
     )
+
+
+def _experts(checkpoint: Checkpoint, config: DecoderConfig) -> MoEShape:
+    experts = read_experts(checkpoint, config.width, top_k="top_k_experts", renormalize=True)
+    return replace(experts, stacked=STACKED, gelu=True)
 
 
 def _refuse(fields: Fields) -> None:
@@ -328,6 +394,17 @@ def _refuse(fields: Fields) -> None:
         raise UnsupportedModel(f"{fields.path}: hidden_activation {activation!r} is not supported")
     if fields.get("use_bidirectional_attention") == "all":
         raise UnsupportedModel(f"{fields.path}: use_bidirectional_attention 'all' is not supported")
+
+
+def _windows(fields: Fields) -> tuple[int, ...]:
+    """The last layer sees everything."""
+    windows = read_windows(fields, every=EVERY)
+    return (*windows[:-1], 0) if windows else ()
+
+
+def _local_theta(fields: Fields) -> float:
+    local = fields.within("rope_parameters").within("sliding_attention")
+    return local.number("rope_theta", gemma3.LOCAL_THETA, above=1)
 
 
 def _wide(fields: Fields, usual_kv_heads: int) -> tuple[int, int]:
@@ -341,3 +418,67 @@ def _wide(fields: Fields, usual_kv_heads: int) -> tuple[int, int]:
         given.whole("head_dim", fields.whole("global_head_dim", 512)),
         given.whole("num_key_value_heads", kv_heads),
     )
+
+
+def _from_gguf(checkpoint: Checkpoint) -> Gemma4Config:
+    """Files say of each layer what config.json says of kinds of layers."""
+    fields, tensors = checkpoint.fields, checkpoint.file.tensors
+    layers = fields.whole("block_count")
+    local = fields.get("attention.sliding_window_pattern")
+    if not isinstance(local, list) or len(local) != layers or not all(type(one) is bool for one in local):
+        raise fields.error("attention.sliding_window_pattern", f"must be true or false for {layers} layers")
+    borrowing = fields.whole("attention.shared_kv_layers", 0, low=0)
+    kv_heads, wide_kv_heads = _of_kinds(fields, "attention.head_count_kv", local)
+    late = [layer >= layers - borrowing for layer in range(layers)]
+    late_inner, inner = _of_kinds(fields, "feed_forward_length", late)
+    if late_inner not in (inner, 2 * inner):
+        raise fields.error("feed_forward_length", f"must be {inner} or twice that in layers that borrow")
+    single = {"attention.head_count_kv": kv_heads, "feed_forward_length": inner}
+    config = read_decoder_config(replace(checkpoint, fields=fields.saying(single)))
+    if DIVISORS not in tensors:
+        raise ModelFileError(f"{fields.path}: tensor {DIVISORS!r} is missing")
+    head_dim = fields.whole("attention.key_length_swa")
+    if fields.whole("attention.value_length_swa", head_dim) != head_dim:
+        raise UnsupportedModel(f"{fields.path}: heads of k and v that differ in width are not supported")
+    rot_dim = fields.whole("rope.dimension_count_swa", head_dim)
+    if rot_dim % 2 or rot_dim > head_dim:
+        raise fields.error("rope.dimension_count_swa", f"cannot be {rot_dim} of {head_dim} elements")
+    window = fields.whole("attention.sliding_window")
+    values = config.values() | {
+        "head_dim": head_dim,
+        "windows": tuple(window if one else 0 for one in local),
+        "local_rope": RopeConfig(rot_dim=rot_dim, theta=fields.number("rope.freq_base_swa", above=1)),
+    }
+    if fields.whole("expert_count", 0, low=0):
+        values["experts"] = _experts(checkpoint, config)
+    wide = [layer for layer in range(layers - borrowing) if not local[layer]]
+    width = fields.whole("embedding_length_per_layer_input", 0, low=0)
+    return Gemma4Config(
+        **values,
+        wide_head_dim=config.head_dim,
+        wide_kv_heads=wide_kv_heads,
+        v_is_k=not any(f"blk.{layer}.attn_v.weight" in tensors for layer in wide),
+        num_borrowing=borrowing,
+        wider_mlp=late_inner != inner,
+        input_width=width,
+        input_vocab_size=config.vocab_size if width else 0,
+        softcap=fields.number("final_logit_softcapping", 0.0, above=-1),
+    )
+
+
+def _of_kinds(fields: Fields, name: str, kind: list[bool]) -> tuple[int, int]:
+    """(whole number of layers where `kind` is true, of the others): there is one for all, or one for each
+    layer. Raises ModelFileError where those of a kind differ."""
+    each = fields.get(name)
+    if not isinstance(each, list):
+        each = [fields.whole(name)] * len(kind)
+    if len(each) != len(kind):
+        raise fields.error(name, f"must be a whole number, or one for each of {len(kind)} layers")
+    numbers = [fields.saying({name: one}).whole(name) for one in each]
+    found = [
+        {number for number, one in zip(numbers, kind, strict=True) if one is which} for which in (True, False)
+    ]
+    if any(len(alike) > 1 for alike in found):
+        raise fields.error(name, "must be the same in all layers of a kind")
+    first, second = (next(iter(alike), numbers[0]) for alike in found)
+    return first, second

@@ -19,6 +19,8 @@ _END_TOKENS = (
     "<|end_of_text|>",
     "<end_of_turn>",
     "<EOT>",
+    "<turn|>",  # Gemma 4, also after calls of tools:
+    "<|tool_response>",
 )
 
 

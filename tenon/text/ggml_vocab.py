@@ -1,8 +1,9 @@
 """Builds a `tokenizers.Tokenizer` from the vocabulary in a GGUF file's metadata (`tokenizer.ggml.*`).
 
-Two kinds are known: `gpt2`, byte-level BPE with explicit merges, and `llama`, SentencePiece BPE, whose merges
-follow from the scores of its pieces. Key names and token types are those of the GGUF specification.
-Building the 49,152 tokens and 48,900 merges of SmolLM2 takes about 60 ms, so nothing is cached on disk.
+Three kinds are known: `gpt2`, byte-level BPE with explicit merges; `llama`, SentencePiece BPE, whose merges
+follow from the scores of its pieces; and `gemma4`, pieces like SentencePiece's with explicit merges. Key
+names and token types are those of the GGUF specification. Building the 49,152 tokens and 48,900 merges
+of SmolLM2 takes about 60 ms, so nothing is cached on disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tenon.text.pretokenize import pre_tokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 # Finding what makes a piece takes the square of its length. SentencePiece's own limit is 16 by default.
 MAX_PIECE_CHARS = 512
+_ENDS_OF_GEMMA = ("<turn|>", "<|tool_response>")  # converters have written some of them as text
 SPACE = "\u2581"  # what SentencePiece writes for a space
 
 
@@ -36,14 +38,15 @@ class Vocabulary:
 
 def build(metadata: Mapping[str, Any]) -> Vocabulary:
     """Raises UnsupportedModel (unknown kind or rule, named) or ModelFileError (malformed metadata)."""
+    makers = {"gpt2": _byte_level, "llama": _sentence_piece, "gemma4": _merged_pieces}
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama"):
+    make = makers.get(kind) if isinstance(kind, str) else None
+    if make is None:
         raise UnsupportedModel(
-            f"tokenizer.ggml.model {kind!r} is not supported; known are 'gpt2' and 'llama'"
+            f"tokenizer.ggml.model {kind!r} is not supported; known are {', '.join(map(repr, makers))}"
         )
     tokens = _tokens(metadata)
     types = _types(metadata, len(tokens))
-    make = _byte_level if kind == "gpt2" else _sentence_piece
     with native.errors_as(
         lambda reason: ModelFileError(f"tokenizer.ggml: no tokenizer can be made: {reason}")
     ):
@@ -91,6 +94,21 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: Seque
         add_bos=_flag(metadata, "tokenizer.ggml.add_bos_token", True),
         add_eos=_flag(metadata, "tokenizer.ggml.add_eos_token", False),
         special_ids=special,
+    )
+
+
+def _merged_pieces(metadata: Mapping[str, Any], tokens: list[str], types: Sequence[int]) -> Vocabulary:
+    """As Gemma 4's tokenizer.json has it: spaces are escaped, and merges go over the whole text. What no
+    piece has is written in bytes. Text begins with BOS whatever the file says: the first ones were wrong."""
+    types = [CONTROL if text in _ENDS_OF_GEMMA else kind for text, kind in zip(tokens, types, strict=True)]
+    tokenizer = Tokenizer(_bpe(tokens, _merges(metadata), byte_fallback=BYTE in types))
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.decoder = _piece_decoder(prefix=False)
+    return Vocabulary(
+        tokenizer,
+        add_bos=True,
+        add_eos=_flag(metadata, "tokenizer.ggml.add_eos_token", False),
+        special_ids=_add_tokens(tokenizer, tokens, types),
     )
 
 

@@ -126,8 +126,9 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     `extra` is metadata below the architecture's prefix, or with a leading underscore a tensor:
     `_rope_freqs=...`.
     """
-    config = model.config
-    module = plugin.load("tenon.models", config.model_type.removesuffix("_text"))
+    config, module = model.config, _module(model)
+    config.allow_global_per_layer_attribute_access = True  # what is said of most layers
+    as_saved = json.loads(config.to_json_string())
     (architecture,) = module.GGUF_ARCHITECTURES
     writer = gguf.GGUFWriter(path, architecture)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -142,11 +143,6 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     _add_rope(writer, config)
     writer.add_eos_token_id(3)
-    for key, value in extra.items():
-        if key.startswith("_"):
-            writer.add_tensor(f"{key[1:]}.weight", value)
-        else:
-            _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
     fields = getattr(module, "GGUF_FIELDS", {})
     metadata = {
         key: getattr(config, f)
@@ -155,9 +151,17 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
         if key not in GGUF_FIELDS.get(f, ()) and getattr(config, f, None) is not None
     }
     if hasattr(module, "gguf_metadata"):
-        metadata |= module.gguf_metadata(config.to_dict())
+        metadata |= module.gguf_metadata(as_saved)
     for key, value in metadata.items():
         _add(writer, f"{architecture}.{key}", value)
+    for key, value in extra.items():
+        if key.startswith("_"):
+            writer.add_tensor(f"{key[1:]}.weight", value)
+        else:
+            _add(writer, f"{architecture}.{key.replace('__', '.')}", value)
+    if hasattr(module, "gguf_constants"):
+        for name, array in module.gguf_constants(as_saved).items():
+            writer.add_tensor(name, array)
     offset = 1.0 if architecture in ("gemma3", "qwen3next") else 0.0  # that converters add to norms
     parts = [part for name, tensor in _tensors(model) for part in _converted(config, name, tensor)]
     for hf_name, tensor in parts:
@@ -256,13 +260,16 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _split_tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
     yield from _kept(model)
-    stacked = _stacked(model)
+    stacked, weights = _stacked(model), _module(model).WEIGHTS
     for name, parameter in model.named_parameters():
         before, experts, matrix = name.partition("experts.")
         if not experts or matrix.endswith(".weight"):
             yield name, parameter.data
             continue
         suffix = "bias" if matrix.endswith("_bias") else "weight"
+        if f"model.layers.{{i}}.{experts}{matrix}" in weights:  # has a name in GGUF
+            yield f"{name}.weight", parameter.data
+            continue
         columns = parameter.dim() == 3 and stacked is not None and stacked.stored == "columns"
         rows = parameter.data.transpose(1, 2) if columns else parameter.data
         if matrix.startswith("down_proj"):
@@ -282,8 +289,12 @@ def _kept(model: Model) -> list[tuple[str, torch.Tensor]]:
 
 def _stacked(model: Model) -> Stacked | None:
     """How published files have experts, if they have those of a layer as one tensor."""
-    family = model.config.model_type.removesuffix("_text")
-    return getattr(plugin.load("tenon.models", family), "STACKED", None)
+    return getattr(_module(model), "STACKED", None)
+
+
+def _module(model: Model) -> Any:
+    """Of its family."""
+    return plugin.load("tenon.models", model.config.model_type.removesuffix("_text"))
 
 
 def _add_rope(writer: gguf.GGUFWriter, config: Any) -> None:

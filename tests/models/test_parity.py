@@ -110,6 +110,7 @@ VARIANTS = {
         "attention_k_eq_v": False,
         "use_double_wide_mlp": False,
         "enable_moe_block": False,
+        "num_experts": None,
         "num_kv_shared_layers": 3,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
@@ -118,6 +119,7 @@ VARIANTS = {
     "gemma4-large": {  # as 31B
         **tiny("gemma4"),
         "enable_moe_block": False,
+        "num_experts": None,
         "num_key_value_heads": 4,  # with windows twice as many numbers as without
         "global_head_dim": 32,
         "num_kv_shared_layers": 0,
@@ -231,10 +233,6 @@ NOT_IN_GGUF = (
     "ernie4_5-biases",
     "olmo3",
     "deepseek_v3-halves",
-    "gemma4",
-    "gemma4-small",
-    "gemma4-large",
-    "gemma4-experts",
     "deepseek_v32",
     "deepseek_v32-one",
     "longcat_flash",

@@ -56,6 +56,18 @@ def test_merges_give_the_ids_of_the_trained_bpe(seed):
         assert tokenizer.decode(ids) == text
 
 
+def test_pieces_with_merges_of_their_own(seed):
+    rng = random.Random(seed)
+    reference, metadata = vocabularies.merged_pieces(rng)
+    tokenizer = from_metadata(metadata | {"tokenizer.ggml.add_bos_token": False})
+    for text in ["", "\n\n\n\n", *(vocabularies.random_text(rng) for _ in range(200))]:
+        ids = tokenizer.encode(text)
+        assert ids == [1, *reference.encode(text).ids], text
+        assert tokenizer.decode(ids[1:]) == reference.decode(ids[1:]) == text
+    assert tokenizer.eos_token_ids == (0, 2, 3)
+    assert tokenizer.encode("a<|tool_response>", parse_special=False)[-1] != 3
+
+
 def test_user_defined_tokens_are_matched_first_and_are_text(seed):
     _, metadata = vocabularies.byte_level(random.Random(seed))
     count = len(metadata["tokenizer.ggml.tokens"])

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 _TEXT = """the a model token cache block engine of to and in is that for it was on are as with they be at this
 from by hot word but what some we can out other were all there when use your Zürich naïve Ελλάδα привет
@@ -101,6 +101,31 @@ def byte_level(rng: random.Random, splitter=None, vocab_size: int = 600) -> tupl
         ],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
+    }
+
+
+def merged_pieces(rng: random.Random) -> tuple[Tokenizer, dict]:
+    """A BPE as Gemma 4's tokenizer.json describes one, trained with `tokenizers`, and its metadata."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = ["<eos>", "<bos>", "<turn|>", "<|tool_response>"]
+    special += [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([line + "\n\n\n" for line in corpus(rng)], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    bare = Tokenizer(models.BPE(model["vocab"], [tuple(m) for m in model["merges"]], byte_fallback=True))
+    bare.normalizer, bare.decoder = tokenizer.normalizer, tokenizer.decoder
+    return bare, {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3, 3, 3, 4] + [6] * 256 + [1] * (len(tokens) - 260),
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in model["merges"]],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 0,
     }
 
 
