@@ -131,6 +131,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Seconds without progress after which the engine is killed and started again in any case. "
     f"At least {LEAST_PATIENCE:g}.",
 )
+@click.option(
+    "--load-timeout",
+    type=Seconds(LEAST_PATIENCE),
+    default=600.0,
+    show_default=True,
+    metavar="X",
+    help="Seconds in which an engine that starts must get on by one weight; else it is killed. "
+    f"At least {LEAST_PATIENCE:g}.",
+)
 @output_format_option
 @click.option("--reasoning-content", is_flag=True, help="Send reasoning as `reasoning_content` too.")
 @click.option(
@@ -218,6 +227,7 @@ def command(
     restart_window: float,
     stall_seconds: float,
     step_timeout: float,
+    load_timeout: float,
     output_format: str,
     reasoning_content: bool,
     template_variables: tuple[str, ...],
@@ -276,7 +286,7 @@ def command(
         data_dir=data_dir,
         batch_concurrency=batch_concurrency,
         restarts=RestartSettings(max_restarts, restart_window),
-        patience=Patience(stall_seconds, step_timeout),
+        patience=Patience(stall_seconds, step_timeout, load_timeout),
     )
     residency = ResidencySettings(max_loaded_models, max_resident_memory, load_wait_seconds)
     with contextlib.ExitStack() as until_ready:

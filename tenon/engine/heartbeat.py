@@ -75,10 +75,17 @@ def _memory() -> int:
 @dataclass(frozen=True, slots=True)
 class Patience:
     """With an engine that shows no progress. After `stall_seconds` the server is not ready, and an engine
-    that does not even compute is taken for frozen; after `step_timeout` every one is."""
+    that does not even compute is taken for frozen; after `step_timeout` every one is. One that starts tells
+    of each weight that it has loaded, and is given up after `load_timeout` without one."""
 
     stall_seconds: float = 9.0  # so that ten are kept, whatever the ticks
     step_timeout: float = 60.0
+    load_timeout: float = 600.0
+
+    @property
+    def with_start(self) -> Patience:
+        """The same, with one that starts: that it waits for a disk or a network does not make it frozen."""
+        return Patience(self.load_timeout, self.load_timeout, self.load_timeout)
 
 
 class Watch:

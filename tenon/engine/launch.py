@@ -9,8 +9,9 @@ import msgspec
 
 from tenon.config import EngineConfig
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # blocked in the child until it can tell what they mean
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DUMP_SIGNAL = signal.SIGUSR1  # has the child write the stacks of its threads to standard error
+HELD_SIGNALS = (*STOP_SIGNALS, DUMP_SIGNAL)  # blocked in the child until it can tell what they mean
 LENGTH = struct.Struct("<I")  # before each message on the lifeline
 
 

@@ -29,7 +29,7 @@ from tenon import errors
 from tenon.config import EngineConfig
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Ready, Shutdown, ToEngine
 from tenon.engine.heartbeat import TICK_SECONDS, Heartbeat, Patience, Watch, cpu_seconds
-from tenon.engine.launch import DUMP_SIGNAL, LENGTH, STOP_SIGNALS, Launch
+from tenon.engine.launch import DUMP_SIGNAL, HELD_SIGNALS, LENGTH, Launch
 from tenon.errors import EngineDead, TenonError
 from tenon.util import python
 from tenon.util.log import shows_texts
@@ -54,8 +54,10 @@ class ProcessClient:
     ) -> None:
         self.config = config
         self.on_loading = on_loading
+        self._patience = patience or Patience()
         self._heartbeat: Heartbeat | None = None
-        self._watch_of_heart = Watch(patience or Patience())
+        self._watch_of_heart = Watch(self._patience)
+        self._num_told = 0  # messages of an engine that starts
         self._encode = msgspec.msgpack.Encoder().encode
         self._inbox: asyncio.Queue[Outputs | EngineDead] = asyncio.Queue()
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,11 +91,14 @@ class ProcessClient:
         self._remove_directory = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         launch = Launch(self.config, directory, log.getEffectiveLevel(), shows_texts())
         reader = await self._spawn(launch)
+        watching = asyncio.create_task(self._watch_start(), name="tenon-engine-start")
         try:
             info = await self._await_ready(reader)
         except BaseException:
             await self.stop()
             raise
+        finally:
+            watching.cancel()
         # The child has bound both; on the connecting side there is a queue from the first moment.
         self._requests = self._context.socket(zmq.PUSH)
         self._requests.linger = 0
@@ -174,7 +179,9 @@ class ProcessClient:
             (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
             data = await reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise EngineDead(f"the engine process {await self._how_it_ended()} during start-up") from None
+            ended = f"the engine process {await self._how_it_ended()} during start-up"
+            raise self._dead or EngineDead(ended) from None
+        self._num_told += 1
         message: FromEngine = msgspec.msgpack.decode(data, type=FromEngine)
         return message
 
@@ -227,22 +234,34 @@ class ProcessClient:
                 self._die(f"its heartbeat cannot be read: {type(error).__name__}")
 
     async def _follow_heart(self) -> None:
-        assert self._process is not None
-        assert self._heartbeat is not None
-        watch, loop = self._watch_of_heart, asyncio.get_running_loop()
+        heartbeat = self._heartbeat
+        assert heartbeat is not None
+        reason = await self._until_hung(self._watch_of_heart, lambda: heartbeat.count)
+        self._die(f"the engine process {reason} and was killed")
+
+    async def _watch_start(self) -> None:
+        """Kill an engine that hangs while it starts. Whoever waits for it is told by its end."""
+        reason = await self._until_hung(Watch(self._patience.with_start), lambda: self._num_told)
+        self._die(f"the engine process {reason} while it was loading (--load-timeout) and was killed")
+
+    async def _until_hung(self, watch: Watch, count: Callable[[], int]) -> str:
+        """Until the engine has made no progress for too long: why. It has said where, and is killed now."""
+        process = self._process
+        assert process is not None
+        loop = asyncio.get_running_loop()
         now, dumped = loop.time(), False
-        while self._dead is None:
+        while True:
             await asyncio.sleep(TICK_SECONDS)
             before, now = now, loop.time()
-            reason = watch.tick(now - before, self._heartbeat.count, cpu_seconds(self._process.pid))
+            reason = watch.tick(now - before, count(), cpu_seconds(process.pid))
             if watch.stalled and not dumped:
                 log.error("the engine has made no progress for %.0f s; its stacks follow", watch.age)
-                self._process.send_signal(DUMP_SIGNAL)
+                process.send_signal(DUMP_SIGNAL)
             dumped = watch.stalled
             if reason is not None:
                 await asyncio.sleep(TICK_SECONDS)  # for the stacks to be written
-                self._process.kill()
-                self._die(f"the engine process {reason} and was killed")
+                process.kill()
+                return reason
 
     async def _receive_all(self, address: str) -> None:
         decode = msgspec.msgpack.Decoder(Outputs).decode
@@ -278,9 +297,9 @@ def typed_error(failed: Failed) -> TenonError:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process started in the block is born with SIGINT and SIGTERM blocked, and so not ended by them while
-    its imports run. What is sent to this process meanwhile arrives after the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """A process started in the block is born with these signals blocked, and so not ended by them while its
+    imports run. What is sent to this process meanwhile arrives after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ import zmq
 from tenon.core.messages import Failed, FromEngine, Loading, Outputs, Shutdown, ToEngine
 from tenon.engine.engine import Engine
 from tenon.engine.heartbeat import IDLE_SECONDS, Heartbeat
-from tenon.engine.launch import DUMP_SIGNAL, LENGTH, STOP_SIGNALS, Launch
+from tenon.engine.launch import DUMP_SIGNAL, HELD_SIGNALS, LENGTH, Launch
 from tenon.engine.pace import Pace
 from tenon.errors import InvalidRequest, TenonError
 from tenon.util.failpoint import failpoint
@@ -44,9 +44,9 @@ IDLE_CHECK_MS = 1000
 def main(lifeline: socket.socket, heartbeat: Heartbeat) -> int:
     """Exit code: 0 after an orderly end, 1 when start-up or the engine failed."""
     lifeline.set_inheritable(False)
-    _die_with_parent()
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL)
+    _die_with_parent()
     launch = msgspec.msgpack.decode(_read(lifeline), type=Launch)
     configure(launch.log_level, texts=True)
     threading.excepthook = _end_with_thread
@@ -200,7 +200,7 @@ def _die_with_parent() -> None:
             sys.exit(1)
 
     signal.signal(signal.SIGTERM, on_sigterm)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see tenon.engine.process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)  # see tenon.engine.process
     tie_to_parent(signal.SIGTERM)
 
 

@@ -72,6 +72,7 @@ def test_every_command_and_option_has_help(path, capsys):
                 "--drain-seconds",
                 "--stall-seconds",
                 "--step-timeout",
+                "--load-timeout",
                 "--restart-window",
                 "--sse-keep-alive-interval",
                 "--load-wait-seconds",
