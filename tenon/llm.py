@@ -49,7 +49,12 @@ class LLM:
             self._client = InProcessClient(config, on_loading)
             info = self._client.load()
         make = Frontend if info.pooling is None else PoolingFrontend
-        self._any_frontend = make(load_tokenizer_for(config), info, config)
+        tokenizer = load_tokenizer_for(config)
+        if config.chat_template is not None and tokenizer.chat_template is not None:
+            from tenon.text.chat import check_template
+
+            check_template(tokenizer.chat_template)
+        self._any_frontend = make(tokenizer, info, config)
 
     @property
     def max_model_len(self) -> int:

@@ -19,10 +19,10 @@ from tenon.engine.client import EngineClient
 from tenon.engine.frontend import Frontend, Generation, Prompt
 from tenon.engine.jobs.in_place import InPlace
 from tenon.engine.jobs.pool import Workers
-from tenon.engine.jobs.work import Allowance, Grammar
+from tenon.engine.jobs.work import Allowance, Grammar, Template
 from tenon.engine.pooling_frontend import Pooling, PoolingFrontend, PoolingInput
 from tenon.engine.suspects import Suspects
-from tenon.errors import DeadlyRequest, EngineDead, InvalidRequest, TenonError
+from tenon.errors import ConfigError, DeadlyRequest, EngineDead, InvalidRequest, TenonError
 
 if TYPE_CHECKING:
     from tenon.text.tokenizer import Tokenizer
@@ -40,9 +40,15 @@ class AsyncEngine:
     """
 
     def __init__(
-        self, config: EngineConfig, client: EngineClient | None = None, *, serves: bool = False
+        self,
+        config: EngineConfig,
+        client: EngineClient | None = None,
+        *,
+        serves: bool = False,
+        allowance: Allowance | None = None,
     ) -> None:
-        """`serves`: strangers send requests, so their jobs are done by workers."""
+        """`serves`: strangers send requests, so their jobs are done by workers. `allowance`: for what is done
+        there at the start."""
         if client is None:
             from tenon.engine.process import ProcessClient
 
@@ -53,6 +59,7 @@ class AsyncEngine:
         self.stats = EngineStats()  # the latest
         self.suspects = Suspects()
         self.jobs = Workers(config) if serves else InPlace(self._the_tokenizer)
+        self._allowance = allowance or Allowance()
         self._client = client
         self._frontend: Frontend | PoolingFrontend | None = None
         self._reader: asyncio.Task | None = None
@@ -115,10 +122,13 @@ class AsyncEngine:
         try:
             info = await starting
             self.tokenizer = await tokenizer
+            if self.config.chat_template is not None and info.pooling is None:
+                await self._check_template(self.tokenizer.chat_template)
         except BaseException:
             starting.cancel()
             tokenizer.cancel()
             await asyncio.gather(starting, tokenizer, return_exceptions=True)
+            await self.jobs.stop()
             await self._client.stop()
             raise
         make = Frontend if info.pooling is None else PoolingFrontend
@@ -128,6 +138,14 @@ class AsyncEngine:
         self.info = info
         if isinstance(self.jobs, Workers) and info.pooling is None:
             self.jobs.start_soon()
+
+    async def _check_template(self, source: str | None) -> None:
+        """Compile the template that was asked for, where it can do no harm. Raises ConfigError."""
+        assert source is not None
+        try:
+            await self.jobs.run(Template(source), self._allowance)
+        except InvalidRequest as error:
+            raise ConfigError(str(error)) from None
 
     async def stop(self) -> None:
         """End the engine; requests in flight end with EngineDead. May be called twice."""

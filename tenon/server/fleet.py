@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tenon.core.pooling import PoolingSpec
     from tenon.engine.async_engine import AsyncEngine
     from tenon.engine.heartbeat import Patience
+    from tenon.engine.jobs.work import Allowance
 
 log = logging.getLogger("tenon.server")
 
@@ -378,6 +379,7 @@ def make_fleet(
     restarts: RestartSettings | None = None,
     patience: Patience | None = None,
     on_loading: Callable[[int, int], None] | None = None,
+    allowance: Allowance | None = None,
 ) -> Fleet:
     """A fleet of engine processes: one that is kept, or several within a memory budget, which they divide.
 
@@ -387,7 +389,8 @@ def make_fleet(
     from tenon.engine.process import ProcessClient
 
     def make(config: EngineConfig) -> AsyncEngine:
-        return AsyncEngine(config, ProcessClient(config, on_loading, patience), serves=True)
+        client = ProcessClient(config, on_loading, patience)
+        return AsyncEngine(config, client, serves=True, allowance=allowance)
 
     if len(configs) == 1:
         name = configs[0].served_model_name[0]

@@ -71,7 +71,14 @@ def serve(
 
         settings = settings_at(sock.getsockname()[0], settings or ServerSettings())
         residency = residency or ResidencySettings()
-        engine = make_fleet(configs, residency, settings.restarts, settings.patience, on_loading)
+        engine = make_fleet(
+            configs,
+            residency,
+            settings.restarts,
+            settings.patience,
+            on_loading,
+            settings.limits.allowance,
+        )
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             status = runner.run(_reloading(run(engine, sock, settings, _settled(announce)), settings))
             # All is said and done: no thread that is still busy may keep the process.

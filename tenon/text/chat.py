@@ -21,8 +21,10 @@ import jinja2.parser
 import jinja2.sandbox
 import msgspec
 
-from tenon.errors import ConfigError, InvalidRequest
+from tenon.errors import ConfigError, InvalidRequest, ModelFileError
+from tenon.formats import small
 from tenon.text.conversation import Conversation
+from tenon.text.from_hf import MAX_TEMPLATE_BYTES
 from tenon.text.tokenizer import Tokenizer
 from tenon.text.untrusted import marked
 
@@ -108,16 +110,21 @@ def choose_template(tokenizer: Tokenizer, *, with_tools: bool = False) -> str:
 
 
 def load_template(value: str) -> str:
-    """A template as the user gives it: its text, or the path of a file. Raises ConfigError."""
+    """A template as the user gives it: its text, or the path of a file. It is not compiled: that runs some of
+    it, and may take any time (`check_template`). Raises ConfigError."""
     if "{" in value or "\n" in value:
-        source = value
-    else:
-        try:
-            source = Path(value).expanduser().read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"chat_template {value!r} is neither a template nor a readable file: {error}"
-            ) from error
+        return value
+    try:
+        source = small.read_text(Path(value).expanduser(), MAX_TEMPLATE_BYTES)
+    except (ModelFileError, RuntimeError) as error:  # RuntimeError: ~ of nobody
+        raise ConfigError(f"chat_template {value!r} is neither a template nor a file: {error}") from None
+    if source is None:
+        raise ConfigError(f"chat_template {value!r} is neither a template nor a file: there is none")
+    return source
+
+
+def check_template(source: str) -> None:
+    """Compile a template. Raises ConfigError."""
     try:
         _compiled(source)
     except jinja2.TemplateSyntaxError as error:
@@ -125,7 +132,6 @@ def load_template(value: str) -> str:
     except Exception as error:  # what is constant is computed here, and may fail in any way
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise ConfigError(f"chat_template cannot be compiled: {why}") from None
-    return source
 
 
 def normalise(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

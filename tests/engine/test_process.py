@@ -169,6 +169,29 @@ async def test_a_frozen_engine_is_killed_and_its_requests_are_told():
     assert not process.is_running()
 
 
+async def test_an_engine_that_hangs_while_it_starts_is_killed(caplog):
+    config = EngineArgs(load_format="oracle").resolve()
+    client = ProcessClient(config, patience=Patience(load_timeout=1.0))
+    starting = asyncio.create_task(AsyncEngine(config, client).start())
+    while client.pid is None:
+        await asyncio.sleep(0)
+    process = psutil.Process(client.pid)
+    process.suspend()
+    with pytest.raises(EngineDead, match=r"no progress for 1 s while it was loading \(--load-timeout\)"):
+        await starting
+    assert "its stacks follow" in caplog.text
+    assert not process.is_running()
+
+
+async def test_a_template_that_cannot_be_compiled_keeps_an_engine_from_starting():
+    for serves in (False, True):
+        config = EngineArgs(load_format="oracle", chat_template="{% for %}").resolve()
+        engine = AsyncEngine(config, serves=serves)
+        with pytest.raises(ConfigError, match="chat_template is malformed, line 1"):
+            await engine.start()
+        assert not psutil.pid_exists(engine.pid)
+
+
 async def test_who_was_sent_to_an_engine_that_was_frozen_before_is_not_to_blame_for_its_end(caplog):
     suspects = Suspects()
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tenon.errors import ConfigError, InvalidRequest
-from tenon.text import chat
+from tenon.text import chat, from_hf
 from tenon.text.conversation import Conversation
 from tenon.text.from_gguf import from_metadata
 from tests.text import vocabularies
@@ -170,8 +170,18 @@ def test_templates_from_the_command_line(tmp_path):
     assert chat.load_template(str(file)) == chat.load_template("{{ messages }}") == "{{ messages }}"
     with pytest.raises(ConfigError, match="neither"):
         chat.load_template(str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="line 1"):
-        chat.load_template("{% if %}")
-    for source in ("{{ 10**5000 }}", "{{ " + "(" * 5000 + " }}", "{{ 1 | none_such }}"):
+    for value in (str(tmp_path), "~nobody-of-this-name/x", "a\0b", "a" * 5000):
+        with pytest.raises(ConfigError, match="neither"):
+            chat.load_template(value)
+    file.write_bytes(b" " * (from_hf.MAX_TEMPLATE_BYTES + 1))
+    with pytest.raises(ConfigError, match="larger than"):
+        chat.load_template(str(file))
+
+
+def test_templates_are_checked_where_that_can_do_no_harm():
+    for source in ("{% if %}", "{{ 10**5000 }}", "{{ " + "(" * 5000 + " }}", "{{ 1 | none_such }}"):
+        assert chat.load_template(source) == source
         with pytest.raises(ConfigError, match="chat_template"):
-            chat.load_template(source)
+            chat.check_template(source)
+    with pytest.raises(ConfigError, match="line 1"):
+        chat.check_template("{% if %}")

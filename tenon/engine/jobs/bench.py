@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from tenon.core.structured import StructuredOutputs
-from tenon.engine.jobs.work import Chat, Grammar, Job, Pair, Text, Tokens
-from tenon.text.chat import render
+from tenon.engine.jobs.work import Chat, Grammar, Job, Pair, Template, Text, Tokens
+from tenon.errors import ConfigError, InvalidRequest
+from tenon.text.chat import check_template, render
 from tenon.text.tokenizer import Tokenizer
 from tenon.util.failpoint import failpoint
 
@@ -34,6 +35,9 @@ class Bench:
         match job:
             case Chat():
                 return self._chat(job)
+            case Template():
+                with self.stage("template", 0):
+                    return self._template(job)
             case Text():
                 with self.stage("tokenize", len(job.text)):
                     failpoint("tokenise", job.text)
@@ -54,6 +58,13 @@ class Bench:
             self._compiling = Compiling(self.tokenizer, job.vocab_size, job.eos_ids)
         self._compiling.prepare(job.outputs)
         return self._compiling
+
+    def _template(self, job: Template) -> Tokens:
+        try:
+            check_template(job.source)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), "chat_template") from None
+        return Tokens()
 
     def _chat(self, job: Chat) -> Tokens:
         with self.stage("template", 0):

@@ -18,6 +18,12 @@ class Chat(msgspec.Struct, tag="chat", frozen=True):
     add_special_tokens: bool = False
 
 
+class Template(msgspec.Struct, tag="template", frozen=True):
+    """Whether a chat template can be compiled, by doing it. Answered by Tokens, without any."""
+
+    source: str
+
+
 class Text(msgspec.Struct, tag="text", frozen=True):
     """Token ids of a text; `plain`: no control token is recognised in it. Answered by Tokens."""
 
@@ -44,7 +50,7 @@ class Grammar(msgspec.Struct, tag="grammar", frozen=True):
     eos_ids: tuple[int, ...]
 
 
-Job = Chat | Text | Pair | Grammar
+Job = Chat | Template | Text | Pair | Grammar
 
 
 class Tokens(msgspec.Struct, tag="tokens", frozen=True):
@@ -109,7 +115,7 @@ STAGES = {  # how a stage is called, the field of the request that it is about, 
     "tokenize": ("tokenising", "prompt", "tokenize_failed"),
     "grammar": ("compiling the grammar", "structured_outputs", "invalid_grammar"),
 }
-FIRST_STAGE = {Chat: "template", Text: "tokenize", Pair: "tokenize", Grammar: "grammar"}
+FIRST_STAGE = {Chat: "template", Template: "template", Text: "tokenize", Pair: "tokenize", Grammar: "grammar"}
 
 
 def exceeded(stage: str, why: str, job: Job | None = None) -> Refused:
@@ -117,6 +123,8 @@ def exceeded(stage: str, why: str, job: Job | None = None) -> Refused:
     what, param, code = STAGES[stage]
     if isinstance(job, Chat):
         param = "messages"
+    if isinstance(job, Template):
+        what, param = "compiling it", "chat_template"
     if stage == "grammar":  # who raises it says which field the grammar was made of
         return Refused(f"{what} {why}", param, code, spent=True)
     return Refused(f"{param}: {what} {why}", param, code, spent=True)

@@ -15,7 +15,7 @@ from tenon.core.structured import StructuredOutputs
 from tenon.engine import oracle
 from tenon.engine.jobs.bench import Bench
 from tenon.engine.jobs.pool import MAX_WORKERS, Workers
-from tenon.engine.jobs.work import Allowance, Chat, Grammar, Pair, Text, Tokens
+from tenon.engine.jobs.work import Allowance, Chat, Grammar, Pair, Template, Text, Tokens
 from tenon.errors import InvalidRequest, RequestFailed, Unavailable
 from tenon.text.conversation import Conversation
 
@@ -26,6 +26,7 @@ LARGE = (
     "{% set ns = namespace(s='abcdefgh') %}{% for a in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}"
 )
 FOLDED = "{{ 'a' * 10 ** 12 }}"  # Jinja computes it when it compiles the template
+COSTLY = "{{ x }}" * 100_000  # seconds to compile
 DEEP = "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}"
 
 
@@ -95,6 +96,24 @@ def test_a_template_beyond_its_allowance_is_refused_alone(template):
                 await workers.run(chat(template), ALLOWANCE)
             assert caught.value.param == "messages"
             assert (await workers.run(chat(), ALLOWANCE)).ids
+
+    in_pool(test)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (COSTLY, "chat_template: compiling it took longer than 0.3 s"),
+        ("{% if %}", "chat_template is malformed, line 1"),
+    ],
+    ids=["endless", "malformed"],
+)
+def test_a_template_that_cannot_be_compiled(source, says):
+    async def test(workers: Workers) -> None:
+        with pytest.raises(InvalidRequest, match=says) as caught:
+            await workers.run(Template(source), ALLOWANCE)
+        assert caught.value.param == "chat_template"
+        assert await workers.run(Template("{{ messages }}"), ALLOWANCE) == Tokens()
 
     in_pool(test)
 
