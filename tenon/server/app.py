@@ -33,6 +33,7 @@ from tenon.server.dialect import Dialect
 from tenon.server.endpoint import Endpoint, NotFound
 from tenon.server.engine import Engine
 from tenon.server.fleet import Fleet
+from tenon.server.intake import Intake
 from tenon.server.metrics import Metrics
 from tenon.server.models import Fixed, Models
 from tenon.server.origin import with_cors
@@ -65,6 +66,7 @@ class App:
         self.metrics = Metrics()
         limits = settings.limits
         self.admission = Admission(limits)
+        self.intake = Intake(limits.bodies_bytes)
         self._secret = secrets.token_bytes(32)
         self.live: set[Call] = set()
         self.stopping = False  # new requests get 503; those in flight go on

@@ -54,6 +54,7 @@ class Call:
         self.background = False  # yields to requests that somebody waits for
         self.attended = True  # somebody waits for it
         self.body_size = 0  # bytes of the request's body read so far
+        self._held = 0  # of the app's intake
         self.status = 0  # of the answer; 0 until it starts
         self.generations: list[Generation] = []  # what the engine runs for it
         self._receive = receive
@@ -85,10 +86,13 @@ class Call:
         return convert(dict(QueryParams(self.scope["query_string"])), schema, texts=True)
 
     async def body(self, limit: int) -> AsyncGenerator[bytes, None]:
-        """The parts of the body as they come. Raises 413 as soon as `limit` bytes are passed."""
+        """The parts of the body as they come. Raises 413 as soon as `limit` bytes are passed, and 429 where
+        there is no room for it beside the bodies of others."""
         length = self.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise _too_large(limit)
+        if length.isdigit():
+            if int(length) > limit:
+                raise _too_large(limit)
+            self._hold(int(length))
         more = True
         while more:
             message = await self._receive()
@@ -98,8 +102,15 @@ class Call:
             self.body_size += len(part)
             if self.body_size > limit:
                 raise _too_large(limit)
+            self._hold(self.body_size)
             more = message.get("more_body", False)
             yield part
+
+    def _hold(self, size: int) -> None:
+        """So many bytes of the body are, or will be, here until the call ends. Raises 429."""
+        if size > self._held:
+            self.app.intake.take(self._held, size - self._held)
+            self._held = size
 
     async def model(
         self, name: str | None, *, vectors: bool | None = False, choices: int = 0
@@ -158,6 +169,8 @@ class Call:
 
     def close(self) -> None:
         """The call has ended."""
+        self.app.intake.give(self._held)
+        self._held = 0
         for lease in self._leases.values():
             lease.close()
         if self._place is not None:

@@ -45,7 +45,11 @@ CODES: dict[str, tuple[tuple[int, ...], str]] = {
     "header_too_large": ((431,), "the request's head is over its limit"),
     "too_many_headers": ((431,), "there are more headers than may be"),
     # --- too much at a time
-    "overloaded": ((429,), "too many requests wait for the model; Retry-After says when to try again"),
+    "overloaded": (
+        (429,),
+        "too many requests wait for the model, or their bodies are too large together; "
+        "Retry-After says when to try again",
+    ),
     "rate_limit_exceeded": ((429,), "the key has used up what it may"),
     "too_many_batches": ((429,), "as many batches are under way as a key may have"),
     "too_many_responses": ((429,), "as many responses run in the background as are kept"),

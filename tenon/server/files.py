@@ -39,11 +39,15 @@ async def create(call: Call, form: FormData) -> None:
     limits = call.app.settings.limits
     if (upload.size or 0) > limits.file_bytes:
         raise _too_big(f"the file is larger than the limit of {limits.file_bytes} bytes", "file_too_large")
+    name, expiry, most = _name(upload.filename or "upload"), _expiry(form), limits.stored_bytes
     store = await call.app.archive.store()
-    if await store.files.total_bytes() + (upload.size or 0) > limits.stored_bytes:
-        raise storage_full(limits.stored_bytes)
-    name = _name(upload.filename or "upload")
-    file = await store.files.add(call.caller, name, "batch", upload.file, _expiry(form))
+    file = None
+    if (
+        await store.files.total_bytes() + (upload.size or 0) <= most
+    ):  # before it is copied; others may be, too
+        file = await store.files.add(call.caller, name, "batch", upload.file, expiry, most)
+    if file is None:
+        raise storage_full(most)
     await call.send_json(file)
 
 

@@ -73,6 +73,9 @@ class Limits:
     json_values: int = _limit(256 * KiB, "values", 400, "in a body, token ids of a prompt included")
     file_bytes: int = _limit(200 * MiB, "bytes", 413, "an uploaded file")
     stored_bytes: int = _limit(16 * GiB, "bytes", 413, "all files that the server keeps, together")
+    bodies_bytes: int = _limit(
+        1 * GiB, "bytes", 429, "bodies and uploaded files of all requests in flight, together"
+    )
     form_fields: int = _limit(64, "fields", 400, "fields of a form")
 
     # --- fields of requests

@@ -94,8 +94,8 @@ class Operation:
         if not isinstance(self.reader, Bare):
             found |= {400: INVALID, 413: TOO_LARGE, 415: WRONG_TYPE}
             found.setdefault(404, MISSING)
-        if isinstance(self.reader, Json):
             found.setdefault(429, OVERLOADED)
+        if isinstance(self.reader, Json):
             found[504] = TOO_LATE
         return dict(sorted(found.items()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from pathlib import Path
@@ -138,6 +139,15 @@ async def test_limits(one, url):
         assert response.status_code == 413
     except httpx.TransportError:
         pass  # hung up on, in the middle of what is too much
+
+
+async def test_uploads_at_once_are_bounded_together(one):
+    """Each of them sees room for itself before it is copied; it is looked at again when it is kept."""
+    made = await asyncio.gather(*(upload(one, bytes(100_000)) for _ in range(8)), return_exceptions=True)
+    codes = [file.code for file in made if isinstance(file, openai.APIStatusError)]
+    assert codes == ["storage_full"] * 6
+    kept = [file async for file in one.files.list()]
+    assert [file.bytes for file in kept] == [100_000] * 2
 
 
 async def test_wrong_forms(url):

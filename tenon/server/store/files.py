@@ -30,9 +30,15 @@ class Files:
         return self._directory / file.id
 
     async def add(
-        self, owner: str, filename: str, purpose: str, source: IO[bytes], expires_after: int | None = None
-    ) -> StoredFile:
-        """Keep what `source` holds."""
+        self,
+        owner: str,
+        filename: str,
+        purpose: str,
+        source: IO[bytes],
+        expires_after: int | None = None,
+        most: int | None = None,
+    ) -> StoredFile | None:
+        """Keep what `source` holds; None where all that is kept would be over `most` bytes."""
         file = await asyncio.to_thread(
             self.write,
             filename,
@@ -40,8 +46,17 @@ class Files:
             lambda out: shutil.copyfileobj(source, out, 1 << 20),
             expires_after,
         )
-        await self._database.run(lambda db: self.insert(db, owner, file))
-        return file
+
+        def work(db: sqlite3.Connection) -> bool:
+            fits = most is None or _total(db) + file.bytes <= most
+            if fits:
+                self.insert(db, owner, file)
+            return fits
+
+        if await self._database.run(work):
+            return file
+        self.path(file).unlink()
+        return None
 
     def write(
         self,
@@ -116,12 +131,7 @@ class Files:
 
     async def total_bytes(self) -> int:
         """Of all owners' files, and of batches and the results of their lines so far."""
-        sums = ("sum(bytes) FROM files", "sum(length(body)) FROM batches", "sum(length(result)) FROM lines")
-
-        def work(db: sqlite3.Connection) -> int:
-            return sum(db.execute(f"SELECT {total}").fetchone()[0] or 0 for total in sums)
-
-        return await self._database.run(work)
+        return await self._database.run(_total)
 
     async def sweep(self) -> None:
         """Remove what a crash has left: bytes without a row, halves of files."""
@@ -166,6 +176,11 @@ def page(
         f"ORDER BY seq {order} LIMIT ?",
         (owner, start, *values, limit + 1),
     ).fetchall()
+
+
+def _total(db: sqlite3.Connection) -> int:
+    sums = ("sum(bytes) FROM files", "sum(length(body)) FROM batches", "sum(length(result)) FROM lines")
+    return sum(db.execute(f"SELECT {total}").fetchone()[0] or 0 for total in sums)
 
 
 def _file(row: sqlite3.Row) -> StoredFile:
