@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tenon.errors import ConfigError
+
 
 def cpu_isa() -> str | None:
     """TENON_CPU_ISA: the instruction set that kernels must use: amx, avx512-vnni, avx512, avx2 or
@@ -32,6 +34,18 @@ def cache_dir() -> Path:
 def data_dir() -> Path:
     """Below TENON_HOME: where `tenon serve` keeps files and batches unless told otherwise."""
     return cache_dir() / "data"
+
+
+def download_timeout() -> float:
+    """TENON_DOWNLOAD_TIMEOUT: seconds in which a download of a model must get on."""
+    given = os.environ.get("TENON_DOWNLOAD_TIMEOUT") or "120"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigError(f"TENON_DOWNLOAD_TIMEOUT={given}: must be seconds, more than 0")
+    return seconds
 
 
 def log_level() -> str:

