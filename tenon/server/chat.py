@@ -59,7 +59,7 @@ def turn_of(request: ChatRequest) -> Turn:
         )
     return Turn(
         model=request.model,
-        messages=[_message(message) for message in request.messages],
+        messages=[_message(message, index) for index, message in enumerate(request.messages)],
         add_generation_prompt=request.add_generation_prompt is not False,
         continues=continues,
         add_special_tokens=bool(request.add_special_tokens),
@@ -86,8 +86,11 @@ def turn_of(request: ChatRequest) -> Turn:
     )
 
 
-def _message(message: Message) -> dict[str, Any]:
-    """With the fields that chat templates read."""
+def _message(message: Message, index: int) -> dict[str, Any]:
+    """With the fields that chat templates read. Raises ApiError."""
+    if message.role == "tool" and not message.tool_call_id:
+        where = f"messages[{index}].tool_call_id"
+        raise bad_request(f"{where} is required: it says which call this answers", where, "missing_field")
     return {
         "role": message.role,
         "content": message.content,

@@ -22,6 +22,8 @@ from tenon.server.dialect import Dialect
 from tenon.server.engine import Engine
 from tenon.server.errors import ApiError, bad_request
 from tenon.server.limits import Limits
+from tenon.server.schema.chat import JsonSchema
+from tenon.server.schema.decode import convert
 from tenon.server.turn import Turn
 
 
@@ -207,14 +209,11 @@ def _of_openai(asked: Any) -> StructuredOutputs:
     match asked:
         case {"type": "json_object"}:
             return StructuredOutputs(json_object=True)
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            check_schema(schema, "response_format.json_schema.schema")
-            return StructuredOutputs(json=schema)
         case {"type": "json_schema"}:
-            raise bad_request(
-                'response_format of type json_schema needs {"json_schema": {"name": ..., "schema": {...}}}',
-                "response_format.json_schema.schema",
-            )
+            where = "response_format.json_schema"
+            schema = convert(asked.get("json_schema", {}), JsonSchema, where=where).schema
+            check_schema(schema, f"{where}.schema")
+            return StructuredOutputs(json=schema)
         case {"type": "structural_tag"}:
             return StructuredOutputs(structural_tag=asked)
     raise bad_request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -26,6 +26,15 @@ class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: dict[str, Any] | None = None
+
+
+class JsonSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Of a `response_format`. The schema is always enforced, whether `strict` or not."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
 
 
 class ChatRequest(SamplingFields, kw_only=True):
