@@ -96,9 +96,10 @@ class Session:
                     pool.append(data)
             rng, end = random.Random(seed), time.monotonic() + seconds
             words = [*WORDS, *words_of(self.target) * 4]
+            made = getattr(self.target, "generated", None)
             while time.monotonic() < end:
-                for _ in range(20):
-                    self.one(damaged(rng, pool, words))
+                for number in range(20):
+                    self.one(made(rng) if made and number % 2 else damaged(rng, pool, words))
 
 
 def words_of(target: ModuleType) -> list[bytes]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+from fuzz.derive import derive, grammar
 from fuzz.grammars import follow
 from tenon.core.structured import StructuredOutputs
 from tenon.errors import InvalidRequest
@@ -32,6 +35,31 @@ def seeds() -> dict[str, bytes]:
         "intersection": r"(a.*)&(.*b)",
     }
     return {label: text.encode() for label, text in expressions.items()}
+
+
+# A rule per line: see fuzz/derive.py.
+_RULES = grammar(
+    r"""
+REGEX BRANCH BRANCH BRANCH,|,REGEX FLAGS,BRANCH
+BRANCH ITEM ITEM ITEM,BRANCH ITEM,BRANCH ITEM,&,BRANCH ~,ITEM
+ITEM ATOM ATOM ATOM,TIMES ATOM,TIMES,? ANCHOR (,REGEX,) (?:,REGEX,),TIMES
+ATOM a LETTER LETTER ESCAPE ESCAPE CLASS CLASS . (,REGEX,) (?P<name>,REGEX,) RARE
+RARE \1 \k<name> (?P=name) (?(1)a|b) (?=,REGEX,) (?!,REGEX,) (?<=,REGEX,) (?<!,REGEX,) (?>,REGEX,)
+LETTER b x y 0 9 ‚ - " ' / é 漢 🙂 \x41 \u00e9 \x{1F600} \n \0 \cA ␣
+ESCAPE \d \D \w \W \s \S \b \B \A \z \Z \Q \E \k \G \n \r \f \v \. \* \( \[ \{ \| \^ \$ \/ \\ \p{,PROPERTY,} \P{,PROPERTY,}
+PROPERTY L Lu Greek Any Cn Script=Han gc=Nd ^L nonsense sc= Latin
+CLASS [,MEMBERS,] [^,MEMBERS,] [,MEMBERS,&&,CLASS,] [,MEMBERS,--,CLASS,] [[:alpha:]] []]
+MEMBERS MEMBER MEMBER,MEMBERS
+MEMBER a-z LETTER ESCAPE CLASS 0-9 z-a - \u{0}-\u{10FFFF} ^
+TIMES * + ? {2} {‚3} {2‚} {3‚2} {0} {0‚1000} {9999} {1‚2147483648}
+ANCHOR ^ $ \b \A \z \B
+FLAGS (?i) (?s) (?x) (?m-s) (?u) (?U) (?R) (?i-i:a) (?#comment)
+"""  # noqa: E501
+)
+
+
+def generated(rng: random.Random) -> bytes:
+    return derive(rng, _RULES, "REGEX", rng.randrange(2, 12)).encode()
 
 
 def run(data: bytes) -> None:
