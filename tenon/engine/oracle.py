@@ -45,20 +45,18 @@ def entries(tokens: np.ndarray, positions: np.ndarray, group: int = 0) -> np.nda
     return mix((positions.astype(np.uint64) << np.uint64(32)) + tokens.astype(np.uint64) + salt)
 
 
-def chain(entry_C: np.ndarray, first: int = 0) -> np.ndarray:
-    """uint64 [C]: what each position of a context knows about all positions up to its own. `first` is the
-    position of the first entry."""
-    weight_C = 2 * np.arange(first, first + len(entry_C), dtype=np.uint64) + np.uint64(1)
-    return np.cumsum(mix(entry_C * weight_C), dtype=np.uint64)
+def chain(entry_C: np.ndarray, position_C: np.ndarray) -> np.ndarray:
+    """uint64 [1 + C]: sums over the entries before each, and over all. What a token knows of the positions
+    that it sees is the difference of two."""
+    weight_C = 2 * position_C.astype(np.uint64) + np.uint64(1)
+    return np.concatenate([np.zeros(1, np.uint64), np.cumsum(mix(entry_C * weight_C), dtype=np.uint64)])
 
 
-def seen(group: KVGroup, chain_C: np.ndarray, first: int, positions_T: np.ndarray) -> np.ndarray:
-    """uint64 [T]: what tokens know of the positions that they see; `chain_C` is of those from `first` on."""
+def first_seen(group: KVGroup, positions_T: np.ndarray) -> np.ndarray:
+    """int64 [T]: the first position that each token sees."""
     if not group.bounded:
-        return chain_C[positions_T - first]
-    before_T = np.array([group.first_seen(p) for p in positions_T.tolist()], np.int64) - first
-    chain_1C = np.concatenate([np.zeros(1, np.uint64), chain_C])
-    return chain_1C[positions_T - first + 1] - chain_1C[before_T]
+        return np.zeros(len(positions_T), np.int64)
+    return np.array([group.first_seen(p) for p in positions_T.tolist()], np.int64)
 
 
 def recur(state: np.uint64, entry_T: np.ndarray) -> np.ndarray:
@@ -140,17 +138,18 @@ class Oracle:
         block_T, offset_T = np.divmod(batch.slots_T, size)
         slot_T = pool_blocks(group, block_T) * size + offset_T
         layer.slots[slot_T] = entries(batch.token_ids_T, batch.positions_T, index)
-        chain_T = np.empty(batch.num_tokens, np.uint64)
-        offset_B = np.arange(size)
-        for r in range(batch.num_requests):
-            begin, end = batch.query_start_R1[r : r + 2]
-            length = batch.context_len_R[r]
-            first = group.first_seen(int(batch.positions_T[begin])) // size
-            blocks = batch.block_table_RB[r, first : -(-length // size)]
-            slot_C = (pool_blocks(group, blocks)[:, None] * size + offset_B).ravel()[: length - first * size]
-            chain_C = chain(layer.slots[slot_C], first * size)
-            chain_T[begin:end] = seen(group, chain_C, first * size, batch.positions_T[begin:end])
-        return chain_T
+        # All contexts behind each other, C: of each request what its first token sees, from a whole block on.
+        count_R = np.diff(batch.query_start_R1)
+        first_R = first_seen(group, batch.positions_T[batch.query_start_R1[:-1]]) // size * size
+        length_R = batch.context_len_R - first_R
+        begin_R = np.cumsum(length_R) - length_R
+        row_C = np.repeat(np.arange(batch.num_requests), length_R)
+        position_C = np.arange(len(row_C)) + np.repeat(first_R - begin_R, length_R)
+        blocks_C = pool_blocks(group, batch.block_table_RB[row_C, position_C // size])
+        chain_1C = chain(layer.slots[blocks_C * size + position_C % size], position_C)
+        shift_T = np.repeat(begin_R - first_R, count_R)
+        before_T = first_seen(group, batch.positions_T) + shift_T
+        return chain_1C[batch.positions_T + shift_T + 1] - chain_1C[before_T]
 
     def _remember(self, batch: Batch, state_S: np.ndarray, index: int) -> np.ndarray:
         assert batch.state_in_R is not None and batch.state_out_R is not None
@@ -176,7 +175,8 @@ def answer_logits(tokens: list[int], vocab: int = VOCAB, groups: tuple[KVGroup, 
         entry_C = entries(token_C, position_C, index)
         if group.kind == "state":
             return recur(np.uint64(0), entry_C)
-        return seen(group, chain(entry_C), 0, position_C)
+        chain_1C = chain(entry_C, position_C)
+        return chain_1C[position_C + 1] - chain_1C[first_seen(group, position_C)]
 
     return logits_of(together([known(i, group) for i, group in enumerate(groups)]), vocab)
 

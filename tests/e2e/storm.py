@@ -37,7 +37,9 @@ def engine_of(server: RealServer, seconds: float = 20.0) -> psutil.Process:
 
 def right_answers(prompts: list[list[int]]) -> list[str]:
     """What the test model says to each, without engine, cache and batch: all of them a token at a time."""
-    chained_A = np.array([chain(entries(np.array(p), np.arange(len(p))))[-1] for p in prompts])
+    chained_A = np.array(
+        [chain(entries(np.array(p), np.arange(len(p))), np.arange(len(p)))[-1] for p in prompts]
+    )
     position_A = np.array([len(prompt) for prompt in prompts])
     out_TA = []
     for _ in range(TOKENS):
