@@ -86,3 +86,65 @@ MALFORMED = {
     "tensors at one place": file([], [tensor("t", [32]), tensor("u", [32])], ONE),
     "product of dimensions 0 by wrapping": file([], [tensor("t", [2**32, 2**32])], ONE),
 }  # fmt: skip
+
+# What is said of them, behind the path; of what a library says, the beginning.
+SAYS = {
+    "empty": "- the file is empty",
+    "magic": "- not a GGUF file",
+    "cut in the header": "it ends inside the header (8 bytes at 8, 14 in the file)",
+    "cut in a key": "the metadata claims 1 items, more than the file can hold",
+    "cut in a value": "it ends inside the value of 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' (8 bytes "
+    "at 76, 80 in the file)",
+    "huge number of entries": "the metadata claims 9223372036854775808 items; at most 65536 are read",
+    "huge number of tensors": "the list of tensors claims 9223372036854775808 items; at most 262144 are read",
+    "more entries than the file can hold": "the metadata claims 50 items, more than the file can hold",
+    "huge key": "a metadata key has 9223372036854775808 bytes",
+    "long key": "a metadata key has 70000 bytes",
+    "key no text": "a metadata key is not UTF-8",
+    "huge string": "it ends inside the value of 'k'",
+    "string past the end": "it ends inside the value of 'k'",
+    "huge array": "the value of 'k' claims 9223372036854775808 items; at most 4194304 are read",
+    "huge array of strings": "the value of 'k' claims 9223372036854775808 items; at most 4194304 are read",
+    "array of strings past the end": "it ends inside the value of 'k'",
+    "array in an array": "the value of 'k' has type 9 inside an array",
+    "unknown value type": "the value of 'k' has type 77",
+    "key twice": "metadata key 'k' appears twice",
+    "alignment 0": "general.alignment is 0, not a power of two",
+    "alignment 48": "general.alignment is 48, not a power of two",
+    "alignment 2^31": "general.alignment is 2147483648, not a power of two",
+    "alignment a string": "general.alignment is '32', not a power of two",
+    "tensor twice": "tensor 't' appears twice",
+    "no dimensions": "tensor 't' has 0 dimensions",
+    "too many dimensions": "tensor 't' has 5 dimensions",
+    "huge number of dimensions": "tensor 't' has 4294967295 dimensions",
+    "empty tensor": "tensor 't' is empty: (4, 0)",
+    "shape overflows 64 bits": "tensor 't' has shape (4294967296, 4294967296, 4294967296), "
+    "more than the file can hold",
+    "shape wraps to the right size": "tensor 't' has shape (8, 4, 4611686018427387904), "
+    "more than the file can hold",
+    "offset off the grid": "tensor 't' lies at offset 4, which is no multiple of 32",
+    "offset past the end": "tensor 't' takes 128 bytes at 1099511627840, but the file has 192: is the "
+    "download complete?",
+    "huge offset": "tensor 't' takes 128 bytes at 9223372036854775872, but the file has 192: is the "
+    "download complete?",
+    "data cut": "tensor 't' takes 128 bytes at 64, but the file has 191: is the download complete?",
+    "no whole blocks": "tensor 't': q8_0 rows are multiples of 32 elements, not 48",
+    "2^64 - 1 entries": "the metadata claims 18446744073709551615 items; at most 65536 are read",
+    "2^64 - 1 tensors": "the list of tensors claims 18446744073709551615 items; at most 262144 are read",
+    "more entries than any file has": "the metadata claims 131072 items; at most 65536 are read",
+    "more tensors than any file has": "the list of tensors claims 524288 items; at most 262144 are read",
+    "more items than any array has": "the value of 'k' claims 8388608 items; at most 4194304 are read",
+    "string of 2^64 - 1 bytes": "it ends inside the value of 'k'",
+    "negative value type": "the value of 'k' has type 4294967295",
+    "negative tensor type": "- tensor 't' has type number 4294967295; tenon loads ",
+    "alignment 2^32 - 1": "general.alignment is 4294967295, not a power of two",
+    "alignment 1.5": "general.alignment is 1.5, not a power of two",
+    "alignment an array": "general.alignment is [32], not a power of two",
+    "arrays in arrays": "the value of 'k' has type 9 inside an array",
+    "offset that wraps": "tensor 't' takes 128 bytes at 18446744073709551648, but the file has 192: is "
+    "the download complete?",
+    "tensors that overlap": "tensor 'u' begins at 192, inside 't'",
+    "tensors at one place": "tensor 'u' begins at 96, inside 't'",
+    "product of dimensions 0 by wrapping": "tensor 't' has shape (4294967296, 4294967296), "
+    "more than the file can hold",
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 
@@ -12,7 +13,7 @@ import pytest
 from tenon.core import ggml
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.formats.gguf import GGUFFile, open_gguf
-from tests.formats.gguf_files import ARRAY, F32, MALFORMED, ONE, STRING, U32, entry, file, tensor, text
+from tests.formats.gguf_files import ARRAY, F32, MALFORMED, ONE, SAYS, STRING, U32, entry, file, tensor, text
 
 
 @pytest.fixture
@@ -80,11 +81,49 @@ def test_alignment_moves_the_data(read):
     assert got.tensors["t"].raw().dequantize().tolist() == [0, 1, 2, 3]
 
 
+def test_the_least_of_everything(read):
+    """Nothing aligned, an empty array, and strings of no letters up to the last byte of the file."""
+    alignment = entry("general.alignment", U32, struct.pack("<I", 1))
+    empty = entry("empty", ARRAY, struct.pack("<IQ", U32, 0))
+    strings = struct.pack("<IQ", STRING, 3) + text("") * 3
+    whole = file([alignment, empty, entry("strings", ARRAY, strings)], alignment=1)
+    got = read(whole)
+    assert (got.metadata["empty"], got.metadata["strings"]) == ([], [""] * 3)
+    assert got.metadata.encoded("strings") == struct.pack("<I", ARRAY) + strings
+    assert got.metadata.encoded("general.alignment") == struct.pack("<II", U32, 1)
+
+
+def test_where_a_file_ends_is_said(read):
+    for cut, says in [
+        (14, "inside the header (8"),
+        (22, "inside the header (8"),
+        (24 + 12, "the metadata claims 1 items"),
+        (24 + 13, "inside the value of 'k1' (4"),
+        (24 + 17, "inside the value of 'k1' (4"),
+    ]:
+        with pytest.raises(ModelFileError, match=re.escape(says)):
+            read(file([entry("k1", U32, b"1234")])[:cut])
+
+
+def test_a_list_of_tensors_that_cannot_be_there(read):
+    """Each takes 32 bytes at least."""
+    said = "the list of tensors claims 2 items, more than the file can hold"
+    with pytest.raises(ModelFileError, match=said):
+        read(file(counts=(2, 0), alignment=1) + bytes(63))
+    with pytest.raises(ModelFileError, match="tensor '' has 0 dimensions"):
+        read(file(counts=(2, 0), alignment=1) + bytes(64))
+    with pytest.raises(ModelFileError, match=r"inside the description of tensor 't{21}' \(4 bytes"):
+        read(file(counts=(1, 0), alignment=1) + struct.pack("<Q", 21) + b"t" * 21 + b"123")
+
+
 @pytest.mark.parametrize("what", MALFORMED)
 def test_malformed_files_are_refused_at_once(what, read):
     """What that takes is in test_limits."""
-    with pytest.raises(ModelFileError, match=r"model\.gguf"):
+    with pytest.raises(ModelFileError, match=r"model\.gguf") as caught:
         read(MALFORMED[what])
+    _, _, said = str(caught.value).partition(": ")
+    said = said.removeprefix("malformed GGUF file: ") if said.startswith("malformed GGUF") else f"- {said}"
+    assert said.startswith(SAYS[what]) if SAYS[what].endswith(" ") else said == SAYS[what]
 
 
 def test_metadata_is_bounded_as_a_whole(read, monkeypatch):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tenon.errors import ModelFileError, UnsupportedModel
 from tenon.formats.safetensors import SafetensorsFile, open_safetensors
 from tenon.formats.shards import find_shards
-from tests.formats.safetensors_files import MALFORMED, file, one
+from tests.formats.safetensors_files import MALFORMED, SAYS, file, one
 
 
 def opened(directory):
@@ -53,8 +53,28 @@ def test_reads_what_the_safetensors_package_writes(tmp_path, seed):
 @pytest.mark.parametrize("what", MALFORMED)
 def test_malformed_files_are_refused_at_once(what, read):
     """What that takes is in test_limits."""
-    with pytest.raises(ModelFileError, match=r"model\.safetensors"):
+    with pytest.raises(ModelFileError, match=r"model\.safetensors") as caught:
         read(MALFORMED[what])
+    _, _, said = str(caught.value).partition(": ")
+    said = (
+        said.removeprefix("malformed safetensors file: ")
+        if said.startswith("malformed safetensors")
+        else f"- {said}"
+    )
+    assert said.startswith(SAYS[what]) if SAYS[what].endswith(" ") else said == SAYS[what]
+
+
+def test_tensors_of_no_elements(read):
+    """They may stand anywhere, take no bytes, and are of no use to anybody."""
+    header = {"a": one(shape=(0, 4), offsets=(0, 0)), "b": one(), "c": one(shape=(0,), offsets=(8, 8))}
+    got = read(file(header, bytes(8)))
+    assert {name: info.length for name, info in got.tensors.items()} == {"a": 0, "b": 8, "c": 0}
+
+
+def test_the_largest_size(read):
+    for size, says in ((1 << 62, "has shape"), ((1 << 62) - 1, "is F32 .* but has 8")):
+        with pytest.raises(ModelFileError, match=says):
+            read(file({"a": one(shape=(size,))}, bytes(8)))
 
 
 def test_numbers_of_tensors_and_of_files_are_bounded(read, tmp_path, monkeypatch):
@@ -109,7 +129,17 @@ def test_a_tensor_in_two_shards(tmp_path):
 
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelFileError, match="pickle"):
+    with pytest.raises(ModelFileError, match=r"pytorch_model\.bin is a pickle.*convert_hf_to_gguf\.py GGUF"):
+        opened(tmp_path)
+    save_file({"a": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert set(opened(tmp_path).tensors) == {"a"}, "nobody reads the pickle"
+
+
+def test_an_index_that_says_two_things(tmp_path):
+    sharded(tmp_path, {}, one="a", two="b")
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map":{"a":"one.safetensors","b":"two.safetensors","b":"one.safetensors"}}')
+    with pytest.raises(ModelFileError, match=rf"{path}: malformed: 'b' appears twice"):
         opened(tmp_path)
 
 

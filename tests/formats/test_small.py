@@ -23,6 +23,10 @@ def test_what_a_file_holds(tmp_path):
     with pytest.raises(ModelFileError, match="not UTF-8"):
         small.read_text(path, 2)
     assert small.read_text(tmp_path / "none", 2) is None
+    path.write_bytes(b"[1]")
+    assert small.read_json(path, list, 3) == [1]
+    with pytest.raises(ModelFileError, match="larger than 2 bytes"):
+        small.read_json(path, list, 2)
 
 
 def test_what_is_no_file(tmp_path):

@@ -66,6 +66,14 @@ def test_what_is_no_json_ends(text):
     measure(text, 1, 100)
 
 
+@pytest.mark.parametrize("text", [b"[[]]", b'{"a":{}}', b"[{}]"], ids=len)
+def test_a_small_text_is_as_deep_as_a_large_one(text):
+    assert len(text) <= module.SMALL
+    measure(text, 2, 100)
+    with pytest.raises(TooDeep):
+        measure(text, 1, 100)
+
+
 def test_long_numbers(monkeypatch):
     monkeypatch.setattr(module, "PIECE", 10_000)
     measure(b"[" + b"1" * 10 + b"]", 1, 10)
