@@ -1,6 +1,7 @@
 """What a request holds at most, by formula and by trying."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,11 @@ def test_tokens_is_the_inverse_of_blocks(seed):
         tokens = demand.tokens(have)
         assert demand.blocks(min(tokens, 10**6)) <= have
         assert tokens == ENDLESS or demand.blocks(tokens + 1) > have
+
+
+def test_a_block_has_as_many_parts_as_any_group_wants():
+    assert Demand([FULL, replace(FULL, parts=3), replace(window(8), parts=2)], 4, 4).parts == 3
+    assert Demand([STATE], 4, 4).parts == 1
 
 
 def test_windows_alone_hold_any_length():

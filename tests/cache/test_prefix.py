@@ -7,7 +7,7 @@ import pytest
 from tenon.cache.blocks import BlockPool
 from tenon.cache.demand import Demand
 from tenon.cache.groups import KVCache, NoCache, make_cache
-from tenon.cache.prefix import PrefixCache
+from tenon.cache.prefix import BlockKey, PrefixCache
 from tenon.core.messages import AddRequest
 from tenon.core.request import Request
 from tenon.core.sampling import SamplingParams
@@ -153,6 +153,19 @@ def test_a_colliding_hash_costs_a_miss_not_a_wrong_block():
         group.prefix.check_integrity()
 
 
+def test_two_contents_of_one_hash_are_two_entries():
+    cache = PrefixCache(BlockPool(8), SIZE, b"secret")
+    cache._hash = lambda data: b"same"
+    root, other, blocks = cache.root(""), cache.root("x"), cache._pool.allocate(4)
+    first = cache.insert(BlockKey(b"same", b"tokens"), root, blocks[:1])
+    for number, (tokens, parent) in enumerate([(b"others", root), (b"tokens", other), (b"others", other)], 1):
+        entry = cache.insert(BlockKey(b"same", tokens), parent, [blocks[number]])
+        assert entry is not first
+        assert entry.blocks == [-1]
+    assert cache.insert(BlockKey(b"same", b"tokens"), root, [blocks[1]]) is first
+    assert first.blocks == blocks[:1]
+
+
 def test_a_lost_parent_comes_back_and_its_children_are_found_again():
     group = make(num_blocks=8)
     tokens = random_tokens(13)
@@ -237,6 +250,11 @@ def test_what_a_model_keeps_decides_the_cache():
         return make_cache(Demand(groups, 32, 2048), 4, prefix_caching=True, secret=b"")
 
     assert isinstance(make_for(), NoCache)
-    assert make_for(caches.FULL).capacity == 128
+    cache = make_for(caches.FULL)
+    assert cache.capacity == 128
+    assert cache.prefix is not None
+    first = compute(cache, make_request(random_tokens(40)))
+    compute(cache, make_request(first.tokens))
+    assert (cache.num_queried, cache.num_hit) == (80, 32)
     with pytest.raises(UnsupportedModel, match="recurrent"):
         make_for(caches.STATE)
