@@ -12,7 +12,7 @@ import numpy as np
 
 from tenon.core.batch import Batch
 from tenon.ops.arrays import BFLOAT16, FLOAT32, to_float, to_numpy
-from tenon.ops.cases import Case, Span, Tolerance, history, ragged_batch
+from tenon.ops.cases import Case, Span, history, ragged_batch, rounded_probabilities
 from tenon.ops.kv import LayerKV, kv_cache
 from tenon.ops.select import op
 
@@ -151,9 +151,7 @@ def _case(
             "sinks_H": sinks_H,
         }
 
-    # In bfloat16 the probabilities are rounded before they meet V: errors are relative to |V|, not to the
-    # sum.
-    close = Tolerance(2**-7, 2**-8) if act == BFLOAT16 else Tolerance(1e-5, 1e-5)
+    close = rounded_probabilities(act, v_CGE)
     spread = ",".join(f"{span.new}/{span.context}" for span in spans[:8])
     return Case(
         f"H{heads} G{kv_heads} E{head_dim} {act} new/context {spread} R{len(spans)}"

@@ -21,7 +21,17 @@ from tenon.core import ggml
 from tenon.core.batch import Batch
 from tenon.errors import UnsupportedOp
 from tenon.ops.arrays import BFLOAT16, FLOAT32, to_float, to_numpy, to_torch
-from tenon.ops.cases import EXACT, Args, Arrays, Case, Span, Tolerance, history, ragged_batch, random_weight
+from tenon.ops.cases import (
+    EXACT,
+    Args,
+    Arrays,
+    Case,
+    Span,
+    history,
+    ragged_batch,
+    random_weight,
+    rounded_probabilities,
+)
 from tenon.ops.cases import tolerance as usual
 from tenon.ops.linear import DenseLinear, PackedLinear, pack_linear, quantize_steps
 from tenon.ops.rope import _rotate
@@ -335,7 +345,7 @@ def _case(
             "selected_TK": selected_TK,
         }
 
-    close = Tolerance(2**-7, 2**-8) if act == BFLOAT16 else Tolerance(1e-5, 1e-5)
+    close = rounded_probabilities(act, row_CE[:, :rank])
     spread = ",".join(f"{span.new}/{span.context}" for span in spans)
     return Case(
         f"H{heads} L{rank} M{rope_dim} {act} new/context {spread} of them {top_k or 'all'}",
