@@ -44,7 +44,10 @@ struct TileProducts {
         for (int e = 0; e < E; e += 32)
             for_row_tiles(shape.rows, [&](int row, auto m) TENON_LAMBDA {
                 constexpr int M = m.value;
-                zero_tiles<M>();
+                if (shape.first_step == shape.from)
+                    zero_tiles<M>();
+                else
+                    get_tiles<M>(t + int64_t(row) * E + e, E);
                 for (int step = shape.first_step; step < shape.steps; ++step) {
                     int offset;
                     const bf16* v = block(step, &offset);

@@ -29,6 +29,12 @@ TENON_INLINE void multiply_tiles(const bf16* a, int64_t stride) {
     });
 }
 template <int M>
+TENON_INLINE void get_tiles(const float* from, int64_t stride) {
+    unroll<2 * M>([&](auto c) TENON_LAMBDA {
+        Tiles::load<c.value>(from + c.value / 2 * 16 * stride + c.value % 2 * 16, stride * 4);
+    });
+}
+template <int M>
 TENON_INLINE void put_tiles(float* to, int64_t stride) {
     unroll<2 * M>([&](auto c) TENON_LAMBDA {
         Tiles::store<c.value>(to + c.value / 2 * 16 * stride + c.value % 2 * 16, stride * 4);

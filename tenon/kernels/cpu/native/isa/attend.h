@@ -8,7 +8,8 @@
 // 0: its tile has one token, whose "positions" are places in the selection.
 //
 // Work is cut into tiles (a request, a KV head, some query tokens), and the tiles of a batch with few of them
-// further into ranges of chunks, whose results are put aside and merged by a second pass.
+// further into ranges of chunks, whose results are put aside and merged by a second pass. A thread takes
+// tiles of neighbouring heads together, step by step, as they lie in the cache.
 //
 // The two products are left to a class `Products`: for a cache of K and V one for vectors and one for AMX
 // tiles, and the same two for a latent cache.
@@ -18,7 +19,7 @@
 //   Session                 exists on a thread while it works
 //   load_queries(args, shape, index, q)  row r of q is row index(r) of [T * H]
 //   score(shape, q, scores, block)       scores [rows][kChunk] = q [rows][E] K^T
-//   weigh(shape, p, t, block)            t [rows][V] = p [rows][kChunk] V
+//   weigh(shape, p, t, block)            t [rows][V] = p [rows][kChunk] V, or += after step shape.from
 // where block(step, &offset) is the block of K or V that holds a step of the chunk, and at which token of it.
 // Each sums in steps of 32 as isa/chains.h says.
 //
@@ -66,6 +67,7 @@ struct Tile {
 struct ProductShape {
     int rows, first_step, steps, head_dim, value_dim, block_size;
     int row_dim;  // of a latent cache
+    int from;     // the first step of the chunk: what t holds of it is added to from the next one on
 };
 
 // Queries as the products for a cache of K and V read them: [rows][E].
@@ -142,6 +144,13 @@ class Attention {
         float* sum;
         RowState* merged;  // [rows]
         T* gathered;       // [kChunk][E]: rows of selected positions
+
+        // Those of one of several tiles, whose rows begin at `row`.
+        Buffers from(int64_t row, int64_t V, int64_t E) const {
+            return {q + row * E, scores + row * kChunk, p + row * kChunk,
+                    t + row * V, o + row * V,           largest + row,
+                    sum + row,   merged + row,          gathered};
+        }
     };
 
     int max_rows() const { return larger(Products::kTileRows, group_); }
@@ -192,30 +201,31 @@ class Attention {
                 } else if (a_.selected_TK) {
                     tokens = smaller(tokens, a_.top_k - position);
                 }
-                for (int head = 0; head < a_.num_kv_heads; ++head) {
-                    Tile tile{request, head, token, tokens, position, a_.first_seen(position),
-                              0,       0,    -1,    0,      selected};
-                    cut(tile, part_cost, partial, f);
-                }
+                Tile tile{request, 0, token, tokens, position, a_.first_seen(position),
+                          0,       0, -1,    0,      selected};
+                cut(tile, part_cost, partial, f);
             }
         }
     }
 
+    // All heads of a part follow each other: in the cache they are neighbours.
     template <class F>
     void cut(Tile& tile, double part_cost, int64_t& partial, F& f) const {
         const int chunks = tile.num_chunks();
         const double whole = double(rows(tile)) * (tile.context() - tile.first_seen);
+        const double all = whole * a_.num_kv_heads;
         int parts = 1;
-        if (part_cost > 0 && whole > 2 * part_cost) parts = smaller(chunks, int(whole / part_cost) + 1);
-        if (parts > 1) {
-            tile.partial = partial;
-            partial += whole_partial(tile);
-        }
+        if (part_cost > 0 && all > 2 * part_cost) parts = smaller(chunks, int(all / part_cost) + 1);
+        const int64_t aside = partial;
+        if (parts > 1) partial += a_.num_kv_heads * whole_partial(tile);
         for (int part = 0; part < parts; ++part) {
             tile.first_chunk = tile.begin() + chunks * part / parts;
             tile.end_chunk = tile.begin() + chunks * (part + 1) / parts;
             tile.cost = whole * (tile.end_chunk - tile.first_chunk) / chunks;
-            f(tile);
+            for (tile.kv_head = 0; tile.kv_head < a_.num_kv_heads; ++tile.kv_head) {
+                if (parts > 1) tile.partial = aside + tile.kv_head * whole_partial(tile);
+                f(tile);
+            }
         }
     }
 
@@ -224,40 +234,100 @@ class Attention {
         const Buffers b = buffers(pool, thread);
         const typename Products::Session session;
         double before = 0;
-        for (int64_t i = 0; i < num_tiles_; ++i) {
-            const double middle = before + tiles_[i].cost / 2;
-            before += tiles_[i].cost;
+        int64_t first = 0, end = 0;
+        for (; end < num_tiles_; ++end) {
+            const double middle = before + tiles_[end].cost / 2;
+            before += tiles_[end].cost;
             int64_t owner = int64_t(middle * shares / total);
             if (owner > shares - 1) owner = shares - 1;
-            if (owner == share) run_tile(tiles_[i], b);
+            if (owner < share) first = end + 1;
+            if (owner > share) break;
+        }
+        for (int64_t tile = first; tile < end;) {
+            const int heads = neighbours(tiles_ + tile, int(end - tile));
+            run_tiles(tiles_ + tile, heads, b);
+            tile += heads;
         }
     }
 
-    void run_tile(const Tile& tile, const Buffers& b) const {
-        const auto index = [&](int row) { return query_row(tile, row); };
-        Products::load_queries(a_, product_shape(tile, 0, 0), index, b.q);
-        for (int row = 0; row < rows(tile); ++row) begin(tile, row, b.merged[row]);
-        for (int chunk = tile.first_chunk; chunk < tile.end_chunk; ++chunk) {
-            // Positions from the chunk's start that any row sees, in whole steps.
-            const int seen = smaller(kChunk, tile.context() - chunk * kChunk);
-            const int first_step = larger(0, tile.first_seen - chunk * kChunk) / kStep;
-            const ProductShape shape = product_shape(tile, first_step, ceil_div(seen, kStep));
-            if (tile.selected) gather(tile, chunk, shape.steps, b.gathered);
-            const auto block_of = [&](const void* cache) {
-                return [=, this, &tile](int step, int* offset) {
-                    if (!tile.selected) return block(cache, tile, chunk, step, offset);
-                    *offset = 0;
-                    return static_cast<const T*>(b.gathered) + int64_t(step) * kStep * a_.head_dim;
-                };
+    // Rows of a tile in buffers that several share.
+    int padded_rows(const Tile& tile) const {
+        return ceil_div(rows(tile), Products::kRows) * Products::kRows;
+    }
+
+    // How many of the tiles are the same part of one request for heads that follow each other, as far as
+    // there is room for their queries.
+    int neighbours(const Tile* tiles, int count) const {
+        const int most = smaller(count, larger(1, max_rows() / padded_rows(tiles[0])));
+        int heads = 1;
+        while (heads < most && tiles[heads].kv_head == tiles[0].kv_head + heads) ++heads;
+        return heads;
+    }
+
+    void run_tiles(const Tile* tiles, int heads, const Buffers& shared) const {
+        const auto buffers_of = [&](int head) {
+            return shared.from(head * padded_rows(tiles[0]), a_.value_dim, a_.head_dim);
+        };
+        for (int head = 0; head < heads; ++head) {
+            const Tile& tile = tiles[head];
+            const Buffers b = buffers_of(head);
+            const auto index = [&](int row) { return query_row(tile, row); };
+            Products::load_queries(a_, product_shape(tile, 0, 0), index, b.q);
+            for (int row = 0; row < rows(tile); ++row) begin(tile, row, b.merged[row]);
+        }
+        for (int chunk = tiles->first_chunk; chunk < tiles->end_chunk; ++chunk)
+            run_chunk(tiles, heads, chunk, buffers_of);
+        for (int head = 0; head < heads; ++head)
+            if (tiles[head].partial < 0)
+                for (int row = 0; row < rows(tiles[head]); ++row)
+                    finish(tiles[head], row, buffers_of(head).merged[row]);
+    }
+
+    template <class BuffersOf>
+    void run_chunk(const Tile* tiles, int heads, int chunk, const BuffersOf& buffers_of) const {
+        // Positions from the chunk's start that any row sees, in whole steps.
+        const Tile& any = tiles[0];
+        const int seen = smaller(kChunk, any.context() - chunk * kChunk);
+        const int first_step = larger(0, any.first_seen - chunk * kChunk) / kStep;
+        const ProductShape whole = product_shape(any, first_step, ceil_div(seen, kStep));
+        if (any.selected) gather(any, chunk, whole.steps, buffers_of(0).gathered);
+        const auto block_of = [&](const void* cache, int head) {
+            const T* gathered = buffers_of(head).gathered;
+            return [=, this, tile = tiles + head](int step, int* offset) {
+                if (!tile->selected) return block(cache, *tile, chunk, step, offset);
+                *offset = 0;
+                return gathered + int64_t(step) * kStep * a_.head_dim;
             };
-            Products::score(shape, b.q, b.scores, block_of(a_.k));
+        };
+        // Several heads go step by step: in this order they are read as they lie in the cache, and only then
+        // does hardware fetch ahead across pages.
+        const auto in_order = [&](const auto& product) {
+            ProductShape shape = whole;
+            for (int step = first_step; step < whole.steps; step = shape.steps) {
+                shape.first_step = step;
+                shape.steps = heads > 1 ? step + 1 : whole.steps;
+                for (int head = 0; head < heads; ++head) product(shape, head, buffers_of(head));
+            }
+        };
+        in_order([&](const ProductShape& shape, int head, const Buffers& b) {
+            Products::score(shape, b.q, b.scores, block_of(a_.k, head));
+        });
+        for (int head = 0; head < heads; ++head) {
+            const Tile& tile = tiles[head];
+            const Buffers b = buffers_of(head);
             for (int row = 0; row < rows(tile); ++row) {
                 const int hidden = larger(0, row_first(tile, row) - chunk * kChunk);
                 const int visible = smaller(kChunk, row_position(tile, row) + 1 - chunk * kChunk);
-                softmax(b.scores + int64_t(row) * kChunk, b.p + int64_t(row) * kChunk, hidden, visible, shape,
+                softmax(b.scores + int64_t(row) * kChunk, b.p + int64_t(row) * kChunk, hidden, visible, whole,
                         b.largest + row, b.sum + row);
             }
-            Products::weigh(shape, b.p, b.t, block_of(a_.v));
+        }
+        in_order([&](const ProductShape& shape, int head, const Buffers& b) {
+            Products::weigh(shape, b.p, b.t, block_of(a_.v, head));
+        });
+        for (int head = 0; head < heads; ++head) {
+            const Tile& tile = tiles[head];
+            const Buffers b = buffers_of(head);
             for (int row = 0; row < rows(tile); ++row) {
                 if (!sees(tile, row, chunk)) continue;
                 if (tile.partial >= 0)
@@ -266,8 +336,6 @@ class Attention {
                     merge({b.largest[row], b.sum[row], b.t + row * a_.value_dim}, b.merged[row]);
             }
         }
-        if (tile.partial < 0)
-            for (int row = 0; row < rows(tile); ++row) finish(tile, row, b.merged[row]);
     }
 
     bool sees(const Tile& tile, int row, int chunk) const {
@@ -276,7 +344,7 @@ class Attention {
 
     ProductShape product_shape(const Tile& tile, int first_step, int steps) const {
         const int row_dim = tile.selected ? a_.head_dim : a_.row_dim;
-        return {rows(tile), first_step, steps, a_.head_dim, a_.value_dim, a_.block_size, row_dim};
+        return {rows(tile), first_step, steps, a_.head_dim, a_.value_dim, a_.block_size, row_dim, first_step};
     }
 
     // The rows of the chunk's selected positions, and zeros up to whole steps.

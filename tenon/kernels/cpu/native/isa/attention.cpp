@@ -65,7 +65,7 @@ struct ChainProducts {
                 const T* v = block(step, &offset);
                 v += int64_t(offset) * E + e * kInPair;
                 chain_step<decltype(n)::value, tiles>(p + int64_t(row) * kChunk + step * kStep, kChunk, v, E,
-                                                      kStep, out, E, step == shape.first_step);
+                                                      kStep, out, E, step == shape.from);
             }
         });
     }

@@ -113,7 +113,7 @@ struct LatentChainProducts {
                         }
                         chain_step<decltype(count)::value, kChainTiles>(
                             p + int64_t(row) * kChunk + step * kStep, kChunk, v, columns, kStep, out, V,
-                            step == shape.first_step);
+                            step == shape.from);
                     }
                 });
         }

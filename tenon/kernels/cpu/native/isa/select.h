@@ -68,7 +68,7 @@ class IndexSelect {
     // Parts [begin, end) of tokens x chunks.
     void score_parts(int request, int64_t first, int64_t chunks, int64_t begin, int64_t end, float* scores,
                      Pool& pool, int thread) const {
-        ProductShape shape{a_.num_heads, 0, 0, a_.width, a_.width, a_.block_size, a_.row_dim};
+        ProductShape shape{a_.num_heads, 0, 0, a_.width, a_.width, a_.block_size, a_.row_dim, 0};
         const int64_t rows = padded_rows(shape);
         float* by_head = static_cast<float*>(
             pool.scratch(thread, size_t(rows * (kChunk * sizeof(float) + a_.width * sizeof(T)))));
