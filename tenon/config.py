@@ -24,7 +24,7 @@ DTYPES = ("auto", "bfloat16", "float32")
 LINEAR_ACTIVATIONS = ("auto", "bfloat16", "int8", "int16")
 QUANTIZATIONS = ("int8", "int4")
 POLICIES = ("fcfs", "priority")
-LOAD_FORMATS = ("auto", "oracle")
+LOAD_FORMATS = ("auto", "pack", "oracle")
 MODEL_IMPLS = ("auto", "transformers")
 CONVERSIONS = ("auto", "none", "embed", "classify", "score")
 DEFAULT_MODEL = "smollm2"
@@ -111,7 +111,10 @@ class EngineArgs:
     tokenizer: str | None = _arg(None, "Directory, file or repo of the tokenizer, if not the model's own")
     chat_template: str | None = _arg(None, "File with a Jinja chat template to use instead of the model's")
     load_format: str = _arg(
-        "auto", "auto: a model's files. oracle: a built-in test model that needs none", LOAD_FORMATS
+        "auto",
+        "auto: a model's files, of which weights in bfloat16 are used where they lie. pack: those too are "
+        "brought into the kernels' order, in memory of their own. oracle: a built-in test model, no files",
+        LOAD_FORMATS,
     )
     dtype: str = _arg(
         "auto", "Type of activations and KV cache: auto (bfloat16), bfloat16 or float32", DTYPES

@@ -285,7 +285,7 @@ def _here(engine: EngineArgs) -> None:
     """Pull the model first, so that it is not part of what is measured."""
     from tenon.cli.models import ensure_here
 
-    if engine.load_format == "auto":
+    if engine.load_format != "oracle":
         ensure_here(engine.model, engine.revision)
 
 

@@ -17,7 +17,7 @@ async def started(args: EngineArgs) -> AsyncIterator[AsyncEngine]:
     from tenon.engine.client import InProcessClient
 
     config = args.resolve()
-    if config.load_format == "auto":
+    if config.load_format != "oracle":
         ensure_here(config.model, config.revision)
     with loading(config.served_model_name[0]) as on_loading:
         engine = AsyncEngine(config, InProcessClient(config, on_loading))

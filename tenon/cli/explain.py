@@ -55,7 +55,7 @@ def _load(args: EngineArgs) -> dict[str, str | int | float]:
     from tenon.util.terminal import loading
 
     config = args.resolve()
-    if config.load_format == "auto":
+    if config.load_format != "oracle":
         ensure_here(config.model, config.revision)
     with loading(config.served_model_name[0]) as on_loading:
         ready = InProcessClient(config, on_loading).load()

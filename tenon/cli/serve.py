@@ -264,7 +264,7 @@ def command(
         raise ConfigError(f"TENON_LOG_LEVEL={level.lower()}: must be debug, info, warning or error")
     configure(level, texts=log_requests)
     for engine in engines:
-        if engine.load_format == "auto":
+        if engine.load_format != "oracle":
             ensure_here(engine.model, engine.revision)
     settings = ServerSettings(
         keys=_keys(api_keys, api_keys_file),

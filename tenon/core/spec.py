@@ -91,6 +91,7 @@ class ModelSpec:
     pooling: PoolingSpec | None = None  # of a `PoolingModel`
     stored: str = "none"  # the quantization method of the files
     implementation: str = "tenon"  # what runs it, in words
+    mapped_bytes: int = 0  # of its weights, used where the files have them: page cache, which counts as free
 
     @property
     def whole_sequences(self) -> bool:

@@ -122,6 +122,8 @@ def build_engine(model: AnyModel, config: EngineConfig, begin: float | None = No
             "kv_cache_bytes": size.num_bytes,
         },
     )
+    if spec.implementation == "tenon":
+        ready.info["weights"] = _weights(spec)
     guides = Guides(Compiler(partial(load_vocabulary, config, spec)))
     engine: Engine
     if spec.pooling is not None:
@@ -158,6 +160,7 @@ def _load_model(config: EngineConfig, progress: Progress | None) -> AnyModel:
         convert=config.convert,
         pooler=config.pooler,
         model_impl=config.model_impl,
+        in_place=config.load_format != "pack",
         progress=progress,
     )
 
@@ -169,14 +172,11 @@ def _activations(spec: ModelSpec) -> str:
     return f"int{spec.act_bits} where weights are quantised in groups, else {spec.dtype}"
 
 
-def _mapped_bytes(config: EngineConfig) -> int:
-    """Weights that were packed ahead: page cache, which counts as free."""
-    if config.load_format == "oracle":
-        return 0
-    from tenon.resolve import resolve
-
-    files = resolve(config.model, config.revision)
-    return sum(path.stat().st_size for path in files.paths) if files.kind == "packed" else 0
+def _weights(spec: ModelSpec) -> str:
+    """Where they are, in words."""
+    if not spec.mapped_bytes:
+        return "in memory of their own"
+    return f"{describe_size(spec.mapped_bytes)} in the mapped files, used where they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _size_cache(model: AnyModel, config: EngineConfig) -> CacheSize:
     if spec.whole_sequences:
         return CacheSize(demand, config.max_model_len or spec.max_position)
     if config.kv_cache_memory is None:
-        budget = kv_budget(reserved=_mapped_bytes(config))
+        budget = kv_budget(reserved=spec.mapped_bytes)
         source = "from free memory, as no --kv-cache-memory is given"
     else:
         budget, source = asked_budget(config.kv_cache_memory), "as kv_cache_memory allows"

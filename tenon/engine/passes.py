@@ -16,6 +16,7 @@ import numpy as np
 from tenon import ops
 from tenon.core.batch import Batch
 from tenon.core.spec import Model
+from tenon.engine.prepare import EXAMPLE_RUN
 from tenon.ops.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,11 @@ class ReplayedPasses:
             "sampled": len(example.logit_rows_S),
         }
         self._forward, self._head = Plan(*sizes), Plan(*sizes)
-        with self._forward.capture(**dims):
+        with self._forward.capture(**dims, run=EXAMPLE_RUN):
             self._hidden_TD = model.forward(example, kv)
         rows_S = self._rows_S[: dims["sampled"]]
         rows_S[:] = example.logit_rows_S
-        with self._head.capture(**dims):
+        with self._head.capture(**dims, run=EXAMPLE_RUN):
             logits_SV = model.logits(ops.gather_rows(self._hidden_TD, rows_S))
         self._logits_SV = self._head.rows(logits_SV, limits.logit_rows)
         self._use(0)

@@ -23,7 +23,7 @@ from tenon.core.request import Request
 from tenon.core.spec import PoolingModel
 from tenon.engine.engine import Engine
 from tenon.engine.passes import Limits
-from tenon.engine.prepare import Prepared
+from tenon.engine.prepare import EXAMPLE_RUN, Prepared
 from tenon.errors import InvalidRequest
 from tenon.ops.plan import Plan
 
@@ -37,7 +37,8 @@ class StatesPass:
         self._model, self._kv, self._example = model, kv, example  # a plan holds addresses in these
         self._plan = Plan(limits.tokens, limits.requests, limits.logit_rows)
         requests, rows = example.num_requests, len(example.logit_rows_S)
-        with self._plan.capture(tokens=example.num_tokens, requests=requests, sampled=rows):
+        dims = {"tokens": example.num_tokens, "requests": requests, "sampled": rows}
+        with self._plan.capture(**dims, run=EXAMPLE_RUN):
             self._states_TD = model.states(model.forward(example, kv))
         if self._plan.reason:
             log.warning("the forward pass runs op by op: %s", self._plan.reason)

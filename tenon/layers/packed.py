@@ -32,6 +32,7 @@ class PackedShape:
 
     nbytes = 0
     act_bits = 0
+    bytes_in_place = 0
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape

@@ -95,6 +95,7 @@ class StoredWeights(Weights):
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
         self.mark_taken(name for tensor in tensors for name in self.names_of(tensor))
         self._used.add(key)
+        self._book.mapped_bytes += adopted.nbytes
         return adopted
 
     def check_all_used(self) -> None:

@@ -119,7 +119,8 @@ class Weights:
     `names` gives the file's name (without `.weight` or `.bias`) of an HF name in which the number of the
     layer is written `{i}`; None when the file uses HF names. `row_order` gives, for such a name, the order in
     which the file's rows make up the weight (see `RawTensor`). `quantization` (int8, int4 or None) says what
-    matrices that the file has as floats are packed as.
+    matrices that the file has as floats are packed as. `in_place`: what the kernels can read as the file has
+    it is not packed.
     """
 
     def __init__(
@@ -132,11 +133,13 @@ class Weights:
         names: Mapping[str, str] | None = None,
         row_order: Mapping[str, np.ndarray] | None = None,
         quantization: str | None = None,
+        in_place: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.file = file
         self.scheme = scheme
         self.quantization = quantization
+        self.in_place = in_place
         self.act = ops.act_dtype(dtype)
         self.act_bits = act_bits
         self._names = names
@@ -339,14 +342,28 @@ class Weights:
         raws = [self._matrix(tensor) for tensor in tensors]
         quantize = self._quantized([tensor.name for tensor in tensors], raws)
         try:
-            packed = ops.pack_linear(_interleaved(raws), self.act, act_bits=self.act_bits, quantize=quantize)
+            packed = ops.pack_linear(
+                _interleaved(raws),
+                self.act,
+                act_bits=self.act_bits,
+                quantize=quantize,
+                in_place=self.in_place,
+            )
         except ValueError as error:
             names = ", ".join(repr(raw.name) for raw in raws[:3])
             raise ModelFileError(f"{self.file.path}: in {names}: {error}") from None
+        if packed.bytes_in_place:
+            self._book.mapped_bytes += packed.bytes_in_place
+            return packed
         for tensor in tensors:
             for name in self.names_of(tensor):
                 self._book.done(self.file_name(name))
         return packed
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Of what has been packed so far, how much is mapped files, used where they lie."""
+        return self._book.mapped_bytes
 
     def names_of(self, tensor: Tensor) -> list[str]:
         """All that the file has of it, below the prefix: scales too."""
@@ -410,6 +427,7 @@ class _Book:
     def __init__(self, tensors: Mapping[str, StoredTensor], progress: Progress | None) -> None:
         self.taken: set[str] = set()
         self.num_quantized = 0
+        self.mapped_bytes = 0
         self._tensors = tensors
         self._progress = progress
         self._loaded = 0

@@ -39,6 +39,7 @@ def load_model(
     convert: str = "auto",
     pooler: Pooler = _AS_FILES_SAY,
     model_impl: str = "auto",
+    in_place: bool = True,
     progress: Progress | None = None,
 ) -> Model | PoolingModel:
     """Load the model in `files`.
@@ -49,9 +50,10 @@ def load_model(
     `quantization` ("int8" or "int4") says what weights become that are floats in the files; see
     `tenon.core.quantize`. No position at or above `max_model_len` (default: the model's context length) may
     be asked of the model. `convert` and `pooler` are the engine arguments: with them, or by its architecture,
-    the model may become a PoolingModel. `progress(done, total)` is called with bytes of weights. With
-    `model_impl` "transformers" that library reads and runs it (tenon.models._fallback): all but `dtype` and
-    `max_model_len` is for tenon's own models.
+    the model may become a PoolingModel. With `in_place` weights that the files have as kernels read them are
+    used there, else packed into memory of their own: the bits are the same. `progress(done, total)` is
+    called with bytes of weights. With `model_impl` "transformers" that library reads and runs it
+    (tenon.models._fallback): all but `dtype` and `max_model_len` is for tenon's own models.
 
     Raises ModelFileError, naming file and tensor or field, for files that are malformed or do not fit
     together; UnsupportedModel for what tenon does not do; ConfigError for wrong arguments.
@@ -71,11 +73,19 @@ def load_model(
             f"max_model_len {max_model_len} is more than the {spec.max_position} positions of {files.name}"
         )
     weights = open_weights(
-        checkpoint, family, config, dtype, quantization, act_bits=spec.act_bits, progress=progress
+        checkpoint,
+        family,
+        config,
+        dtype,
+        quantization,
+        act_bits=spec.act_bits,
+        in_place=in_place,
+        progress=progress,
     )
     weights.ignore(family.IGNORED)
     model: Model | PoolingModel = family.MODEL(config, spec, weights, num_positions)
     weights.check_all_used()
+    model.spec = replace(model.spec, mapped_bytes=weights.mapped_bytes)
     return model
 
 
@@ -129,6 +139,7 @@ def open_weights(
     *,
     make: Callable[..., Weights] = Weights,
     act_bits: int = 0,
+    in_place: bool = False,
     progress: Progress | None = None,
 ) -> Weights:
     """The tensors of a checkpoint under the names of its family. `make` says what sort of Weights they are,
@@ -145,6 +156,7 @@ def open_weights(
         names=family.WEIGHTS if gguf else None,
         row_order=_row_order(family, config, gguf),
         quantization=quantization,
+        in_place=in_place,
         progress=progress,
     )
 

@@ -42,6 +42,11 @@ class PackedLinear(Protocol):
         """Bits of the integers that its group-quantised rows meet activations in; 0: there are none."""
         ...
 
+    @property
+    def bytes_in_place(self) -> int:
+        """How many of its bytes are those of mapped files, used where they lie."""
+        ...
+
 
 class DenseLinear:
     """The reference's packed weights: exactly dequantised float32 rows. The layout's formats are the types
@@ -56,11 +61,17 @@ class DenseLinear:
         self.nbytes = weight_NK.nbytes
         self.formats = ["f32"]
         self.act_bits = act_bits if self.grouped_N.any() else 0
+        self.bytes_in_place = 0
 
 
 @op(shares="packed weights", kernel=False)
 def pack_linear(
-    parts: list[RawTensor], act: np.dtype[Any], *, act_bits: int = 0, quantize: str | None = None
+    parts: list[RawTensor],
+    act: np.dtype[Any],
+    *,
+    act_bits: int = 0,
+    quantize: str | None = None,
+    in_place: bool = False,
 ) -> PackedLinear:
     """Packed weights whose rows are those of the parts, one part after the other.
 
@@ -68,7 +79,9 @@ def pack_linear(
     activations that the weights will meet. With `quantize` (q8_0 or q4_1) parts of floats become that first,
     as `tenon.core.quantize` defines it. With `act_bits` 8 or 16, which needs bfloat16, parts that are
     quantised in groups meet activations that are first quantised to integers (`quantize_steps`). Pages of
-    parts that are mapped files are released as they are read. Raises ValueError when the parts' K differ or
+    parts that are mapped files are released as they are read. With `in_place` a backend may use parts that
+    are mapped files where they lie, which it then keeps alive (`PackedLinear.bytes_in_place`): results have
+    the same bits. Raises ValueError when the parts' K differ or
     are no whole blocks, for integers with float32 and for other `act_bits`.
     """
     columns = {part.shape[1] for part in parts}

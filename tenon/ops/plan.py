@@ -24,10 +24,10 @@ class NativePlan(Protocol):
 
     ops: list[str]
 
-    def record(self, tokens: int, requests: int, sampled: int) -> Any:
+    def record(self, tokens: int, requests: int, sampled: int, run: tuple[int, int, int]) -> Any:
         """Start recording on this thread, until `stop()` of the object returned.
 
-        Row counts equal to one of the three arguments follow the step that is replayed.
+        Row counts equal to one of the three numbers follow the step that is replayed; meanwhile, `run`.
         """
         ...
 
@@ -62,9 +62,14 @@ class Plan:
         self._native: NativePlan | None = None
 
     @contextlib.contextmanager
-    def capture(self, *, tokens: int, requests: int, sampled: int) -> Iterator[Plan]:
+    def capture(
+        self, *, tokens: int, requests: int, sampled: int, run: tuple[int, int, int] | None = None
+    ) -> Iterator[Plan]:
         """Run and record the ops called in the block. The three numbers, of the batch that is run meanwhile,
         must differ from each other (ValueError): they are how row counts are told apart.
+
+        With `run` only so many of its tokens, requests and sampled rows are computed meanwhile: the first
+        ones, which must be a step by themselves. What other rows of results hold has no meaning then.
         """
         dims = (tokens, requests, sampled)
         if len(set(dims)) < 3:
@@ -73,7 +78,7 @@ class Plan:
             raise ValueError(f"a step of {dims} does not fit into a plan for {self.limits}")
         self._native = native_plan()
         self.reason = "no backend records plans" if self._native is None else None
-        recorder = self._native.record(*dims) if self._native is not None else None
+        recorder = self._native.record(*dims, run or dims) if self._native is not None else None
         self.workspace.reserve = dict(zip(dims, self.limits, strict=True))
         token = _recording.set(self)
         try:

@@ -10,7 +10,7 @@ from tenon.core.request import Request
 from tenon.core.sampling import SamplingParams
 from tenon.core.schedule import Schedule
 from tenon.core.spec import KVGroup
-from tenon.engine.prepare import Preparer
+from tenon.engine.prepare import EXAMPLE_RUN, Preparer
 from tenon.engine.table import Table
 
 BLOCK = 4
@@ -128,6 +128,14 @@ def test_the_example_tells_its_dimensions_apart():
     sizes = (batch.num_tokens, batch.num_requests, len(batch.logit_rows_S), batch.num_requests + 1)
     assert len(set(sizes)) == 4
     assert preparer.max_num_seqs >= batch.num_requests
+
+
+def test_the_beginning_of_the_example_is_a_step():
+    _, preparer = make_preparer()
+    batch = preparer.example()
+    tokens, requests, sampled = EXAMPLE_RUN
+    assert batch.query_start_R1[requests] == tokens
+    assert (batch.logit_rows_S[:sampled] < tokens).all()
 
 
 def test_prompt_rows_of_a_chunk(seed):

@@ -63,6 +63,19 @@ def test_replay_equals_eager_for_every_size(rng):
 
 
 @needs_native
+def test_what_is_run_while_recording_can_be_less(rng):
+    network = Network(rng)
+    x_TK, rows_S = rng.normal(size=(MAX[0], K)).astype(BFLOAT16), np.arange(MAX[2], dtype=np.int32)
+    plan = Plan(*MAX)
+    with plan.capture(tokens=5, requests=4, sampled=3, run=(1, 1, 1)):
+        out = network.forward(x_TK[:5], rows_S[:3])
+    np.testing.assert_array_equal(out[:1], network.forward(x_TK[:1], rows_S[:1]))
+    assert not (out[1:] == network.forward(x_TK[:5], rows_S[:3])[1:]).all()
+    plan.run(5, 4, 3)
+    np.testing.assert_array_equal(plan.rows(out, 3), network.forward(x_TK[:5], rows_S[:3]))
+
+
+@needs_native
 def test_profile_counts_calls_time_and_work(rng):
     network = Network(rng)
     x_TK, rows_S = rng.normal(size=(MAX[0], K)).astype(BFLOAT16), np.zeros(MAX[2], np.int32)

@@ -20,7 +20,12 @@ from tenon.ops.workspace import empty
 
 
 def pack_linear(
-    parts: list[RawTensor], act: np.dtype[Any], *, act_bits: int = 0, quantize: str | None = None
+    parts: list[RawTensor],
+    act: np.dtype[Any],
+    *,
+    act_bits: int = 0,
+    quantize: str | None = None,
+    in_place: bool = False,
 ) -> PackedLinear:
     orders = [None if p.row_order is None else np.ascontiguousarray(p.row_order, np.int32) for p in parts]
     for part, order in zip(parts, orders, strict=True):
@@ -51,6 +56,8 @@ def pack_linear(
         ],
         np.dtype(act) == FLOAT32,
         act_bits,
+        in_place,
+        data,
     )
 
 

@@ -2,10 +2,12 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
+#include <tuple>
 
 #include "base/arena.h"
 #include "bind.h"
@@ -116,10 +118,13 @@ void bind_plan(nb::module_& m) {
             nb::call_guard<nb::gil_scoped_release>())
         .def(
             "record",
-            [](Plan& plan, int tokens, int requests, int sampled) {
-                return std::make_unique<Recorder>(plan, StepDims{tokens, requests, sampled});
+            [](Plan& plan, int tokens, int requests, int sampled, const std::tuple<int, int, int>& run) {
+                const auto [t, r, s] = run;
+                return std::make_unique<Recorder>(plan, StepDims{tokens, requests, sampled},
+                                                  StepDims{t, r, s});
             },
-            nb::keep_alive<0, 1>(), nb::arg("tokens"), nb::arg("requests"), nb::arg("sampled"))
+            nb::keep_alive<0, 1>(), nb::arg("tokens"), nb::arg("requests"), nb::arg("sampled"),
+            nb::arg("run"))
         .def_prop_ro("ops", &Plan::ops)
         .def("__len__", &Plan::size)
         .def("set_profiling", &Plan::set_profiling, nb::arg("on"))

@@ -22,7 +22,9 @@ namespace {
 using PartTuple = std::tuple<std::string, int64_t, int64_t, uintptr_t, uintptr_t, bool, std::string,
                              uintptr_t, bool, std::tuple<uintptr_t, int64_t, int64_t>>;
 
-std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, int act_bits) {
+std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f32, int act_bits,
+                                   bool in_place, const nb::object&) {
+    nb::gil_scoped_release released;
     std::vector<RawPart> parts;
     for (const auto& [type, rows, columns, data, order, mapped, quantize, exponents, transposed, scales] :
          tuples) {
@@ -36,7 +38,8 @@ std::unique_ptr<PackedLinear> pack(const std::vector<PartTuple>& tuples, bool f3
                      {},
                      pointer<const uint8_t>(exponents),
                      transposed,
-                     {pointer<const float>(scale), block_rows, block_columns}};
+                     {pointer<const float>(scale), block_rows, block_columns},
+                     in_place && mapped};
         if (!quantize.empty()) part.quantize = parse_source(quantize);
         parts.push_back(part);
     }
@@ -85,6 +88,7 @@ void bind_linear(nb::module_& m) {
         .def_prop_ro("shape",
                      [](const PackedLinear& w) { return std::make_tuple(w.view().rows, w.view().columns); })
         .def_prop_ro("nbytes", [](const PackedLinear& w) { return w.view().num_bytes; })
+        .def_prop_ro("bytes_in_place", &PackedLinear::bytes_in_place)
         .def_prop_ro("formats",
                      [](const PackedLinear& w) {
                          std::vector<std::string> names;
@@ -100,7 +104,7 @@ void bind_linear(nb::module_& m) {
             "view_address", [](const PackedLinear& w) { return reinterpret_cast<uintptr_t>(&w.view()); },
             "of the PackedView that kernels read");
     m.def("pack_linear", &pack, nb::arg("parts"), nb::arg("f32"), nb::arg("act_bits") = 0,
-          nb::call_guard<nb::gil_scoped_release>());
+          nb::arg("in_place") = false, nb::arg("owner") = nb::none(), nb::keep_alive<0, 5>());
     m.def("adopt_linear", &adopt, nb::arg("columns"), nb::arg("layout"), nb::arg("address"), nb::arg("size"),
           nb::arg("act_bits") = 0, nb::arg("owner") = nb::none(), nb::keep_alive<0, 6>());
     m.attr("LAYOUT_VERSION") = kLayoutVersion;

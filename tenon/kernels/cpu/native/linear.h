@@ -11,6 +11,10 @@
 //   s8     int8      [8 k/4][16 c][4 k%4]                     then the scales
 //   f8     f8        [16 k/2][16 c][2 k%2]                    then one scale, a float
 //
+// Rows of bf16 can also stay as a file has them, where K is whole steps: a panel is then [16 c][K], of the
+// last one as much as there is, and kernels bring each step into the layout of bf16 as they read it
+// (simd/steps.h).
+//
 // Scales: d [16 c] as f16 or f32, then the offsets m [16 c] of formats that have them; s8x16 has a d for each
 // half of the 32 k: [2][16 c]. Those of f4 are bytes, the exponents of a float32: d = 2^(byte - 127), or zero
 // where the byte is zero.
@@ -39,12 +43,14 @@ enum class Format : int32_t {
     s8x16_d32,  // Q6_K: a scale for each 16
     f4_e8,      // MXFP4 (OCP Microscaling Formats 1.0): E2M1 with a power of two
     f8_d32,     // E4M3 with a scale for a block of rows and columns (DeepSeek-V3)
+    bf16_rows,  // BF16 where it lies in a mapped file
 };
-constexpr int kNumFormats = 11;
+constexpr int kNumFormats = 12;
 
 // Quantised to whole numbers in groups along K: what activations in integers can be multiplied with.
 constexpr bool is_grouped(Format format) {
-    return format != Format::f32 && format != Format::bf16 && format != Format::f8_d32;
+    return format != Format::f32 && format != Format::bf16 && format != Format::f8_d32 &&
+           format != Format::bf16_rows;
 }
 
 // Twice the numbers of E2M1 (the scales are halved), whole ones; the sign is the upper bit, and there is one
@@ -62,7 +68,7 @@ constexpr int kStepK = 32;
 
 constexpr int64_t step_bytes(Format format) {
     constexpr int64_t bytes[kNumFormats] = {2048,     1024,      256 + 32,  256 + 64, 256 + 128, 512 + 32,
-                                            512 + 64, 512 + 128, 512 + 128, 256 + 16, 512 + 4};
+                                            512 + 64, 512 + 128, 512 + 128, 256 + 16, 512 + 4,   1024};
     return bytes[int(format)];
 }
 

@@ -37,19 +37,30 @@ TENON_INLINE void tile_rows(const LinearArgs& args, int64_t first, int64_t rows,
     }
 }
 
-// Steps of one panel as tiles.
+// `steps` steps of a panel from step `first` on, as tiles.
 template <Format F>
-void unpack_tiles(const uint8_t* panel, int64_t steps, uint8_t* out) {
+void unpack_tiles(const Segment& segment, int64_t panel, int64_t first, int64_t steps, uint8_t* out) {
     const Nibbles<F> nibbles;
+    Steps<F> panel_steps(segment, panel);
     for (int64_t s = 0; s < steps; ++s) {
         I32x16 even;
-        visit_step<F>(panel + s * step_bytes(F), nibbles, [&](auto k, F32x16 w) TENON_LAMBDA {
+        visit_step<F>(panel_steps.at(first + s), nibbles, [&](auto k, F32x16 w) TENON_LAMBDA {
             if constexpr (k.value % 2 == 0) {
                 even = shr<16>(as_i32(w));
             } else {
                 store_i32(out + s * kTileBytes + k.value / 2 * 64, even | as_i32(upper16(w)));
             }
         });
+    }
+}
+
+template <>
+void unpack_tiles<Format::bf16_rows>(const Segment& segment, int64_t panel, int64_t first, int64_t steps,
+                                     uint8_t* out) {
+    const Steps<Format::bf16_rows> panel_steps(segment, panel, 2);
+    for (int64_t s = 0; s < steps; ++s) {
+        panel_steps.prefetch(first + s);
+        panel_steps.read(first + s, out + s * kTileBytes);
     }
 }
 
@@ -106,14 +117,14 @@ void sweep_tiles(const PackedView& w, const Segment& segment, int64_t panel, int
         const int64_t steps = kTileBlockSteps < w.steps - s ? kTileBlockSteps : w.steps - s;
         const uint8_t* panels[2] = {};
         for (int64_t p = 0; p < num_panels; ++p) {
-            const uint8_t* packed =
-                segment.data + (panel + p) * segment.panel_bytes + s * step_bytes(segment.format);
             uint8_t* target = unpacked + p * kTileBlockSteps * kTileBytes;
-            panels[p] = segment.format == Format::bf16 ? packed : target;
-            if (segment.format != Format::bf16)
+            panels[p] = target;
+            if (segment.format == Format::bf16)
+                panels[p] = Steps<Format::bf16>(segment, panel + p).at(s);
+            else
                 with_format(segment.format, [&](auto format) {
                     if constexpr (format.value != Format::f32 && format.value != Format::bf16)
-                        unpack_tiles<format.value>(packed, steps, target);
+                        unpack_tiles<format.value>(segment, panel + p, s, steps, target);
                 });
         }
         const uint8_t* x_block = x + s * kTileBytes;

@@ -86,7 +86,7 @@ std::vector<OpProfile> Plan::profile() const {
     return kinds;
 }
 
-Recorder::Recorder(Plan& plan, StepDims dims) : plan_(plan), dims_(dims) {
+Recorder::Recorder(Plan& plan, StepDims dims, StepDims run) : plan_(plan), dims_(dims), run_(run) {
     if (t_recorder) throw std::invalid_argument("a plan is already being recorded on this thread");
     if (dims.tokens == dims.requests || dims.tokens == dims.sampled || dims.requests == dims.sampled)
         throw std::invalid_argument("tokens, requests and sampled must differ while a plan is recorded");

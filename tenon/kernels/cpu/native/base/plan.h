@@ -62,9 +62,10 @@ class Plan {
 
 // While one exists on a thread, the ops that this thread dispatches are run and also appended to `plan`. Row
 // counts equal to one of `dims` are recorded as that dimension; so its values must differ from each other.
+// What is run meanwhile has `run` for them.
 class Recorder {
   public:
-    Recorder(Plan& plan, StepDims dims);  // throws std::invalid_argument
+    Recorder(Plan& plan, StepDims dims, StepDims run);  // throws std::invalid_argument
     ~Recorder();
     Recorder(const Recorder&) = delete;
 
@@ -74,10 +75,11 @@ class Recorder {
 
     Plan& plan() { return plan_; }
     const StepDims& dims() const { return dims_; }
+    const StepDims& run() const { return run_; }
 
   private:
     Plan& plan_;
-    StepDims dims_;
+    StepDims dims_, run_;
 };
 
 // The row count `rows` as an argument of an op: symbolic while recording.
@@ -92,7 +94,7 @@ void dispatch(const char* op, Kernel<Args> kernel, const Args& args) {
     Recorder* recorder = Recorder::active();
     {
         Pool::Session session(pool());
-        kernel(args, recorder ? recorder->dims() : StepDims{}, pool());
+        kernel(args, recorder ? recorder->run() : StepDims{}, pool());
     }
     op_done();
     if (!recorder) return;

@@ -18,11 +18,11 @@ namespace {
 
 // Per instruction set: rows and panels whose accumulators fit into its registers.
 #if defined(__AVX512F__)
-constexpr int kFewRows = 4, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 4;
+constexpr int kFewRows = 4, kBlockRows = 6, kBlockPanels = 4;
 #elif defined(__AVX2__)
-constexpr int kFewRows = 3, kFewPanels = 1, kBlockRows = 6, kBlockPanels = 1;
+constexpr int kFewRows = 3, kBlockRows = 6, kBlockPanels = 1;
 #else
-constexpr int kFewRows = 0, kFewPanels = 1, kBlockRows = 2, kBlockPanels = 1;
+constexpr int kFewRows = 0, kBlockRows = 2, kBlockPanels = 1;
 #endif
 constexpr int kBlockSteps = 2;     // along K: an unpacked panel block is 4 KiB
 constexpr int64_t kMaxRows = 192;  // rows swept over one unpacked block; bounds scratch memory
@@ -54,48 +54,35 @@ void widen_rows(const LinearArgs& args, int64_t first, int64_t begin, int64_t en
     }
 }
 
-// Few rows: x [M][steps * 32] times P adjacent panels.
-template <Format F, int M, int P>
+// Few rows: x [M][steps * 32] times a panel.
+template <Format F, int M>
 void multiply_few(const Segment& segment, int64_t panel, int64_t steps, const float* x, const Output& out) {
-    const Nibbles<F> nibbles;
-    const uint8_t* data = segment.data + panel * segment.panel_bytes;
-    F32x16 acc[M][P];
-    for (int m = 0; m < M; ++m)
-        for (int p = 0; p < P; ++p) acc[m][p] = zero_f32();
+    constexpr Format layout = layout_of(F);
+    const Nibbles<layout> nibbles;
+    Steps<F> panel_steps(segment, panel);
+    F32x16 acc[M];
+    for (int m = 0; m < M; ++m) acc[m] = zero_f32();
     for (int64_t s = 0; s < steps; ++s) {
         const float* x_step = x + s * 32;
-        F32x16 chain[P][M][2];
-        unroll<P>([&](auto p) TENON_LAMBDA {
-            const uint8_t* step = data + p.value * segment.panel_bytes + s * step_bytes(F);
-            for (int line = 0; line < step_bytes(F); line += 64)
-                __builtin_prefetch(step + 4 * step_bytes(F) + line);
-            visit_step<F>(step, nibbles, [&](auto k, F32x16 raw) TENON_LAMBDA {
-                const F32x16 w = finish<F>(k, raw);
-                unroll<M>([&](auto m) TENON_LAMBDA {
-                    const F32x16 x_k = splat(x_step[m.value * steps * 32 + k.value]);
-                    F32x16& c = chain[p.value][m.value][k.value % 2];
-                    c = k.value < 2 ? x_k * w : fma(x_k, w, c);
-                });
+        F32x16 chain[M][2];
+        panel_steps.prefetch(s);
+        visit_step<layout>(panel_steps.at(s), nibbles, [&](auto k, F32x16 raw) TENON_LAMBDA {
+            const F32x16 w = finish<layout>(k, raw);
+            unroll<M>([&](auto m) TENON_LAMBDA {
+                const F32x16 x_k = splat(x_step[m.value * steps * 32 + k.value]);
+                F32x16& c = chain[m.value][k.value % 2];
+                c = k.value < 2 ? x_k * w : fma(x_k, w, c);
             });
         });
-        unroll<M>([&](auto m) TENON_LAMBDA {
-            unroll<P>([&](auto p) TENON_LAMBDA {
-                F32x16& a = acc[m.value][p.value];
-                a = a + (chain[p.value][m.value][0] + chain[p.value][m.value][1]);
-            });
-        });
+        for (int m = 0; m < M; ++m) acc[m] = acc[m] + (chain[m][0] + chain[m][1]);
     }
-    for (int m = 0; m < M; ++m)
-        for (int p = 0; p < P; ++p) out.put(m, segment, panel + p, acc[m][p]);
+    for (int m = 0; m < M; ++m) out.put(m, segment, panel, acc[m]);
 }
 
 template <Format F, int M>
 void multiply_few_panels(const Segment& segment, int64_t panel, int64_t panels, int64_t steps, const float* x,
                          const Output& out) {
-    constexpr int P = M <= 2 ? kFewPanels : 1;
-    for (; panels >= P; panels -= P, panel += P) multiply_few<F, M, P>(segment, panel, steps, x, out);
-    if constexpr (P > 1)
-        if (panels > 0) multiply_few<F, M, 1>(segment, panel, steps, x, out);
+    for (; panels > 0; --panels, ++panel) multiply_few<F, M>(segment, panel, steps, x, out);
 }
 
 // Rows [first, first + rows) of x, few of them, times units [begin, end).
@@ -120,7 +107,7 @@ void few_rows_part(const LinearArgs& args, int64_t first, int64_t rows, const Un
 }
 
 void few_rows(const LinearArgs& args, int64_t rows, Pool& pool) {
-    const Units units(*args.w, kFewPanels);
+    const Units units(*args.w, 1);
     pool.parallel_for(units.count, [&](int64_t begin, int64_t end, int thread) {
         float* x = static_cast<float*>(pool.scratch(thread, size_t(rows * args.w->steps * 32) * 4));
         few_rows_part(args, 0, rows, units, begin, end, x);
@@ -199,15 +186,15 @@ void sweep(const PackedView& w, const Segment& segment, int64_t panel, int64_t n
     for (int64_t i = 0; i < (to - from) * kBlockPanels; ++i) store(acc + i * 16, zero_f32());
     for (int64_t s = 0; s < w.steps; s += kBlockSteps) {
         const int64_t steps = min64(kBlockSteps, w.steps - s);
-        const uint8_t* packed = segment.data + panel * segment.panel_bytes + s * step_bytes(segment.format);
         Panels panels{unpacked, kBlockSteps * 32 * 16};
         if (segment.format == Format::f32)
-            panels = {reinterpret_cast<const float*>(packed), segment.panel_bytes / 4};
+            panels = {reinterpret_cast<const float*>(Steps<Format::f32>(segment, panel).at(s)),
+                      segment.panel_bytes / 4};
         else
             with_format(segment.format, [&](auto format) {
                 for (int64_t p = 0; p < num_panels; ++p)
-                    unpack_panel<format.value>(packed + p * segment.panel_bytes, steps,
-                                               unpacked + p * panels.stride);
+                    unpack_panel<format.value>(segment, panel + p, s, steps, unpacked + p * panels.stride,
+                                               num_panels);
             });
         const float* x_block = x + s * 32 * rows + from * steps * 32;
         if (num_panels == kBlockPanels) {
@@ -252,7 +239,7 @@ void linear(const LinearArgs& args, const StepDims& dims, Pool& pool) {
 
 // Each thread widens the rows of a group for itself: there are far fewer of them than columns of weights.
 void grouped(const GroupedLinearArgs& args, const StepDims&, Pool& pool) {
-    const auto size_of = [](int64_t rows) { return rows <= kFewRows ? kFewPanels : kBlockPanels; };
+    const auto size_of = [](int64_t rows) { return rows <= kFewRows ? 1 : kBlockPanels; };
     const auto part = [&](const LinearGroup& group, const Units& units, int64_t begin, int64_t end,
                           int thread) {
         LinearArgs one = args.each;

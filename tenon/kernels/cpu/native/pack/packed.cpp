@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kFormatNames[kNumFormats] = {"f32",       "bf16",   "s4_d16",  "u4_dm16",
                                                    "u4_dm32",   "s8_d16", "s8_dm16", "s8_dm32",
-                                                   "s8x16_d32", "f4_e8",  "f8_d32"};
+                                                   "s8x16_d32", "f4_e8",  "f8_d32",  "bf16_rows"};
 
 // All weights of the process share large mappings, so that small matrices lie on huge pages too.
 Arena& weight_arena() {
@@ -18,8 +18,15 @@ Arena& weight_arena() {
     return *arena;
 }
 
+// Whether kernels can read the part where it lies.
+bool stays(const RawPart& part) {
+    return part.in_place && part.stored_as() == Source::bf16 && !part.row_order && !part.transposed &&
+           part.columns % kStepK == 0;
+}
+
 Format format_for(const RawPart& part, bool f32) {
     if (f32) return Format::f32;
+    if (stays(part)) return Format::bf16_rows;
     switch (part.stored_as()) {
         case Source::q4_0:
             return Format::s4_d16;
@@ -46,13 +53,18 @@ Format format_for(const RawPart& part, bool f32) {
     }
 }
 
+int64_t bytes_of(const Segment& segment) {
+    if (segment.format == Format::bf16_rows) return segment.rows * (segment.panel_bytes / kPanelColumns);
+    return (segment.panels * segment.panel_bytes + 63) / 64 * 64;
+}
+
 // The view of some of a matrix's segments.
 PackedView view_of(const Segment* segments, size_t count, const PackedView& whole) {
     PackedView view = whole;
     view.rows = view.num_bytes = 0;
     for (size_t i = 0; i < count; ++i) {
         view.rows += segments[i].rows;
-        view.num_bytes += segments[i].panels * segments[i].panel_bytes;
+        view.num_bytes += bytes_of(segments[i]);
     }
     view.num_segments = int32_t(count);
     view.segments = segments;
@@ -83,7 +95,9 @@ PackedLinear::PackedLinear(int64_t columns, const std::vector<Layout>& layout) {
         const int64_t panel_bytes = view_.steps * step_bytes(part.format);
         segments_.push_back({part.format, view_.rows, part.rows, panels, nullptr, panel_bytes});
         view_.rows += part.rows;
-        view_.num_bytes += (panels * panel_bytes + 63) / 64 * 64;
+        const int64_t bytes = bytes_of(segments_.back());
+        view_.num_bytes += bytes;
+        if (part.format == Format::bf16_rows) bytes_in_place_ += bytes;
     }
     view_.num_segments = int32_t(segments_.size());
     view_.segments = segments_.data();
@@ -99,8 +113,10 @@ void PackedLinear::place(const uint8_t* bytes, int act_bits) {
     act_bits_ = act_bits;
     bytes_ = bytes;
     for (Segment& segment : segments_) {
-        segment.data = bytes;
-        bytes += (segment.panels * segment.panel_bytes + 63) / 64 * 64;
+        if (segment.format != Format::bf16_rows) {
+            segment.data = bytes;
+            bytes += bytes_of(segment);
+        }
         (act_bits && is_grouped(segment.format) ? int_segments_ : float_segments_).push_back(segment);
     }
     float_view_ = view_of(float_segments_.data(), float_segments_.size(), view_);
@@ -146,11 +162,15 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
         layout.push_back({format_for(part, f32), part.rows});
     }
     std::unique_ptr<PackedLinear> packed(new PackedLinear(parts.empty() ? 0 : parts[0].columns, layout));
-    packed->owned_ = weight_arena().allocate(size_t(packed->view_.num_bytes));
+    for (size_t i = 0; i < parts.size(); ++i)
+        if (layout[i].format == Format::bf16_rows) packed->segments_[i].data = parts[i].data;
+    if (const int64_t bytes = packed->view_.num_bytes - packed->bytes_in_place_)
+        packed->owned_ = weight_arena().allocate(size_t(bytes));
     packed->place(static_cast<const uint8_t*>(packed->owned_), act_bits);
     Pool::Session session(pool());
     for (size_t i = 0; i < parts.size(); ++i) {
         const Segment& segment = packed->segments_[i];
+        if (segment.format == Format::bf16_rows) continue;
         pool().parallel_for(segment.panels, [&](int64_t begin, int64_t end, int) {
             fill_panels(parts[i], segment, begin, end);
         });
@@ -161,6 +181,8 @@ std::unique_ptr<PackedLinear> PackedLinear::pack(const std::vector<RawPart>& par
 std::unique_ptr<PackedLinear> PackedLinear::adopt(int64_t columns, const std::vector<Layout>& layout,
                                                   const uint8_t* bytes, int64_t size, int act_bits) {
     std::unique_ptr<PackedLinear> packed(new PackedLinear(columns, layout));
+    if (packed->bytes_in_place_)
+        throw std::invalid_argument("rows of a model's own file are no packed weights");
     if (size != packed->view_.num_bytes || reinterpret_cast<uintptr_t>(bytes) % 64)
         throw std::invalid_argument("packed weights of this layout take " +
                                     std::to_string(packed->view_.num_bytes) + " bytes, aligned to 64");

@@ -33,8 +33,9 @@ struct Slices {
 
 class PackedLinear {
   public:
-    // Packs the parts, one after the other along N, on all threads of the pool, for activations in bf16, or
-    // in float32 when `f32`; with `act_bits` 8 or 16, which excludes `f32`, is_grouped formats meet bf16
+    // Packs the parts, one after the other along N, but for those that can be used where they are and that
+    // the caller keeps alive (RawPart::in_place), on all threads of the pool, for activations in bf16, or in
+    // float32 when `f32`; with `act_bits` 8 or 16, which excludes `f32`, is_grouped formats meet bf16
     // activations quantised to integers of so many bits. Throws std::invalid_argument when the parts do not
     // fit together.
     static std::unique_ptr<PackedLinear> pack(const std::vector<RawPart>& parts, bool f32, int act_bits);
@@ -58,7 +59,8 @@ class PackedLinear {
     // belongs to two of them. Not for two threads at once.
     const Slices& slices(int64_t count);
     const std::vector<Segment>& segments() const { return segments_; }
-    const uint8_t* bytes() const { return bytes_; }
+    const uint8_t* bytes() const { return bytes_; }  // what is packed
+    int64_t bytes_in_place() const { return bytes_in_place_; }
 
   private:
     PackedLinear(int64_t columns, const std::vector<Layout>& layout);
@@ -67,6 +69,7 @@ class PackedLinear {
     std::vector<Segment> segments_, float_segments_, int_segments_;
     PackedView view_{}, float_view_{}, int_view_{};
     std::map<int64_t, Slices> slices_;
+    int64_t bytes_in_place_ = 0;
     int act_bits_ = 0;
     const uint8_t* bytes_ = nullptr;
     void* owned_ = nullptr;

@@ -28,6 +28,7 @@ struct RawPart {
     const uint8_t* exponents = nullptr;  // of mxfp4_pairs, [rows][columns / 32]
     bool transposed = false;             // of floats: the data is [columns][rows]
     BlockScales scales{};                // of f8_e4m3
+    bool in_place = false;               // the data stays where it is: it may be used there
 
     int64_t file_row(int64_t row) const { return row_order ? row_order[row] : row; }
     Source stored_as() const { return quantize.value_or(source); }

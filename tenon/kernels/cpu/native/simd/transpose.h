@@ -5,7 +5,7 @@
 
 namespace tenon::TENON_ISA {
 
-typedef uint32_t __attribute__((may_alias)) Word;
+typedef uint32_t __attribute__((may_alias, aligned(1))) Word;  // in files anywhere
 
 // 16 rows of 16 words; strides in words.
 #if defined(__AVX512F__)
@@ -33,6 +33,33 @@ TENON_INLINE void transpose_16x16(const Word* from, int64_t from_stride, Word* t
         _mm512_storeu_si512(to + (8 + c) * to_stride, _mm512_shuffle_i32x4(even, even_low, 0xdd));
         _mm512_storeu_si512(to + (12 + c) * to_stride, _mm512_shuffle_i32x4(odd, odd_low, 0xdd));
     }
+}
+#elif defined(__AVX2__)
+// Four words of each of two rows.
+TENON_INLINE __m256i load_two_rows(const Word* from, int64_t stride) {
+    const auto four = [&](int64_t row) TENON_LAMBDA {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + row * stride));
+    };
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(1), 1);
+}
+
+TENON_INLINE void transpose_16x16(const Word* from, int64_t from_stride, Word* to, int64_t to_stride) {
+    for (int row = 0; row < 16; row += 8)
+        for (int column = 0; column < 16; column += 4) {
+            const auto rows = [&](int first) TENON_LAMBDA {  // first, first + 4
+                return load_two_rows(from + (row + first) * from_stride + column, 4 * from_stride);
+            };
+            const auto put = [&](int i, __m256i words) TENON_LAMBDA {
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (column + i) * to_stride + row), words);
+            };
+            const __m256i a = rows(0), b = rows(1), c = rows(2), d = rows(3);
+            const __m256i ab = _mm256_unpacklo_epi32(a, b), ab_high = _mm256_unpackhi_epi32(a, b);
+            const __m256i cd = _mm256_unpacklo_epi32(c, d), cd_high = _mm256_unpackhi_epi32(c, d);
+            put(0, _mm256_unpacklo_epi64(ab, cd));
+            put(1, _mm256_unpackhi_epi64(ab, cd));
+            put(2, _mm256_unpacklo_epi64(ab_high, cd_high));
+            put(3, _mm256_unpackhi_epi64(ab_high, cd_high));
+        }
 }
 #else
 TENON_INLINE void transpose_16x16(const Word* from, int64_t from_stride, Word* to, int64_t to_stride) {

@@ -4,6 +4,7 @@
 #include "linear.h"
 #include "simd/f8.h"
 #include "simd/lanes.h"
+#include "simd/steps.h"
 
 namespace tenon::TENON_ISA {
 
@@ -219,17 +220,24 @@ TENON_INLINE void with_format(Format format, F f) {
             return f(Value<Format::f4_e8>{});
         case Format::f8_d32:
             return f(Value<Format::f8_d32>{});
+        case Format::bf16_rows:
+            return f(Value<Format::bf16_rows>{});
     }
 }
 
-// Steps of one panel as float32 [32 * steps][16 columns].
+// `steps` steps of a panel from step `first` on, as float32 [32 * steps][16 columns]. The same of the panel
+// `ahead` panels on is to follow.
 #if defined(__AVX2__)
 template <Format F>
-static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
-    const Nibbles<F> nibbles;
+static void unpack_panel(const Segment& segment, int64_t panel, int64_t first, int64_t steps, float* out,
+                         int64_t ahead) {
+    constexpr Format layout = layout_of(F);
+    const Nibbles<layout> nibbles;
+    Steps<F> panel_steps(segment, panel, ahead);
     for (int64_t s = 0; s < steps; ++s) {
-        visit_step<F>(panel + s * step_bytes(F), nibbles, [&](auto k, F32x16 w) TENON_LAMBDA {
-            store(out + (s * 32 + k.value) * 16, finish<F>(k, w));
+        if constexpr (layout != F) panel_steps.prefetch(first + s);
+        visit_step<layout>(panel_steps.at(first + s), nibbles, [&](auto k, F32x16 w) TENON_LAMBDA {
+            store(out + (s * 32 + k.value) * 16, finish<layout>(k, w));
         });
     }
 }
@@ -245,22 +253,26 @@ TENON_INLINE float code_at(const uint8_t* step, int k, int column) {
 }
 
 template <Format F>
-static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
-    for (int64_t s = 0; s < steps; ++s, panel += step_bytes(F)) {
+static void unpack_panel(const Segment& segment, int64_t panel, int64_t first, int64_t steps, float* out,
+                         int64_t ahead) {
+    Steps<F> panel_steps(segment, panel, ahead);
+    for (int64_t s = first; s < first + steps; ++s) {
+        if constexpr (layout_of(F) != F) panel_steps.prefetch(s);
+        const uint8_t* step = panel_steps.at(s);
         for (int k = 0; k < 32; ++k, out += 16) {
             if constexpr (F == Format::f32) {
-                store(out, load(reinterpret_cast<const float*>(panel) + 16 * k));
-            } else if constexpr (F == Format::bf16) {
-                const bf16* pairs = reinterpret_cast<const bf16*>(panel + 64 * (k / 2));
+                store(out, load(reinterpret_cast<const float*>(step) + 16 * k));
+            } else if constexpr (layout_of(F) == Format::bf16) {
+                const bf16* pairs = reinterpret_cast<const bf16*>(step + 64 * (k / 2));
                 for (int c = 0; c < 16; ++c) out[c] = tenon::to_f32(pairs[2 * c + k % 2]);
             } else if constexpr (F == Format::f8_d32) {
                 F32x16 pair[2];
-                load_f8_pairs(panel + 32 * (k / 2), pair[0], pair[1]);
-                store(out, upper16(pair[k % 2] * f8_scale(panel)));
+                load_f8_pairs(step + 32 * (k / 2), pair[0], pair[1]);
+                store(out, upper16(pair[k % 2] * f8_scale(step)));
             } else {
                 F32x16 q;
-                for (int c = 0; c < 16; ++c) q.v[c] = code_at<F>(panel, k, c);
-                store(out, upper16(Scales<F>(panel).apply(q, k / 16)));
+                for (int c = 0; c < 16; ++c) q.v[c] = code_at<F>(step, k, c);
+                store(out, upper16(Scales<F>(step).apply(q, k / 16)));
             }
         }
     }
@@ -271,13 +283,17 @@ static void unpack_panel(const uint8_t* panel, int64_t steps, float* out) {
 TENON_INLINE void unpack_row(const PackedView& w, int64_t row, float* out) {
     const Segment* segment = w.segments;
     while (row >= segment->first_row + segment->rows) ++segment;
+    if (segment->format == Format::bf16_rows) {
+        const uint8_t* from = segment->data + (row - segment->first_row) * (segment->panel_bytes / 16);
+        for (int64_t k = 0; k < w.columns; k += 16)
+            store(out + k, load(reinterpret_cast<const bf16*>(from) + k));
+        return;
+    }
     const int64_t panel = (row - segment->first_row) / 16, column = (row - segment->first_row) % 16;
-    const uint8_t* data = segment->data + panel * segment->panel_bytes;
     alignas(64) float step[32 * 16];
     for (int64_t k = 0; k < w.columns; k += 32) {
-        with_format(segment->format, [&](auto format) {
-            unpack_panel<format.value>(data + k / 32 * step_bytes(format.value), 1, step);
-        });
+        with_format(segment->format,
+                    [&](auto format) { unpack_panel<format.value>(*segment, panel, k / 32, 1, step, 0); });
         for (int64_t i = 0; i < 32 && k + i < w.columns; ++i) out[k + i] = step[i * 16 + column];
     }
 }
