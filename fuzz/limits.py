@@ -44,19 +44,24 @@ class Guard:
         self._expired = False
         signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
         try:
-            self._run(data)
-        except self._expected:
-            pass
-        except _TooSlow:
-            pass
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in Rust is no Exception
-            raise Finding(f"{type(error).__name__}: {error}") from error
-        finally:
+            try:
+                self._one(data)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        except _TooSlow:  # also while the timer was being stopped
             signal.setitimer(signal.ITIMER_PROF, 0)
         if self._expired and not self._slow_is_fine:
             raise Finding(f"more than {seconds:g} s of processor time")
+
+    def _one(self, data: bytes) -> None:
+        try:
+            self._run(data)
+        except self._expected:
+            pass
+        except (KeyboardInterrupt, SystemExit, _TooSlow):
+            raise
+        except BaseException as error:  # a panic in Rust is no Exception
+            raise Finding(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

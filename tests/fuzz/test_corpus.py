@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from fuzz import session
+from fuzz.limits import Finding, Guard
 from tenon.errors import ModelFileError
 
 SECONDS = 0.5
@@ -82,3 +83,19 @@ def test_what_a_target_must_not_do_is_found(tmp_path, monkeypatch, capfd):
         assert session.progress("made_up") == (1, data)
     assert len(list((tmp_path / "made_up").glob("finding-*"))) == 5
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_a_timer_that_expires_while_it_is_stopped(monkeypatch):
+    guard = Guard(lambda data: None, ())
+    stops = []
+
+    def setitimer(kind, seconds, interval=0.0):
+        if not seconds:
+            stops.append(kind)
+            if len(stops) == 1:
+                guard._expire()
+
+    monkeypatch.setattr("fuzz.limits.signal.setitimer", setitimer)
+    with pytest.raises(Finding, match="more than 1 s"):
+        guard(b"")
+    assert len(stops) == 2
