@@ -13,7 +13,7 @@ from tenon.core.sampling import SamplingParams
 from tenon.core.schedule import Budget, Schedule
 from tenon.core.spec import KVGroup
 from tenon.engine.pace import Pace
-from tenon.engine.scheduler import Scheduler
+from tenon.engine.scheduler import CALM_STEPS, Scheduler
 from tenon.errors import InvalidRequest
 from tests.cache.caches import FULL, STATE, chunk, make_cache, window
 
@@ -324,23 +324,125 @@ def test_blocks_of_a_failed_step_are_not_reused():
     assert step.num_tokens == [13], "nothing of the failed step counts as computed"
 
 
+def test_steps_are_halved_while_memory_runs_out_and_grow_again():
+    driver = Driver(num_blocks=200, tokens=64, length=400)
+    scheduler = driver.scheduler
+    one, two = driver.add([1] * 300, 90), driver.add([2] * 60, 90)
+    assert driver.step(fail=lambda step: True, memory=True).num_tokens == [64]
+    assert scheduler.num_preemptions == 1, "the one of the step"
+    assert driver.step(fail=lambda step: True, memory=True).num_tokens == [32], "one alone is halved again"
+    sizes = []
+    while len(sizes) < 2 * CALM_STEPS + 1:
+        sizes.append(driver.step().total_tokens)
+    assert sizes[:CALM_STEPS] == [16] * CALM_STEPS
+    assert sizes[CALM_STEPS] == 32
+    assert (one.state, two.state) == (State.RUNNING, State.RUNNING)
+
+
+def test_several_in_a_step_without_memory_are_halved_once():
+    driver = Driver(num_blocks=200, tokens=64, length=400)
+    scheduler = driver.scheduler
+    for number in range(4):
+        driver.add([number] * 40, 90)
+    step = scheduler.schedule()
+    assert step.num_tokens == [40, 24]
+    assert scheduler.squeeze(step)
+    step = scheduler.schedule()
+    assert step.num_tokens == [32]
+    scheduler.advance(step)  # in between, one that ran
+    step = scheduler.schedule()
+    assert step.num_tokens == [8, 24]
+    assert scheduler.squeeze(step), "not again, but later"
+    step = scheduler.schedule()
+    assert step.total_tokens == 16
+    assert not scheduler.squeeze(step), "as small as it gets"
+    driver = Driver(num_blocks=200, tokens=128, length=400)
+    for number in range(4):
+        driver.add([number] * 30, 90)
+    assert driver.scheduler.squeeze(driver.scheduler.schedule())
+    step = driver.scheduler.schedule()
+    assert step.num_tokens == [30, 30]
+    assert not driver.scheduler.squeeze(step), "at once again: somebody is to blame"
+
+
+def whole(tokens: int) -> Driver:
+    driver = Driver(num_blocks=100, tokens=tokens)
+    driver.scheduler = Scheduler(
+        make_cache(100, BLOCK), max_num_batched_tokens=tokens, max_num_seqs=4, max_model_len=32,
+        whole_sequences=True,
+    )  # fmt: skip
+    return driver
+
+
+def test_sequences_that_are_not_cut_fill_a_step_to_its_end():
+    driver = whole(32)
+    assert not driver.scheduler.schedule(), "nothing to do"
+    for number, length in enumerate((20, 12, 1)):
+        driver.add([number] * length, 1)
+    assert driver.scheduler.schedule().num_tokens == [20, 12]
+    driver = whole(64)
+    for number in range(3):
+        driver.add([number] * 31, 1)
+    step = driver.scheduler.schedule()
+    assert step.num_tokens == [31, 31]
+    assert driver.scheduler.squeeze(step)
+    step = driver.scheduler.schedule()
+    assert step.num_tokens == [31]
+    assert not driver.scheduler.squeeze(step), "it cannot be halved"
+
+
+def test_who_was_being_dealt_with_when_scheduling_failed_is_to_blame_the_second_time():
+    driver = Driver()
+    scheduler = driver.scheduler
+    one, two = driver.add([1, 2]), driver.add([3, 4])
+    scheduler.at = None
+    assert scheduler.rebuild() is None
+    assert not any(request.suspect for request in scheduler)
+    scheduler.at = two
+    assert scheduler.rebuild() is None
+    assert (one.suspect, two.suspect) == (False, True)
+    scheduler.at = two
+    assert scheduler.rebuild() is two
+    assert scheduler.rebuild(gone=two) is None
+    assert (list(scheduler), two.state) == ([one], State.FINISHED)
+    assert scheduler.rebuild(gone=two) is None, "gone already"
+    scheduler.finish(one)
+    assert one.state is State.FINISHED
+    scheduler.check_integrity()
+
+
 @pytest.mark.parametrize(
-    ("prompt", "max_tokens", "what"),
-    [([], 4, "empty"), ([1] * 32, 4, "context"), ([1] * 8, 20, "KV cache")],
+    ("length", "max_tokens", "what", "param", "code"),
+    [
+        (0, 4, "the prompt is empty", "prompt", None),
+        (32, 4, "the prompt has 32 tokens", "prompt", "context_length_exceeded"),
+        (8, 20, "need 28 tokens of KV cache; it holds 24", "max_tokens", "context_exceeds_kv_capacity"),
+    ],
+    ids=["empty", "long", "large"],
 )
-def test_what_can_never_run_is_refused(prompt, max_tokens, what):
+def test_what_can_never_run_is_refused(length, max_tokens, what, param, code):
     driver = Driver(num_blocks=6)
-    with pytest.raises(InvalidRequest, match=what):
-        driver.add(prompt, max_tokens)
+    with pytest.raises(InvalidRequest, match=what) as caught:
+        driver.add([1] * length, max_tokens)
+    assert (caught.value.param, caught.value.code) == (param, code)
     assert len(driver.scheduler) == 0
+
+
+def test_what_just_fits_runs():
+    driver = Driver(num_blocks=8, tokens=32)
+    assert driver.scheduler.num_preemptions == 0
+    request = driver.add([1] * 31, 1)
+    driver.step()
+    assert (len(request.tokens), request.state) == (32, State.FINISHED)
 
 
 def test_ids_are_unique():
     driver = Driver()
     driver.add([1])
     driver.num_added = 0
-    with pytest.raises(InvalidRequest, match="in flight"):
+    with pytest.raises(InvalidRequest, match="in flight") as caught:
         driver.add([1])
+    assert caught.value.param == "request_id"
 
 
 def test_budget_gives_all_or_nothing():
