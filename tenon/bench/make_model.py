@@ -29,7 +29,7 @@ from tenon.formats.shards import INDEX_NAME, SINGLE_NAME
 from tenon.formats.writing import BYTES, Layout, NewTensor, gguf_layout, safetensors_layout
 from tenon.layers.linear import linear_scheme
 from tenon.layers.packed import PackedShape
-from tenon.layers.weights import FP8, Tensor, Weights, scales_of
+from tenon.layers.weights import FP8, FP8Scales, Tensor, Weights
 from tenon.models._checkpoint import Checkpoint
 from tenon.models._decoder import GGUF_FIELDS
 from tenon.models._fields import Fields
@@ -119,7 +119,7 @@ def make_model(
         _write_tokenizer(path, tokenizer)
         _write_json(path / "config.json", _with_tokens(config, vocabulary, dtype))
         _write_shards(path, tensors, seed, progress)
-    scales = {scales_of(tensor.name) for tensor in tensors}
+    scales = {_scales_of(tensor.name) for tensor in tensors}
     parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors if tensor.name not in scales)
     return Made(path, parameters, sum(tensor.num_bytes for tensor in tensors))
 
@@ -253,6 +253,11 @@ def _for_gguf(tensor: NewTensor, dtype: str) -> NewTensor:
     return tensor._replace(dtype=dtype)
 
 
+def _scales_of(name: str) -> str:
+    """What `_in_fp8` calls the scales of a matrix."""
+    return FP8Scales(random_weights.FP8_BLOCK, random_weights.FP8_BLOCK).name(name, ())
+
+
 def _in_fp8(tensors: list[NewTensor], config: dict[str, Any]) -> tuple[list[NewTensor], dict[str, Any]]:
     """Matrices of layers as DeepSeek-V3 is published, and what config.json says of them."""
     if "quantization_config" in config:
@@ -263,7 +268,7 @@ def _in_fp8(tensors: list[NewTensor], config: dict[str, Any]) -> tuple[list[NewT
             layout.append(tensor)
             continue
         shape = BlockScales.shape(tensor.shape, random_weights.FP8_BLOCK, random_weights.FP8_BLOCK)
-        layout += [tensor._replace(dtype=FP8), NewTensor(scales_of(tensor.name), "f32", shape)]
+        layout += [tensor._replace(dtype=FP8), NewTensor(_scales_of(tensor.name), "f32", shape)]
     quantization = {
         "quant_method": "fp8",
         "fmt": "e4m3",

@@ -70,14 +70,15 @@ class TensorInfo:
     length: int
 
     def raw(self) -> RawTensor:
-        """The tensor itself. Raises UnsupportedModel when tenon computes nothing with its type."""
-        if self.dtype not in ggml.BLOCKS or not self.shape:
+        """The tensor itself; a number without axes is a vector of one. Raises UnsupportedModel when tenon
+        computes nothing with its type."""
+        if self.dtype not in ggml.BLOCKS:
             raise UnsupportedModel(
                 f"{self.file.path}: tensor {self.name!r} has type {self.dtype} and shape {self.shape}; "
                 f"tenon loads {', '.join(ggml.BLOCKS)}"
             )
         data = self.file.slice(self.start, self.length)
-        return RawTensor(self.name, self.dtype, self.shape, data, mapped=True)
+        return RawTensor(self.name, self.dtype, self.shape or (1,), data, mapped=True)
 
     def release(self) -> None:
         """Give the pages of this tensor back to the system."""

@@ -38,10 +38,11 @@ class Linear:
 def linear_scheme(method: str, settings: Mapping[str, Any]) -> LinearScheme:
     """The scheme in tenon/quant/<method>.py, with what config.json's `quantization_config` says. Raises
     UnsupportedModel when there is none, or it does not do this."""
-    if method not in plugin.names(_SCHEMES):
+    name = method.replace("-", "_")
+    if name not in plugin.names(_SCHEMES):
         supported = ", ".join(plugin.names(_SCHEMES))
         raise UnsupportedModel(f"quantization method {method!r} is not supported; {supported} are")
-    scheme: LinearScheme = plugin.load(_SCHEMES, method).SCHEME
+    scheme: LinearScheme = plugin.load(_SCHEMES, name).SCHEME
     return scheme.configured(settings)
 
 

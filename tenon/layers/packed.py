@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tenon import ops
-from tenon.layers.weights import LinearScheme, Stacked, Weights
+from tenon.layers.weights import FP8Scales, LinearScheme, Stacked, Weights
 
 
 class PackedWeights:
@@ -42,11 +42,17 @@ class PackedShape:
 
 class PackedScheme:
     """A scheme whose layers are one tensor each, `<layer>.weight` [N, K]. `experts_stored`: how it stores
-    experts, where that is not as the family says (`Stacked.stored`). `fp8_block`: see `LinearScheme`."""
+    experts, where that is not as the family says (`Stacked.stored`). `fp8`, `ignored`: see `LinearScheme`."""
 
-    def __init__(self, experts_stored: str | None = None, fp8_block: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        experts_stored: str | None = None,
+        fp8: FP8Scales | None = None,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
         self.experts_stored = experts_stored
-        self.fp8_block = fp8_block
+        self.fp8 = fp8
+        self.ignored = ignored
 
     def configured(self, settings: Mapping[str, Any]) -> LinearScheme:
         return self

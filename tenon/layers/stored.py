@@ -16,7 +16,7 @@ from tenon.errors import ModelFileError
 from tenon.formats.packed import Packed, PackedFile, PackedWriter, Tensor
 from tenon.layers.packed import PackedShape
 from tenon.layers.weights import Tensor as AskedTensor
-from tenon.layers.weights import Weights, scales_of
+from tenon.layers.weights import Weights
 
 
 def _key(weights: Weights, tensors: list[AskedTensor]) -> str:
@@ -46,9 +46,10 @@ class RecordedWeights(Weights):
             piece = self._writer.add(raw.data)
             self.stored[raw.name] = Tensor(raw.dtype, raw.shape, piece.offset)
             if raw.scales is not None:
-                values = raw.scales.values
-                piece = self._writer.add(values)
-                self.stored[scales_of(raw.name)] = Tensor("f32", values.shape, piece.offset)
+                assert self.scheme.fp8 is not None
+                scales = self.scheme.fp8.name(raw.name, self.file.tensors)
+                piece = self._writer.add(raw.scales.values)
+                self.stored[scales] = Tensor("f32", self.file.tensors[scales].shape or (1,), piece.offset)
 
     def pack_tensors(self, tensors: list[AskedTensor]) -> ops.PackedLinear:
         packed = super().pack_tensors(tensors)
@@ -94,6 +95,8 @@ class StoredWeights(Weights):
         except ValueError as error:
             raise ModelFileError(f"{self.file.path}: packed weights {key!r}: {error}") from None
         self.mark_taken(name for tensor in tensors for name in self.names_of(tensor))
+        if self.file.table.quantization is None:
+            self._note_widened(tensors, adopted)
         self._used.add(key)
         self._book.mapped_bytes += adopted.nbytes
         return adopted

@@ -7,7 +7,7 @@ an error that names the tensor as the file does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
@@ -48,9 +48,26 @@ class Tensor(NamedTuple):
 FP8 = "f8_e4m3"
 
 
-def scales_of(name: str) -> str:
-    """Where files have the scales of a tensor in FP8."""
-    return f"{name}_scale_inv"
+class FP8Scales(NamedTuple):
+    """So many rows and columns of a matrix in FP8 share a scale; 0: all. Files have the scales under the name
+    of the matrix and one of `suffixes`."""
+
+    rows: int
+    columns: int
+    suffixes: tuple[str, ...] = ("_scale_inv",)
+
+    def name(self, matrix: str, tensors: Container[str]) -> str:
+        """Where a file of these tensors has those of a matrix; the usual name, where it has none."""
+        names = [matrix + suffix for suffix in self.suffixes]
+        return next((name for name in names if name in tensors), names[0])
+
+    def block(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return self.rows or shape[-2], self.columns or shape[-1]
+
+    def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Those that files may have scales of such a tensor in. The only scale of a matrix has none."""
+        grid = BlockScales.shape(shape, *self.block(shape))
+        return [grid] if self.rows or self.columns or len(shape) > 2 else [(), (1,), grid]
 
 
 class Stacked(NamedTuple):
@@ -67,6 +84,7 @@ class Stacked(NamedTuple):
 
 
 MXFP4_GROUP = ggml.BLOCKS["mxfp4"].elements
+FP8_FORMAT = "f8_d32"  # packed, that keeps codes
 _TABLES = ("embed_tokens", "word_embeddings", "lm_head")
 _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -74,8 +92,8 @@ _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 class LinearScheme(Protocol):
     """How a quantization method stores a linear layer. `tenon/quant/<method>.py` has one, named `SCHEME`."""
 
-    # Rows and columns of a matrix in FP8 that share a scale; None: it reads none.
-    fp8_block: tuple[int, int] | None
+    fp8: FP8Scales | None  # of matrices in FP8; None: it reads none
+    ignored: tuple[str, ...]  # patterns of names of tensors that say nothing of weights
 
     def configured(self, settings: Mapping[str, Any]) -> LinearScheme:
         """The scheme with what config.json says of it. Raises UnsupportedModel for what it does not do."""
@@ -204,10 +222,20 @@ class Weights:
             raw = self._mxfp4(tensor)
         else:
             ((name, shape),) = tensor.file_tensors()
+            if tensor.stored == "columns":
+                self._refuse_fp8(name)
             raw = self._read(name, shape)
         if tensor.stored == "columns":
             raw = replace(raw, shape=tensor.shape, transposed=True)
         return raw if tensor.row_order is None else replace(raw, row_order=tensor.row_order)
+
+    def _refuse_fp8(self, name: str) -> None:
+        info = self.file.tensors.get(self.file_name(name))
+        if info is not None and info.dtype == FP8:
+            raise UnsupportedModel(
+                f"{self.file.path}: tensor {info.name!r} is in FP8 with rows and columns exchanged, which "
+                "is not read: use the model's files in bf16 (--quantization int8 makes them as small)"
+            )
 
     def _mxfp4(self, tensor: Tensor) -> RawTensor:
         """A tensor of codes and one of exponents, as one."""
@@ -235,19 +263,21 @@ class Weights:
 
     def _scales(self, name: str, shape: tuple[int, ...]) -> BlockScales:
         """Of a matrix in FP8."""
-        if self.scheme.fp8_block is None or len(shape) < 2:
+        scales, matrix = self.scheme.fp8, self.file_name(name)
+        if scales is None or len(shape) < 2:
             raise UnsupportedModel(
-                f"{self.file.path}: tensor {self.file_name(name)!r} has type {FP8}, which is read where "
-                'config.json has a quantization_config of quant_method "fp8", and of matrices only'
+                f"{self.file.path}: tensor {matrix!r} has type {FP8}, which is read where config.json has a "
+                'quantization_config of quant_method "fp8" or "compressed-tensors", and of matrices only'
             )
-        rows, columns = self.scheme.fp8_block
-        wanted = BlockScales.shape(shape, rows, columns)
-        values = self._info(scales_of(name), wanted).raw().dequantize()
+        of_matrix = scales.name(matrix, self.file.tensors)
+        info, shapes = self.file.tensors.get(of_matrix), scales.shapes(shape)
+        wanted = info.shape if info is not None and info.shape in shapes else shapes[-1]
+        values = self._info(f"{name}{of_matrix.removeprefix(matrix)}", wanted).raw().dequantize()
         if not np.isfinite(values).all():
-            raise ModelFileError(
-                f"{self.file.path}: tensor {self.file_name(scales_of(name))!r} has scales that are not finite"
-            )
-        return BlockScales(np.ascontiguousarray(values, np.float32), rows, columns)
+            raise ModelFileError(f"{self.file.path}: tensor {of_matrix!r} has scales that are not finite")
+        rows, columns = scales.block(shape)
+        grid = np.ascontiguousarray(values, np.float32).reshape(shapes[-1])
+        return BlockScales(grid, rows, columns)
 
     def _info(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """Raises ModelFileError for a tensor that is missing or of another shape."""
@@ -276,6 +306,8 @@ class Weights:
         memory of its own."""
         raw = self.raw(name, (rows, columns))
         table = np.array(raw.dequantize(), np.float32)
+        if raw.dtype == FP8:
+            self._book.widened.append(raw.name)
         if raw.mapped:
             self._book.done(raw.name)
         return table
@@ -358,6 +390,8 @@ class Weights:
         for tensor in tensors:
             for name in self.names_of(tensor):
                 self._book.done(self.file_name(name))
+        if quantize is None:
+            self._note_widened(tensors, packed)
         return packed
 
     @property
@@ -368,9 +402,23 @@ class Weights:
     def names_of(self, tensor: Tensor) -> list[str]:
         """All that the file has of it, below the prefix: scales too."""
         names = [name for name, _ in tensor.file_tensors()]
-        if self.gguf:
-            return names
-        return names + [scales_of(name) for name in names if self.has(scales_of(name))]
+        suffixes = () if self.scheme.fp8 is None else self.scheme.fp8.suffixes
+        return names + [name + end for name in names for end in suffixes if self.has(name + end)]
+
+    def _note_widened(self, tensors: list[Tensor], packed: ops.PackedLinear) -> None:
+        """Of matrices in FP8, those that did not keep their codes."""
+        names = [self.file_name(name) for tensor in tensors for name, _ in tensor.file_tensors()]
+        coded = [name for name in names if self.file.tensors[name].dtype == FP8]
+        if self.act == ops.act_dtype("bfloat16") and coded and FP8_FORMAT not in packed.formats:
+            self._book.widened += coded
+
+    def kept_as(self, method: str) -> str:
+        """What files of this quantization method have, and what of it is held otherwise, for people."""
+        widened = list(dict.fromkeys(self._book.widened))
+        if not widened:
+            return method
+        count = sum(info.dtype == FP8 for info in self.file.tensors.values())
+        return f"{method}; held as bfloat16: {len(widened)} of {count} matrices in FP8, first {widened[0]!r}"
 
     def pack_made(self, matrices: list[np.ndarray]) -> ops.PackedLinear:
         """Matrices that were made of a `table`, float32 [rows, columns], stacked; each is a part of its
@@ -428,6 +476,7 @@ class _Book:
         self.taken: set[str] = set()
         self.num_quantized = 0
         self.mapped_bytes = 0
+        self.widened: list[str] = []  # matrices in FP8 that are held in a wider type
         self._tensors = tensors
         self._progress = progress
         self._loaded = 0

@@ -66,7 +66,7 @@ def load_model(
     dtype = _dtype(dtype, checkpoint)
     family, config = read_family(checkpoint)
     spec = read_spec(checkpoint, family, config, dtype, convert, pooler)
-    spec = replace(spec, act_bits=_act_bits(activations, dtype), stored=checkpoint.quant)
+    spec = replace(spec, act_bits=_act_bits(activations, dtype))
     num_positions = max_model_len or spec.max_position
     if num_positions > spec.max_position:
         raise ConfigError(
@@ -85,7 +85,9 @@ def load_model(
     weights.ignore(family.IGNORED)
     model: Model | PoolingModel = family.MODEL(config, spec, weights, num_positions)
     weights.check_all_used()
-    model.spec = replace(model.spec, mapped_bytes=weights.mapped_bytes)
+    model.spec = replace(
+        model.spec, mapped_bytes=weights.mapped_bytes, stored=weights.kept_as(checkpoint.quant)
+    )
     return model
 
 
@@ -148,9 +150,10 @@ def open_weights(
         _check_packed(checkpoint.file, quantization)
         make, quantization = StoredWeights, None
     gguf = checkpoint.kind == "gguf"
-    return make(
+    scheme = linear_scheme(checkpoint.quant, checkpoint.quant_settings)
+    weights = make(
         checkpoint.file,
-        linear_scheme(checkpoint.quant, checkpoint.quant_settings),
+        scheme,
         dtype,
         act_bits=act_bits,
         names=family.WEIGHTS if gguf else None,
@@ -159,6 +162,8 @@ def open_weights(
         in_place=in_place,
         progress=progress,
     )
+    weights.ignore(scheme.ignored)
+    return weights
 
 
 def _check_packed(file: PackedFile, quantization: str | None) -> None:

@@ -80,7 +80,7 @@ def _write(
     for name, info in checkpoint.file.tensors.items():
         if name not in packed_names and info.dtype in ggml.BLOCKS and info.length <= _SMALL:
             weights.store(info.raw())
-        tensors[name] = weights.stored.get(name) or Tensor(info.dtype, info.shape)
+        tensors[name] = weights.stored.get(name) or Tensor(info.dtype, info.shape or (1,))
     writer.finish(
         Table(
             kind=checkpoint.kind,

@@ -157,14 +157,50 @@ def test_other_blocks_than_the_files_have(qwen3):
         load_model(qwen3[1])
 
 
+@pytest.mark.parametrize("suffix", ["_scale", "_scale_inv"])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_scale_for_a_matrix(suffix, shape, tmp_path, seed, rng):
+    """As AutoFP8 and transformers write them, with scales of activations that nothing uses."""
+    torch.manual_seed(seed)
+    reference = make(tiny("qwen3"), seed)
+    files = save_fp8(reference, tmp_path / "files", (1 << 20, 1 << 20))
+
+    def rename(tensors):
+        for name in [name for name in tensors if name.endswith("_scale_inv")]:
+            tensors[name.removesuffix("_scale_inv") + suffix] = tensors.pop(name).reshape(shape)
+            tensors[name.replace("weight_scale_inv", "input_scale")] = torch.ones(())
+
+    change(files, rename)
+    configure(files, weight_block_size=None, activation_scheme="static")
+    check(files, reference, rng, length=20)
+    model = load_model(files)
+    assert {format for block in model.blocks for format in block.mlp.down.weight.packed_NK.formats} == {
+        "f8_d32"
+    }
+    assert model.spec.stored == "fp8"
+    packed = resolve(str(pack_model(files, tmp_path / "packed", "float32")))
+    check(packed, reference, rng, length=20)
+
+
+def test_what_does_not_stay_in_eight_bits_is_said(tmp_path, seed):
+    torch.manual_seed(seed)
+    files = save_fp8(make(tiny("deepseek_v3"), seed), tmp_path)
+    names = [name for name in load_file(files.paths[0]) if name.endswith("_scale_inv")]
+    said = load_model(files).spec.stored
+    assert said.startswith("fp8; held as bfloat16: ")
+    assert f" of {len(names)} matrices in FP8, first 'model.layers." in said
+    assert load_model(files, quantization="int8").spec.stored.count("kv_b_proj") == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"fmt": "e5m2"}, "fmt 'e4m3', not 'e5m2'"),
         ({"activation_scheme": "static"}, "activation_scheme 'dynamic', not 'static'"),
+        ({"activation_scheme": "odd", "weight_block_size": None}, "'dynamic' or 'static', not 'odd'"),
         *(
             ({"weight_block_size": block}, "weight_block_size .* multiples of 16 and 32, not")
-            for block in (None, [], [128], [100, 128], [128, 16], [0, 0], [16.0, 32], ["a", 32], {"a": 1})
+            for block in ([], [128], [100, 128], [128, 16], [0, 0], [16.0, 32], ["a", 32], {"a": 1})
         ),
     ],
 )
