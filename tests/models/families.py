@@ -171,6 +171,8 @@ def save_gguf(model: Model, path: Path, pick: PickType = lambda name: Type.F32, 
             part in name for part in (".ssm_ba", ".ssm_conv1d", ".ssm_norm", ".ssm_a", ".ssm_d")
         )
         kind = pick(name) if tensor.dim() >= 2 and not exact else Type.F32
+        if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
+            kind = Type.F32
         data = quantize(tensor.numpy(), kind)
         tensor.copy_(torch.from_numpy(gguf.quants.dequantize(data, kind).reshape(tensor.shape)))
         if router:
