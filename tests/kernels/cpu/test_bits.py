@@ -88,7 +88,7 @@ class Layer:
             self.bounds["sinks_H"] = rng.standard_normal(heads).astype(np.float32)
         self.shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": head_dim}
         self.rng, self.width = rng, (heads + 2 * kv_heads) * head_dim
-        angle = rng.uniform(0, 6.28, (2048, head_dim // 2))
+        angle = rng.uniform(0, 6.28, (2304, head_dim // 2))
         self.cos_sin_PE = np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
         self.norm_E = rng.uniform(0.5, 2, head_dim).astype(np.float32)
         self.kv = ops.kv_cache(num_blocks, BLOCK, kv_heads, head_dim, act)

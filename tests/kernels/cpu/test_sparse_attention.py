@@ -99,6 +99,7 @@ def test_many_sums_agree(rng):
     qkv_TN = random_qkv(rng, layer, 2200)
     first = layer.sequence(qkv_TN)
     whole = layer.run(first, [2200])
+    assert np.isfinite(whole.astype(np.float32)).all()
     for isa in cpu.variants():
         with cpu.variant(isa):
             assert_same_bits(layer.run(Sequence(qkv_TN, first.blocks, done=2190), []), whole[2190:])
