@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -239,6 +241,22 @@ async def test_an_engine_that_dies_comes_back_and_nobody_else_notices(garage):
         text = (await client.get("/metrics")).text
         assert 'tenon:engine_restarts_total{model_name="b"} 2.0' in text
         assert 'tenon:engine_restarts_total{model_name="a"} 0.0' in text
+
+
+async def test_an_engine_that_died_is_freed_without_waiting_for_a_collection(garage):
+    """It hangs in cycles, with its tokenizer: megabytes, but too few objects for a collection to come."""
+    async with served(garage, "a", keep=True) as (client, _):
+        gone = weakref.ref(garage.last("a"))
+        garage.last("a").die_after = 2
+        garage.made.clear()
+        gc.disable()
+        try:
+            assert (await ask(client, "a")).status_code == 503
+            async with asyncio.timeout(20):
+                while gone() is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 async def test_the_one_model_comes_back_by_itself(garage, caplog):
