@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tenon import LLM, SamplingParams, cli
 from tenon.bench import make_model as making
-from tenon.bench.make_model import blueprint, make_model, shrunk, sizes
+from tenon.bench.make_model import VOCABULARIES, blueprint, make_model, shrunk, sizes
 from tenon.core.files import ModelFiles
 from tenon.errors import ConfigError
 from tenon.formats.gguf import open_gguf
@@ -42,9 +42,9 @@ def test_a_size_has_the_tensors_that_transformers_gives_it(family, size):
 def test_sizes_are_what_their_names_say():
     counts = {}
     for family, size in SIZED:
-        tensors = blueprint(
-            plugin.load("tenon.models", family), sizes(family)[size] | {"vocab_size": 151936}, None
-        )
+        config = sizes(family)[size]
+        config = config | {name: 151936 for name in VOCABULARIES if name in config}
+        tensors = blueprint(plugin.load("tenon.models", family), config, None)
         counts[family, size] = sum(torch.Size(tensor.shape).numel() for tensor in tensors)
     assert counts["qwen3", "0.6B"] == 596_049_920  # as published
     assert counts["qwen3", "4B"] == 4_022_468_096
