@@ -408,7 +408,8 @@ class Weights:
     def _note_widened(self, tensors: list[Tensor], packed: ops.PackedLinear) -> None:
         """Of matrices in FP8, those that did not keep their codes."""
         names = [self.file_name(name) for tensor in tensors for name, _ in tensor.file_tensors()]
-        coded = [name for name in names if self.file.tensors[name].dtype == FP8]
+        infos = {name: self.file.tensors.get(name) for name in names}  # spoilt packed files may lack one
+        coded = [name for name, info in infos.items() if info is not None and info.dtype == FP8]
         if self.act == ops.act_dtype("bfloat16") and coded and FP8_FORMAT not in packed.formats:
             self._book.widened += coded
 

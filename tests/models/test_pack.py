@@ -1,5 +1,6 @@
 """Models packed ahead are the models that they were made from, bit for bit, and say when they cannot be."""
 
+import contextlib
 import json
 
 import msgspec
@@ -166,6 +167,15 @@ def test_wrong_tables_are_refused(change, says, files, tmp_path):
     out = pack_model(files, tmp_path / "packed")
     rewrite(out / format.FILE_NAME, change)
     with pytest.raises(ModelFileError, match=says):
+        load_model(resolve(str(out)))
+
+
+def test_a_table_without_the_tensor_of_packed_weights(files, tmp_path):
+    """They are all there: it may load, or be refused."""
+    out = pack_model(files, tmp_path / "packed")
+    embed = "token_embd.weight" if files.kind == "gguf" else "model.embed_tokens.weight"
+    rewrite(out / format.FILE_NAME, lambda table: table["tensors"].pop(embed))
+    with contextlib.suppress(ModelFileError):
         load_model(resolve(str(out)))
 
 
